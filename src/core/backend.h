@@ -1,0 +1,85 @@
+/* The contract between the core and a backend: read this file first, write a backend from it alone
+ * (doc/add-a-backend.md walks through one).
+ *
+ * The core parses and checks problems, lowers them to axis tables (core/axis.h), cuts work lists on request (core/work.h),
+ * checks every tensor of a call, and guards the plan's workspace. A backend discovers devices and offers algorithms; an
+ * algorithm says what it supports, prepares once, and runs. Backends never see a mask rule, only tables and tiles.
+ *
+ * Rules for backends: report every failure through nf_fail() with a sentence that names what and why; allocate only
+ * through core/mem.h and only while opening or preparing; write nothing on failure; give bitwise equal results for
+ * any number of threads. */
+#ifndef NF_CORE_BACKEND_H
+#define NF_CORE_BACKEND_H
+
+#include <stdbool.h>
+
+#include "core/axis.h"
+#include "core/problem.h"
+#include "core/status.h"
+#include "core/text.h"
+#include "core/work.h"
+#include "nearfield.h"
+
+/* What a plan is made for. Lives as long as the plan. */
+typedef struct nf_request {
+    const nf_context *context;
+    const nf_problem *problem;    /* checked, ranges and windows as given */
+    const nf_grid *grid;          /* its axis tables */
+    nf_tensor layout[NF_ROLES];   /* dtype, memory, extents and strides of each tensor; rank 0: the problem has none */
+    int64_t threads;              /* threads an execution may use, >= 1 */
+} nf_request;
+
+/* One way to run a problem. Slots that take prepared get what prepare made. */
+typedef struct nf_algorithm {
+    const char *name; /* unique in its backend: "tile", "naive" */
+
+    /* NF_OK, or NF_ERR_UNSUPPORTED with the reason. Called for selection and again by nothing else: what it accepts must
+     * run. state is the backend's. */
+    nf_status (*supports)(const void *state, const nf_request *request);
+
+    /* Predicted seconds of one forward (backward for NF_BWD), to rank algorithms and devices. */
+    double (*cost)(const void *state, const nf_request *request);
+
+    /* Makes everything an execution needs: lists, tile shapes, compiled kernels. */
+    nf_status (*prepare)(const void *state, const nf_request *request, void **prepared);
+    void (*release)(const nf_request *request, void *prepared);
+
+    /* Bytes of workspace of one execution, for any direction the problem names. */
+    size_t (*workspace)(const void *prepared);
+
+    /* Fills kernel, pairs, tiles, query_tile and key_tile; the core fills the rest. Pairs over all batches and heads. */
+    void (*info)(const void *prepared, nf_plan_info *info);
+    /* Further lines for nf_plan_describe, e.g. a picture of one tile. */
+    void (*describe)(const void *prepared, nf_text *text);
+
+    /* Run. io has been checked against layout; io[role] is NULL when absent. workspace is 64-byte aligned. Backward may
+     * find any of the gradients absent, at least one is present. */
+    nf_status (*forward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
+    nf_status (*backward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
+} nf_algorithm;
+
+typedef struct nf_backend {
+    const char *name;
+    const char *summary;   /* a few words for nearfield info */
+    bool preferred;        /* may be chosen without being asked for */
+    const char *built_out; /* not NULL: this build has no such backend, and why; all slots below are stubs */
+
+    /* Looks at the machine. NF_ERR_UNAVAILABLE with the reason if it cannot run here. */
+    nf_status (*open)(const nf_context *context, void **state);
+    void (*close)(const nf_context *context, void *state);
+    /* Devices and what limits them, one line each. */
+    void (*describe)(const void *state, nf_text *text);
+
+    const nf_algorithm *const *algorithms; /* NULL-terminated, best first */
+} nf_backend;
+
+/* All backends, most preferred first, NULL-terminated; a new backend adds itself here (registry.c). */
+extern const nf_backend *const nf_backends[];
+extern const nf_backend nf_backend_cpu, nf_backend_reference, nf_backend_opencl, nf_backend_cuda;
+
+/* Shared stubs for slots a backend does not fill. */
+nf_status nf_stub_open(const nf_context *context, void **state);
+void nf_stub_close(const nf_context *context, void *state);
+void nf_stub_describe(const void *state, nf_text *text);
+
+#endif
