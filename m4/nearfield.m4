@@ -1,0 +1,69 @@
+# NF_CFLAGS(VARIABLE, FLAGS): appends to VARIABLE each of FLAGS that the C compiler takes.
+AC_DEFUN([NF_CFLAGS], [
+  for nf_flag in $2; do
+    AS_VAR_PUSHDEF([nf_cache], [nf_cv_cc_takes_$nf_flag])
+    AC_CACHE_CHECK([whether $CC takes $nf_flag], [nf_cache], [
+      nf_save_CFLAGS=$CFLAGS
+      CFLAGS="$CFLAGS -Werror $nf_flag"
+      AC_COMPILE_IFELSE([AC_LANG_PROGRAM([], [])], [AS_VAR_SET([nf_cache], [yes])], [AS_VAR_SET([nf_cache], [no])])
+      CFLAGS=$nf_save_CFLAGS
+    ])
+    AS_VAR_IF([nf_cache], [yes], [$1="$$1 $nf_flag"])
+    AS_VAR_POPDEF([nf_cache])
+  done
+  AC_SUBST([$1])
+])
+
+# NF_KERNELS(NAME, FLAGS, INCLUDE, STATEMENT): whether kernels for instruction set NAME can be built, judged by compiling
+# STATEMENT with FLAGS. Sets NAME_CFLAGS, the automake conditional and the config.h macro NF_HAVE_NAME.
+AC_DEFUN([NF_KERNELS], [
+  AC_CACHE_CHECK([whether $CC builds $1 kernels], [nf_cv_kernels_$1], [
+    nf_save_CFLAGS=$CFLAGS
+    CFLAGS="$CFLAGS $2"
+    AC_COMPILE_IFELSE([AC_LANG_PROGRAM([$3], [$4])], [nf_cv_kernels_$1=yes], [nf_cv_kernels_$1=no])
+    CFLAGS=$nf_save_CFLAGS
+  ])
+  AC_SUBST([$1_CFLAGS], ["$2"])
+  AM_CONDITIONAL([NF_HAVE_$1], [test "$nf_cv_kernels_$1" = yes])
+  AS_VAR_IF([nf_cv_kernels_$1], [yes], [AC_DEFINE([NF_HAVE_$1], [1], [Define to 1 if the $1 kernels are built.])])
+])
+
+# NF_WITH(NAME, VARIABLE, PKG-CONFIG MODULE, FALLBACK LIBS, HEADER, FUNCTION, USE): the option --with-NAME=yes|no|guess
+# for an optional library. A module that pkg-config finds counts only if a program links with it, so that a library of
+# the build machine is not taken for one of the host. Sets VARIABLE_CFLAGS, VARIABLE_LIBS, nf_with_VARIABLE (yes or no),
+# nf_module_VARIABLE (the module's name if it was used), and HAVE_VARIABLE in config.h.
+AC_DEFUN([NF_WITH], [
+  AC_ARG_WITH([$1], [AS_HELP_STRING([--with-$1=yes|no|guess], [$7 (default: guess)])], [], [with_$1=guess])
+  AC_ARG_VAR([$2_CFLAGS], [C compiler flags for $1, overriding pkg-config])
+  AC_ARG_VAR([$2_LIBS], [linker flags for $1, overriding pkg-config])
+  nf_with_$2=no
+  nf_module_$2=
+  AS_IF([test "x$with_$1" != xno], [
+    m4_ifval([$3], [
+      AS_IF([test "x$$2_LIBS" = x && test "x$PKG_CONFIG" != x && $PKG_CONFIG --exists "$3"], [
+        $2_CFLAGS=`$PKG_CONFIG --cflags "$3"`
+        $2_LIBS=`$PKG_CONFIG --libs "$3"`
+        nf_module_$2="$3"
+      ])
+    ])
+    m4_ifval([$4], [test "x$$2_LIBS" != x || $2_LIBS="$4"])
+    AC_MSG_CHECKING([for $1])
+    nf_save_CPPFLAGS=$CPPFLAGS
+    nf_save_LIBS=$LIBS
+    CPPFLAGS="$CPPFLAGS $$2_CFLAGS"
+    LIBS="$$2_LIBS $LIBS"
+    AC_LINK_IFELSE([AC_LANG_PROGRAM([
+#include <stddef.h>
+#include <stdio.h>
+#include <$5>
+], [return (void (*)(void))$6 == NULL;])], [nf_with_$2=yes])
+    CPPFLAGS=$nf_save_CPPFLAGS
+    LIBS=$nf_save_LIBS
+    AC_MSG_RESULT([$nf_with_$2])
+    AS_IF([test "$nf_with_$2" = no && test "x$with_$1" = xyes],
+          [AC_MSG_ERROR([--with-$1 was given but no program using <$5> links])])
+  ])
+  AS_IF([test "$nf_with_$2" = yes],
+        [AC_DEFINE([HAVE_$2], [1], [Define to 1 if $1 is used.])],
+        [$2_CFLAGS= $2_LIBS= nf_module_$2=])
+])
