@@ -1,0 +1,192 @@
+/* The reference backend's entry in the registry: one algorithm, "naive", never chosen unless asked for. Workers share
+ * nothing: each takes whole (batch, kv head) pairs, so that results do not depend on their number. */
+#include "backends/reference/reference.h"
+
+#include <math.h>
+
+#include "core/mem.h"
+
+/* Measured on one core, per pair and element of head_dim + value_dim, forward. */
+static const double seconds_per_element = 3e-9;
+/* Workers beyond the first must fit into this much workspace. */
+static const double workspace_goal = 1 << 30;
+
+static size_t round_up(size_t bytes)
+{
+    return (bytes + NF_ALIGNMENT - 1) / NF_ALIGNMENT * NF_ALIGNMENT;
+}
+
+static double double_slot_bytes(const nf_problem *problem)
+{
+    double pairs;
+    int64_t most;
+    ref_count_pairs(problem, &pairs, &most);
+    const double dims = (double)problem->head_dim + (double)problem->value_dim;
+    const double keys = (double)ref_keys(problem) + (double)problem->extra;
+    const double row_bytes = ((double)most + (double)problem->extra) * sizeof(ref_pair) + 3 * dims * sizeof(double);
+    return row_bytes + (problem->direction & NF_BWD ? keys * dims * sizeof(double) : 0);
+}
+
+static nf_status supports(const void *state, const nf_request *request)
+{
+    (void)state;
+    for (int role = 0; role < NF_ROLES; role++)
+        if (request->layout[role].rank && request->layout[role].memory != NF_HOST)
+            return nf_fail(NF_ERR_UNSUPPORTED, "reference reads host memory only, but %s is in device memory",
+                           nf_role_name((nf_role)role));
+    const double bytes = double_slot_bytes(request->problem);
+    if (bytes > (double)(SIZE_MAX / 4))
+        return nf_fail(NF_ERR_UNSUPPORTED, "reference would need a workspace of %.3g bytes, more than memory can address",
+                       bytes);
+    return NF_OK;
+}
+
+static double cost(const void *state, const nf_request *request)
+{
+    (void)state;
+    const nf_problem *problem = request->problem;
+    double pairs;
+    int64_t most;
+    ref_count_pairs(problem, &pairs, &most);
+    pairs += (double)ref_queries(problem) * (double)problem->extra;
+    const double items = (double)problem->batch * (double)problem->kv_heads;
+    const double elements = pairs * (double)problem->batch * (double)problem->heads *
+                            ((double)problem->head_dim + (double)problem->value_dim);
+    const double direction = problem->direction == NF_BWD ? 3 : 1;
+    return elements * seconds_per_element * direction / fmin(items, (double)request->threads);
+}
+
+static nf_status prepare(const void *state, const nf_request *request, void **prepared)
+{
+    (void)state;
+    const nf_problem *problem = request->problem;
+    ref_plan *plan = nf_alloc(request->context, sizeof *plan);
+    if (!plan)
+        return NF_ERR_MEMORY;
+    *plan = (ref_plan){.request = request,
+                       .scale = nf_problem_scale(problem),
+                       .keys = ref_keys(problem),
+                       .gradients = (problem->direction & NF_BWD) != 0};
+    ref_count_pairs(problem, &plan->pairs, &plan->row_keys);
+    plan->pairs += (double)ref_queries(problem) * (double)problem->extra;
+    plan->row_keys += problem->extra;
+    const size_t dims = (size_t)(problem->head_dim + problem->value_dim);
+    const size_t rows = 3 + (plan->gradients ? (size_t)(plan->keys + problem->extra) : 0);
+    plan->slot_bytes = round_up((size_t)plan->row_keys * sizeof(ref_pair) + rows * dims * sizeof(double));
+    const double items = (double)problem->batch * (double)problem->kv_heads;
+    const double fit = fmax(workspace_goal / (double)plan->slot_bytes, 1);
+    plan->slots = (int)fmin(fmin(items, (double)request->threads), fmin(fit, INT32_MAX));
+    *prepared = plan;
+    return NF_OK;
+}
+
+static void release(const nf_request *request, void *prepared)
+{
+    nf_release(request->context, prepared);
+}
+
+static size_t workspace_bytes(const void *prepared)
+{
+    const ref_plan *plan = prepared;
+    return (size_t)plan->slots * plan->slot_bytes;
+}
+
+static void info(const void *prepared, nf_plan_info *figures)
+{
+    const ref_plan *plan = prepared;
+    const nf_problem *problem = plan->request->problem;
+    const double pairs = plan->pairs * (double)problem->batch * (double)problem->heads;
+    figures->kernel = "";
+    figures->useful_pairs = figures->computed_pairs = figures->tiles_full = pairs;
+    figures->masked_pairs = figures->tiles_partial = figures->tiles_absent = 0;
+    for (int32_t a = 0; a < problem->rank; a++)
+        figures->query_tile[a] = figures->key_tile[a] = 1;
+}
+
+static void describe(const void *prepared, nf_text *text)
+{
+    const ref_plan *plan = prepared;
+    nf_text_printf(text, "one query and one key at a time, in double; %d worker%s\n", plan->slots,
+                   plan->slots == 1 ? "" : "s");
+}
+
+static ref_slot slot_at(const ref_plan *plan, void *workspace, int index)
+{
+    const nf_problem *problem = plan->request->problem;
+    const size_t d = (size_t)problem->head_dim, dv = (size_t)problem->value_dim;
+    ref_slot slot = {.pairs = (void *)((char *)workspace + (size_t)index * plan->slot_bytes)};
+    slot.q = (double *)(void *)(slot.pairs + plan->row_keys);
+    slot.k = slot.q + d;
+    slot.dq = slot.k + d;
+    slot.v = slot.dq + d;
+    slot.out = slot.v + dv;
+    slot.dout = slot.out + dv;
+    if (plan->gradients) {
+        slot.dk = slot.dout + dv;
+        slot.dv = slot.dk + (size_t)(plan->keys + problem->extra) * d;
+    }
+    return slot;
+}
+
+typedef void (*item_function)(const ref_call *call, ref_slot *slot, int64_t batch, int64_t kv_head);
+
+static nf_status run(const ref_plan *plan, const nf_tensor *const io[NF_ROLES], void *workspace, item_function item)
+{
+    const nf_problem *problem = plan->request->problem;
+    const ref_call call = {.plan = plan, .problem = problem, .io = io};
+    const int64_t items = problem->batch * problem->kv_heads;
+#pragma omp parallel for num_threads(plan->slots) schedule(static)
+    for (int index = 0; index < plan->slots; index++) {
+        ref_slot slot = slot_at(plan, workspace, index);
+        for (int64_t i = index; i < items; i += plan->slots)
+            item(&call, &slot, i / problem->kv_heads, i % problem->kv_heads);
+    }
+    return NF_OK;
+}
+
+static nf_status forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
+{
+    return run(prepared, io, workspace, ref_forward);
+}
+
+static nf_status backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
+{
+    return run(prepared, io, workspace, ref_backward);
+}
+
+static const nf_algorithm naive = {
+    .name = "naive",
+    .supports = supports,
+    .cost = cost,
+    .prepare = prepare,
+    .release = release,
+    .workspace = workspace_bytes,
+    .info = info,
+    .describe = describe,
+    .forward = forward,
+    .backward = backward,
+};
+
+static nf_status open_host(const nf_context *context, void **state)
+{
+    (void)context;
+    *state = NULL;
+    return NF_OK;
+}
+
+static void describe_device(const void *state, nf_text *text)
+{
+    (void)state;
+    nf_text_printf(text, "plain C in double precision on the host, every problem\n");
+}
+
+static const nf_algorithm *const algorithms[] = {&naive, NULL};
+
+const nf_backend nf_backend_reference = {
+    .name = "reference",
+    .summary = "plain loops in double, the truth",
+    .open = open_host,
+    .close = nf_stub_close,
+    .describe = describe_device,
+    .algorithms = algorithms,
+};
