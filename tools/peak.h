@@ -1,0 +1,16 @@
+/* The machine's limits, measured: multiply-adds per second of each instruction set, and bytes per second from memory. */
+#ifndef NF_TOOLS_PEAK_H
+#define NF_TOOLS_PEAK_H
+
+#include "nearfield.h"
+
+/* Useful flops per second of multiply-adds on this many threads, with the widest vectors that the instruction set called
+ * kernel has (as nf_plan_info names it) and that this machine runs; an unknown name stands for the best set. bf16 counts
+ * the dot-product instruction where there is one; bf16 without it and f16 compute in f32. *set, if not NULL, names what
+ * was measured. Each combination is measured once per process. */
+double nf_tool_peak_flops(const char *kernel, nf_dtype dtype, int threads, const char **set);
+
+/* Bytes per second of reading, by this many threads, four times what the last-level cache holds; measured once. */
+double nf_tool_peak_bandwidth(int threads);
+
+#endif
