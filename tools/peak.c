@@ -2,6 +2,7 @@
  * latency times issue width of any core so far; an empty asm after each step keeps the compiler from seeing through. */
 #include "peak.h"
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -126,25 +127,35 @@ static int list_sets(peak_set sets[MAX_SETS])
 #endif
 }
 
-static double time_loop(const peak_loop *loop, int64_t rounds, int threads)
+/* Steps per second of one thread, of the time it was given a processor: a busy neighbour does not lower the peak. */
+static double rate_of_thread(const peak_loop *loop, int64_t rounds)
 {
-    const double start = nf_tool_now();
-#pragma omp parallel num_threads(threads)
+    const double start = nf_tool_thread_seconds();
     loop->run(rounds);
-    return nf_tool_now() - start;
+    return (double)rounds * ACCUMULATORS / (nf_tool_thread_seconds() - start);
 }
 
+static int processors_for(int threads)
+{
+    cpu_set_t allowed;
+    const int processors = sched_getaffinity(0, sizeof(allowed), &allowed) == 0 ? CPU_COUNT(&allowed) : threads;
+    return threads < processors ? threads : processors;
+}
+
+/* Threads run together, because a processor's clock may depend on how many of its cores work. */
 static double measure_flops(const peak_loop *loop, int threads)
 {
-    int64_t rounds = 1 << 14;
-    while (time_loop(loop, rounds, 1) < trial_seconds)
-        rounds *= 2;
+    const int processors = processors_for(threads);
+    const int64_t calibration = 1 << 18;
+    const int64_t rounds = (int64_t)(trial_seconds * rate_of_thread(loop, calibration) / ACCUMULATORS) + 1;
     double best = 0;
     for (int i = 0; i < TRIALS; i++) {
-        const double rate = (double)rounds * ACCUMULATORS * loop->flops * threads / time_loop(loop, rounds, threads);
-        best = rate > best ? rate : best;
+        double sum = 0;
+#pragma omp parallel num_threads(processors) reduction(+ : sum)
+        sum += rate_of_thread(loop, rounds);
+        best = sum > best ? sum : best;
     }
-    return best;
+    return best * loop->flops;
 }
 
 double nf_tool_peak_flops(const char *kernel, nf_dtype dtype, int threads, const char **set)

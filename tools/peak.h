@@ -4,7 +4,7 @@
 
 #include "nearfield.h"
 
-/* Useful flops per second of multiply-adds on this many threads, with the widest vectors that the instruction set called
+/* Flops per second of multiply-adds on this many threads (no more than there are processors), with the widest vectors that the instruction set called
  * kernel has (as nf_plan_info names it) and that this machine runs; an unknown name stands for the best set. bf16 counts
  * the dot-product instruction where there is one; bf16 without it and f16 compute in f32. *set, if not NULL, names what
  * was measured. Each combination is measured once per process. */

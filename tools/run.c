@@ -168,11 +168,6 @@ static int allocate_output(run *r, nf_role role)
 static int prepare_tensors(run *r)
 {
     const bool backward = r->arrays[NF_DOUT].path;
-    const nf_tensor **slots[NF_ROLES] = {
-        [NF_Q] = &r->io.q, [NF_K] = &r->io.k, [NF_V] = &r->io.v, [NF_EXTRA_K] = &r->io.extra_k,
-        [NF_EXTRA_V] = &r->io.extra_v, [NF_OUT] = &r->io.out, [NF_LSE] = &r->io.lse, [NF_DOUT] = &r->io.dout,
-        [NF_DLSE] = &r->io.dlse, [NF_DQ] = &r->io.dq, [NF_DK] = &r->io.dk, [NF_DV] = &r->io.dv,
-        [NF_DEXTRA_K] = &r->io.dextra_k, [NF_DEXTRA_V] = &r->io.dextra_v};
     nf_io_init(&r->io);
     for (int role = 0; role < NF_ROLES; role++) {
         const bool needed = role == NF_OUT || (role == NF_LSE && backward);
@@ -185,7 +180,7 @@ static int prepare_tensors(run *r)
                    NF_OK) {
             return nf_tool_fail_status(self, "%s", files[role].option);
         }
-        *slots[role] = &r->tensors[role];
+        *nf_tool_io_slot(&r->io, (nf_role)role) = &r->tensors[role];
     }
     return NF_TOOL_CONTINUE;
 }

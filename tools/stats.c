@@ -18,6 +18,11 @@ double nf_tool_now(void)
     return seconds(CLOCK_MONOTONIC);
 }
 
+double nf_tool_thread_seconds(void)
+{
+    return seconds(CLOCK_THREAD_CPUTIME_ID);
+}
+
 static int compare(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;

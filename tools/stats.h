@@ -11,6 +11,8 @@ typedef struct nf_tool_summary {
 
 /* Seconds since some fixed moment. */
 double nf_tool_now(void);
+/* Seconds of processor time that the calling thread has had. */
+double nf_tool_thread_seconds(void);
 
 /* Sorts the samples; count >= 1. */
 nf_tool_summary nf_tool_summarize(double *samples, size_t count);

@@ -121,6 +121,16 @@ nf_context *nf_tool_context(const char *command, const char *backend, int64_t th
     return NULL;
 }
 
+const nf_tensor **nf_tool_io_slot(nf_io *io, nf_role role)
+{
+    const nf_tensor **const slots[NF_ROLES] = {
+        [NF_Q] = &io->q, [NF_K] = &io->k, [NF_V] = &io->v, [NF_EXTRA_K] = &io->extra_k, [NF_EXTRA_V] = &io->extra_v,
+        [NF_BIAS] = &io->bias, [NF_OUT] = &io->out, [NF_LSE] = &io->lse, [NF_DOUT] = &io->dout, [NF_DLSE] = &io->dlse,
+        [NF_DQ] = &io->dq, [NF_DK] = &io->dk, [NF_DV] = &io->dv, [NF_DEXTRA_K] = &io->dextra_k,
+        [NF_DEXTRA_V] = &io->dextra_v};
+    return slots[role];
+}
+
 enum { LONGEST_NAME = 31 };
 
 /* Least number of insertions, deletions and substitutions that make b of a (Wagner and Fischer). */

@@ -38,6 +38,9 @@ char *nf_tool_environment_text(const char *command);
 /* A context with the given options (backend may be NULL, threads 0); NULL with the error printed. */
 nf_context *nf_tool_context(const char *command, const char *backend, int64_t threads);
 
+/* The member of io that holds the tensor of a role. */
+const nf_tensor **nf_tool_io_slot(nf_io *io, nf_role role);
+
 /* The one of count names that takes the fewest edits to get from word, or NULL if none is near. */
 const char *nf_tool_nearest(const char *word, const char *const *names, size_t count);
 
