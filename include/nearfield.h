@@ -227,6 +227,10 @@ NF_API const char *nf_backend_name(int index);
 /* NF_OK if the named backend can be used from this context; else NF_ERR_UNAVAILABLE and the reason. */
 NF_API nf_status nf_backend_available(const nf_context *context, const char *name);
 
+/* Name of the index-th algorithm of the named backend, best first; NULL past the last, and for a backend that this library
+ * does not know or was built without. Some may not support a given problem. */
+NF_API const char *nf_algorithm_name(const char *backend, int index);
+
 /* The manual of all environment variables, one paragraph each with default and current value. Text as above. */
 NF_API nf_status nf_environment_describe(char *buffer, size_t capacity, size_t *length);
 
