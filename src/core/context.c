@@ -1,0 +1,224 @@
+/* Creating a context: options, environment, machine, backends, in this order. */
+#include "core/context.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/check.h"
+#include "core/env.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/select.h"
+
+/* The pool cannot lie in nf_context, which plans copy. */
+typedef struct context_block {
+    nf_context context;
+    nf_pool pool;
+    nf_context_backend backend[NF_MAX_BACKENDS];
+} context_block;
+
+void nf_context_options_init(nf_context_options *options)
+{
+    *options = (nf_context_options){.size = sizeof *options};
+}
+
+const char *nf_context_isa(const nf_context *context)
+{
+    return context->isa[0] ? context->isa : NULL;
+}
+
+int64_t nf_context_threads(const nf_context *context)
+{
+    return context->threads;
+}
+
+const nf_topology *nf_context_topology(const nf_context *context)
+{
+    return &context->topology;
+}
+
+static nf_status check_options(const nf_context_options *options)
+{
+    const nf_status status = nf_check_size(options, sizeof *options, "options", "nf_context_options");
+    if (status != NF_OK)
+        return status;
+    if (!options->allocate != !options->release)
+        return nf_fail(NF_ERR_ARGUMENT, "options: allocate and release must be given together");
+    if (options->num_threads < 0 || options->num_threads > NF_MAX_THREADS)
+        return nf_fail(NF_ERR_ARGUMENT, "options: num_threads %" PRId64 " must lie in 0..%d", options->num_threads,
+                       NF_MAX_THREADS);
+    return NF_OK;
+}
+
+/* What is neither in the options nor in the environment keeps its default. */
+static nf_status resolve_options(nf_context *context, const nf_context_options *options)
+{
+    int64_t threads = nf_topology_default_threads(&context->topology), verbose = NF_LOG_WARNING;
+    nf_status status = nf_env_number(NF_ENV_VERBOSE, &verbose);
+    if (status != NF_OK || (status = nf_env_number(NF_ENV_NUM_THREADS, &threads)) != NF_OK)
+        return status;
+    context->verbose = (int)verbose;
+    context->threads = options->num_threads ? options->num_threads : threads;
+    context->log = options->log;
+    context->log_user = options->log_user;
+    const char *isa = options->isa && *options->isa ? options->isa : nf_env_text(NF_ENV_ISA);
+    if (isa && strlen(isa) >= sizeof context->isa)
+        return nf_fail(NF_ERR_ARGUMENT, "isa '%.40s...' names no instruction set", isa);
+    snprintf(context->isa, sizeof context->isa, "%s", isa ? isa : "");
+    return NF_OK;
+}
+
+static void close_backends(nf_context *context)
+{
+    for (int i = context->backend_count - 1; i >= 0; i--) {
+        nf_context_backend *entry = &context->backend[i];
+        if (entry->open)
+            entry->backend->close(context, entry->state);
+        entry->open = false;
+    }
+}
+
+/* A backend that cannot run here is a reason to remember; any other failure is the context's. */
+static nf_status open_backend(nf_context *context, nf_context_backend *entry, bool excluded, const char *source)
+{
+    nf_status status = NF_ERR_UNAVAILABLE;
+    if (excluded) {
+        snprintf(entry->reason, sizeof entry->reason, "excluded by %s", source);
+    } else if (entry->backend->built_out) {
+        snprintf(entry->reason, sizeof entry->reason, "%s", entry->backend->built_out);
+    } else {
+        status = entry->backend->open(context, &entry->state);
+        if (status == NF_ERR_UNAVAILABLE)
+            snprintf(entry->reason, sizeof entry->reason, "%s", nf_last_error());
+    }
+    entry->open = status == NF_OK;
+    return status == NF_ERR_UNAVAILABLE ? NF_OK : status;
+}
+
+static nf_status open_backends(nf_context *context, const nf_context_options *options)
+{
+    const bool by_option = options->backend && *options->backend;
+    const char *names = by_option ? options->backend : nf_env_text(NF_ENV_BACKEND);
+    const char *source = by_option ? "the option backend" : nf_env_name(NF_ENV_BACKEND);
+    bool excluded[NF_MAX_BACKENDS];
+    nf_status status = nf_preference_parse(context, names, source, excluded);
+    for (int i = 0; status == NF_OK && i < context->backend_count; i++)
+        status = open_backend(context, &context->backend[i], excluded[i], source);
+    if (status != NF_OK)
+        return status;
+    const nf_context_backend *forced = &context->backend[context->preferred[0]];
+    if (names && !strpbrk(names, ",-") && !forced->open)
+        return nf_fail(NF_ERR_UNAVAILABLE, "%s: %s is unavailable: %s", source, forced->backend->name, forced->reason);
+    return NF_OK;
+}
+
+static void free_block(context_block *block)
+{
+    /* The block is counted in the pool it contains. */
+    nf_pool pool;
+    nf_pool_init_child(&pool, &block->pool);
+    pool.parent = NULL;
+    atomic_store(&pool.current, nf_pool_bytes(&block->pool));
+    nf_pool_release(&pool, block);
+}
+
+static nf_status allocate_block(context_block **block, const nf_context_options *options)
+{
+    nf_pool pool = {.allocate = options->allocate, .release = options->release, .user = options->memory_user};
+    context_block *made = nf_pool_alloc(&pool, sizeof *made);
+    if (!made)
+        return NF_ERR_MEMORY;
+    memset(made, 0, sizeof *made);
+    nf_pool_init_child(&made->pool, &pool);
+    made->pool.parent = NULL;
+    atomic_store(&made->pool.current, nf_pool_bytes(&pool));
+    atomic_store(&made->pool.peak, nf_pool_bytes(&pool));
+    made->context.pool = &made->pool;
+    made->context.backend = made->backend;
+    *block = made;
+    return NF_OK;
+}
+
+nf_status nf_context_create_with(nf_context **context, const nf_context_options *options,
+                                 const nf_backend *const *backends)
+{
+    nf_context_options defaults;
+    nf_context_options_init(&defaults);
+    if (!context)
+        return nf_fail(NF_ERR_ARGUMENT, "context: NULL");
+    if (!options)
+        options = &defaults;
+    context_block *block;
+    nf_status status = check_options(options);
+    if (status != NF_OK || (status = allocate_block(&block, options)) != NF_OK)
+        return status;
+    nf_context *made = &block->context;
+    for (; backends[made->backend_count] && made->backend_count < NF_MAX_BACKENDS; made->backend_count++)
+        made->backend[made->backend_count].backend = backends[made->backend_count];
+    nf_topology_detect(&made->topology);
+    status = resolve_options(made, options);
+    if (status == NF_OK)
+        status = open_backends(made, options);
+    if (status != NF_OK) {
+        close_backends(made);
+        free_block(block);
+        return status;
+    }
+    nf_env_warn_unknown(made);
+    *context = made;
+    return NF_OK;
+}
+
+nf_status nf_context_create(nf_context **context, const nf_context_options *options)
+{
+    return nf_context_create_with(context, options, nf_backends);
+}
+
+void nf_context_destroy(nf_context *context)
+{
+    if (!context)
+        return;
+    close_backends(context);
+    free_block((context_block *)context);
+}
+
+void nf_context_memory(const nf_context *context, size_t *current_bytes, size_t *peak_bytes)
+{
+    if (current_bytes)
+        *current_bytes = context ? nf_pool_bytes(context->pool) : 0;
+    if (peak_bytes)
+        *peak_bytes = context ? atomic_load(&context->pool->peak) : 0;
+}
+
+nf_status nf_backend_available(const nf_context *context, const char *name)
+{
+    if (!context || !name)
+        return nf_fail(NF_ERR_ARGUMENT, "%s: NULL", context ? "name" : "context");
+    const nf_context_backend *entry = nf_context_find_backend(context, name, "name");
+    if (!entry)
+        return NF_ERR_ARGUMENT;
+    return entry->open ? NF_OK : nf_fail(NF_ERR_UNAVAILABLE, "%s is unavailable: %s", name, entry->reason);
+}
+
+nf_status nf_context_describe(const nf_context *context, char *buffer, size_t capacity, size_t *length)
+{
+    nf_text text;
+    if (!context)
+        return nf_fail(NF_ERR_ARGUMENT, "context: NULL");
+    const nf_status status = nf_text_init(&text, buffer, capacity);
+    if (status != NF_OK)
+        return status;
+    nf_text_printf(&text, "nearfield %s\n", nf_version());
+    nf_topology_describe(&context->topology, &text);
+    nf_text_printf(&text, "threads: %" PRId64 " per execution\n", context->threads);
+    nf_text_printf(&text, "backends:\n");
+    for (int i = 0; i < context->backend_count; i++) {
+        const nf_context_backend *entry = &context->backend[i];
+        nf_text_printf(&text, "%s: %s%s%s\n", entry->backend->name, entry->backend->summary,
+                       entry->open ? "" : "; unavailable: ", entry->reason);
+        if (entry->open)
+            entry->backend->describe(entry->state, &text);
+    }
+    return nf_text_finish(&text, length);
+}

@@ -1,0 +1,21 @@
+/* The tensors of a plan and of a call, by role. */
+#ifndef NF_CORE_IO_H
+#define NF_CORE_IO_H
+
+#include <stdbool.h>
+
+#include "nearfield.h"
+
+/* The shape of a role in a checked problem, contiguous and heads-last; false if the problem has no such tensor. */
+bool nf_role_describe(const nf_problem *problem, nf_role role, nf_tensor *tensor);
+
+void nf_io_by_role(const nf_io *io, const nf_tensor *tensors[NF_ROLES]);
+
+/* What calls of a plan will pass: the given layouts (NULL: none), else contiguous host memory. */
+nf_status nf_layout_complete(nf_tensor layout[NF_ROLES], const nf_problem *problem, const nf_io *given);
+
+/* One call in one direction: every tensor is there and laid out as planned, outputs overlap nothing. O(tensors). */
+nf_status nf_call_check(const nf_tensor *const tensors[NF_ROLES], const nf_tensor layout[NF_ROLES],
+                        nf_direction direction);
+
+#endif

@@ -1,0 +1,186 @@
+/* The life of a plan but for what it says about itself: plan_info.c. */
+#include "core/plan.h"
+
+#include <inttypes.h>
+#include <time.h>
+
+#include "core/check.h"
+#include "core/io.h"
+#include "core/log.h"
+#include "core/mem.h"
+
+void nf_plan_options_init(nf_plan_options *options)
+{
+    *options = (nf_plan_options){.size = sizeof *options};
+}
+
+void nf_exec_init(nf_exec *exec)
+{
+    *exec = (nf_exec){.size = sizeof *exec};
+}
+
+/* Undoes whatever part of a plan exists; the plan's memory began as zeros. */
+static void free_plan(nf_plan *plan, nf_pool *parent)
+{
+    const nf_context *context = &plan->context;
+    nf_release(context, plan->workspace);
+    if (plan->prepared)
+        plan->selection.algo->release(&plan->request, plan->prepared);
+    nf_selection_destroy(&plan->selection, context);
+    nf_grid_destroy(&plan->grid, context);
+    nf_pool_release(parent, plan);
+}
+
+static nf_status prepare(nf_plan *plan)
+{
+    const nf_algorithm *algo = plan->selection.algo;
+    const nf_status status = algo->prepare(plan->selection.backend->state, &plan->request, &plan->prepared);
+    if (status != NF_OK)
+        return status;
+    plan->workspace_bytes = algo->workspace(plan->prepared);
+    plan->workspace = nf_alloc(&plan->context, plan->workspace_bytes);
+    return plan->workspace ? NF_OK : NF_ERR_MEMORY;
+}
+
+static nf_status build(nf_plan *plan, const nf_problem *problem, const nf_plan_options *options)
+{
+    plan->problem = *problem;
+    plan->problem.size = sizeof plan->problem;
+    nf_status status = nf_problem_format(problem, plan->text, sizeof plan->text, NULL);
+    if (status != NF_OK)
+        return status;
+    nf_request *request = &plan->request;
+    request->context = &plan->context;
+    request->problem = &plan->problem;
+    request->grid = &plan->grid;
+    request->threads = nf_context_threads(&plan->context);
+    status = nf_layout_complete(request->layout, &plan->problem, options ? options->layout : NULL);
+    if (status != NF_OK || (status = nf_grid_create(&plan->grid, &plan->context, &plan->problem)) != NF_OK ||
+        (status = nf_select(&plan->selection, request, options)) != NF_OK)
+        return status;
+    return prepare(plan);
+}
+
+static void log_plan(const nf_plan *plan)
+{
+    const nf_context *context = &plan->context;
+    if (!nf_log_wants(context, NF_LOG_PLANS))
+        return;
+    const nf_selection *s = &plan->selection;
+    for (int i = 0; i < s->count; i++)
+        nf_log(context, NF_LOG_PLANS, "not %s%s%s: %s", s->candidates[i].backend, *s->candidates[i].algo ? " " : "",
+               s->candidates[i].algo, s->candidates[i].reason);
+    nf_log(context, NF_LOG_PLANS, "plan: %s %s, predicted %.3g ms, workspace %zu bytes, %s", s->backend->backend->name,
+           s->algo->name, 1e3 * s->seconds, plan->workspace_bytes, plan->text);
+}
+
+nf_status nf_plan_create(nf_plan **plan, nf_context *context, const nf_problem *problem, const nf_plan_options *options)
+{
+    if (!plan || !context)
+        return nf_fail(NF_ERR_ARGUMENT, "%s: NULL", plan ? "context" : "plan");
+    nf_status status = nf_problem_check(problem);
+    if (status == NF_OK && options)
+        status = nf_check_size(options, sizeof *options, "options", "nf_plan_options");
+    if (status != NF_OK)
+        return status;
+    nf_plan *made = nf_alloc_array(context, 1, sizeof *made);
+    if (!made)
+        return NF_ERR_MEMORY;
+    nf_pool_init_child(&made->pool, context->pool);
+    made->context = *context;
+    made->context.pool = &made->pool;
+    atomic_flag_clear(&made->busy);
+    status = build(made, problem, options);
+    if (status != NF_OK) {
+        free_plan(made, context->pool);
+        return status;
+    }
+    log_plan(made);
+    *plan = made;
+    return NF_OK;
+}
+
+void nf_plan_destroy(nf_plan *plan)
+{
+    if (plan)
+        free_plan(plan, plan->pool.parent);
+}
+
+/* ---- Execution --------------------------------------------------------------------------------------------------- */
+
+static nf_status check_exec(const nf_plan *plan, const nf_exec *exec)
+{
+    const nf_status status = nf_check_size(exec, sizeof *exec, "exec", "nf_exec");
+    if (status != NF_OK)
+        return status;
+    if (exec->queue)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: queue must be NULL, the %s backend has none",
+                       plan->selection.backend->backend->name);
+    if (!exec->workspace)
+        return NF_OK;
+    if ((uintptr_t)exec->workspace % NF_ALIGNMENT)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: workspace %p is not %d-byte aligned", exec->workspace, NF_ALIGNMENT);
+    if (exec->workspace_bytes < plan->workspace_bytes)
+        return nf_fail(NF_ERR_SPACE, "exec: workspace_bytes %zu is less than the plan needs, %zu",
+                       exec->workspace_bytes, plan->workspace_bytes);
+    return NF_OK;
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+static nf_status dispatch(const nf_plan *plan, const nf_tensor *const tensors[NF_ROLES], nf_direction direction,
+                          void *workspace)
+{
+    const nf_algorithm *algo = plan->selection.algo;
+    const bool logged = nf_log_wants(&plan->context, NF_LOG_CALLS);
+    const double start = logged ? now_ms() : 0;
+    const nf_status status = direction == NF_FWD ? algo->forward(plan->prepared, tensors, workspace)
+                                                 : algo->backward(plan->prepared, tensors, workspace);
+    if (logged)
+        nf_log(&plan->context, NF_LOG_CALLS, "%s %s %s %.3f ms%s: %s", plan->selection.backend->backend->name,
+               algo->name, nf_direction_name(direction), now_ms() - start, status == NF_OK ? "" : " failed",
+               plan->text);
+    return status;
+}
+
+static nf_status execute(const nf_plan *plan, const nf_io *io, const nf_exec *exec, nf_direction direction)
+{
+    if (!plan)
+        return nf_fail(NF_ERR_ARGUMENT, "plan: NULL");
+    if (!(plan->problem.direction & direction))
+        return nf_fail(NF_ERR_ARGUMENT, "plan: made for %s, which does not include %s",
+                       nf_direction_name(plan->problem.direction), nf_direction_name(direction));
+    nf_status status = nf_check_size(io, sizeof *io, "io", "nf_io");
+    if (status != NF_OK || (exec && (status = check_exec(plan, exec)) != NF_OK))
+        return status;
+    const nf_tensor *tensors[NF_ROLES];
+    nf_io_by_role(io, tensors);
+    if ((status = nf_call_check(tensors, plan->request.layout, direction)) != NF_OK)
+        return status;
+    if (exec && exec->workspace)
+        return dispatch(plan, tensors, direction, exec->workspace);
+    /* The guard is the only part of a plan that changes; no plan is ever a const object. */
+    atomic_flag *busy = &((nf_plan *)plan)->busy;
+    if (atomic_flag_test_and_set(busy))
+        return nf_fail(NF_ERR_BUSY,
+                       "plan: another call is using its workspace; pass a workspace of %zu bytes in nf_exec",
+                       plan->workspace_bytes);
+    status = dispatch(plan, tensors, direction, plan->workspace);
+    atomic_flag_clear(busy);
+    return status;
+}
+
+nf_status nf_forward(const nf_plan *plan, const nf_io *io, const nf_exec *exec)
+{
+    return execute(plan, io, exec, NF_FWD);
+}
+
+nf_status nf_backward(const nf_plan *plan, const nf_io *io, const nf_exec *exec)
+{
+    return execute(plan, io, exec, NF_BWD);
+}

@@ -1,0 +1,74 @@
+/* All backends by preference, and the shared stubs of those this build leaves out. A new backend adds its line here. */
+#include <string.h>
+
+#include "core/backend.h"
+
+static const nf_algorithm *const no_algorithms[] = {NULL};
+
+const nf_backend nf_backend_cuda = {
+    .name = "cuda",
+    .summary = "NVIDIA GPUs through the CUDA driver",
+    .preferred = true,
+    .built_out = "disabled at build time",
+    .open = nf_stub_open,
+    .close = nf_stub_close,
+    .describe = nf_stub_describe,
+    .algorithms = no_algorithms,
+};
+
+const nf_backend nf_backend_opencl = {
+    .name = "opencl",
+    .summary = "any OpenCL 1.2 device",
+    .preferred = true,
+    .built_out = "disabled at build time",
+    .open = nf_stub_open,
+    .close = nf_stub_close,
+    .describe = nf_stub_describe,
+    .algorithms = no_algorithms,
+};
+
+const nf_backend *const nf_backends[] = {
+    &nf_backend_cuda, &nf_backend_opencl, &nf_backend_cpu, &nf_backend_reference, NULL,
+};
+
+const char *nf_backend_name(int index)
+{
+    if (index < 0)
+        return NULL;
+    for (int i = 0; nf_backends[i]; i++)
+        if (i == index)
+            return nf_backends[i]->name;
+    return NULL;
+}
+
+const char *nf_algorithm_name(const char *backend, int index)
+{
+    for (int b = 0; backend && nf_backends[b]; b++) {
+        const nf_algorithm *const *algorithms = nf_backends[b]->algorithms;
+        if (strcmp(nf_backends[b]->name, backend) != 0)
+            continue;
+        for (int i = 0; algorithms[i]; i++)
+            if (i == index)
+                return algorithms[i]->name;
+    }
+    return NULL;
+}
+
+nf_status nf_stub_open(const nf_context *context, void **state)
+{
+    (void)context;
+    (void)state;
+    return nf_fail(NF_ERR_UNAVAILABLE, "disabled at build time");
+}
+
+void nf_stub_close(const nf_context *context, void *state)
+{
+    (void)context;
+    (void)state;
+}
+
+void nf_stub_describe(const void *state, nf_text *text)
+{
+    (void)state;
+    (void)text;
+}

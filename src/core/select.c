@@ -1,0 +1,249 @@
+/* Preference lists, and the choice among candidates. */
+#include "core/select.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/check.h"
+#include "core/mem.h"
+
+/* ---- Preference -------------------------------------------------------------------------------------------------- */
+
+static nf_status find_name(const nf_context *context, const char *name, size_t length, const char *source, int *index)
+{
+    const char *names[NF_MAX_BACKENDS + 1] = {NULL};
+    for (int i = 0; i < context->backend_count; i++) {
+        names[i] = context->backend[i].backend->name;
+        if (strlen(names[i]) == length && memcmp(names[i], name, length) == 0) {
+            *index = i;
+            return NF_OK;
+        }
+    }
+    return nf_fail(NF_ERR_ARGUMENT, "%s: '%.*s' is no backend; the nearest is '%s'", source,
+                   length > 40 ? 40 : (int)length, name, nf_nearest(name, length, names, NULL));
+}
+
+const nf_context_backend *nf_context_find_backend(const nf_context *context, const char *name, const char *source)
+{
+    int index;
+    return find_name(context, name, strlen(name), source, &index) == NF_OK ? &context->backend[index] : NULL;
+}
+
+static void prefer_default(nf_context *context, const bool excluded[NF_MAX_BACKENDS])
+{
+    context->preferred_count = 0;
+    for (int i = 0; i < context->backend_count; i++)
+        if (context->backend[i].backend->preferred && !excluded[i])
+            context->preferred[context->preferred_count++] = i;
+}
+
+nf_status nf_preference_parse(nf_context *context, const char *text, const char *source, bool excluded[NF_MAX_BACKENDS])
+{
+    bool named[NF_MAX_BACKENDS] = {false};
+    memset(excluded, 0, NF_MAX_BACKENDS * sizeof excluded[0]);
+    context->preferred_count = 0;
+    while (text) {
+        const char *end = text + strcspn(text, ",");
+        const bool minus = *text == '-';
+        const char *name = text + minus;
+        int index = 0;
+        if (name == end)
+            return nf_fail(NF_ERR_ARGUMENT, "%s: a backend name is missing", source);
+        const nf_status status = find_name(context, name, (size_t)(end - name), source, &index);
+        if (status != NF_OK)
+            return status;
+        if (named[index])
+            return nf_fail(NF_ERR_ARGUMENT, "%s: '%.*s' is named twice", source, (int)(end - name), name);
+        named[index] = true;
+        if (minus)
+            excluded[index] = true;
+        else
+            context->preferred[context->preferred_count++] = index;
+        text = *end ? end + 1 : NULL;
+    }
+    if (context->preferred_count == 0)
+        prefer_default(context, excluded);
+    return NF_OK;
+}
+
+/* ---- Selection --------------------------------------------------------------------------------------------------- */
+
+static bool is_preferred(const nf_context *context, int index)
+{
+    for (int i = 0; i < context->preferred_count; i++)
+        if (context->preferred[i] == index)
+            return true;
+    return false;
+}
+
+/* The backends that compete, best first, then those that do not. Returns the number of the former. */
+static int order_backends(const nf_context *context, const nf_context_backend *only, int order[NF_MAX_BACKENDS])
+{
+    int count = 0;
+    if (only)
+        order[count++] = (int)(only - context->backend);
+    else
+        for (int i = 0; i < context->preferred_count; i++)
+            order[count++] = context->preferred[i];
+    int filled = count;
+    for (int i = 0; i < context->backend_count; i++)
+        if (only ? &context->backend[i] != only : !is_preferred(context, i))
+            order[filled++] = i;
+    return count;
+}
+
+static void add_reason(nf_selection *s, const char *backend, const char *algo, const char *reason)
+{
+    nf_candidate *candidate = &s->candidates[s->count++];
+    *candidate = (nf_candidate){.backend = backend, .algo = algo};
+    snprintf(candidate->reason, sizeof candidate->reason, "%s", reason);
+}
+
+/* The loser of a comparison by predicted time. */
+static void add_slower(nf_selection *s, const nf_context_backend *entry, const nf_algorithm *algo, double seconds,
+                       const nf_algorithm *winner, double winner_seconds)
+{
+    char reason[NF_REASON_CAPACITY];
+    snprintf(reason, sizeof reason, "predicted %.3g ms, %s %.3g ms", 1e3 * seconds, winner->name, 1e3 * winner_seconds);
+    add_reason(s, entry->backend->name, algo->name, reason);
+}
+
+/* Lets the algorithms of one open backend compete. */
+static nf_status try_backend(nf_selection *s, const nf_context_backend *entry, const nf_request *request,
+                             const char *algo)
+{
+    for (const nf_algorithm *const *next = entry->backend->algorithms; *next; next++) {
+        const nf_algorithm *candidate = *next;
+        if (algo && strcmp(algo, candidate->name) != 0) {
+            add_reason(s, entry->backend->name, candidate->name, "not the algorithm asked for");
+            continue;
+        }
+        const nf_status status = candidate->supports(entry->state, request);
+        if (status == NF_ERR_UNSUPPORTED) {
+            add_reason(s, entry->backend->name, candidate->name, nf_last_error());
+            continue;
+        }
+        if (status != NF_OK)
+            return status;
+        const double seconds = candidate->cost(entry->state, request);
+        if (s->algo && s->seconds <= seconds) {
+            add_slower(s, entry, candidate, seconds, s->algo, s->seconds);
+            continue;
+        }
+        if (s->algo)
+            add_slower(s, entry, s->algo, s->seconds, candidate, seconds);
+        s->backend = entry;
+        s->algo = candidate;
+        s->seconds = seconds;
+    }
+    return NF_OK;
+}
+
+static const char *reason_not_to_compete(const nf_context_backend *entry, const nf_plan_options *options)
+{
+    if (!entry->open)
+        return entry->reason;
+    if (options && options->backend)
+        return "not the backend asked for";
+    return entry->backend->preferred ? "not among the backends named" : "never chosen unless it is named";
+}
+
+static nf_status check_algo_name(const nf_context *context, const nf_context_backend *only, const char *algo)
+{
+    enum { MOST_NAMES = 64 };
+    const char *names[MOST_NAMES + 1] = {NULL};
+    int count = 0;
+    for (int i = 0; i < context->backend_count; i++)
+        for (const nf_algorithm *const *a = context->backend[i].backend->algorithms; *a && count < MOST_NAMES; a++)
+            if (!only || only == &context->backend[i]) {
+                if (strcmp((*a)->name, algo) == 0)
+                    return NF_OK;
+                names[count++] = (*a)->name;
+            }
+    return nf_fail(NF_ERR_ARGUMENT, "algo: '%.40s' is no algorithm%s%s%s%s%s", algo, only ? " of " : "",
+                   only ? only->backend->name : "", count ? "; the nearest is '" : "",
+                   count ? nf_nearest(algo, strlen(algo), names, NULL) : "", count ? "'" : "");
+}
+
+static nf_status check_options(const nf_context *context, const nf_plan_options *options,
+                               const nf_context_backend **only)
+{
+    *only = NULL;
+    if (options && options->backend) {
+        *only = nf_context_find_backend(context, options->backend, "backend");
+        if (!*only)
+            return NF_ERR_ARGUMENT;
+        if (!(*only)->open)
+            return nf_fail(NF_ERR_UNAVAILABLE, "backend: %s is unavailable: %s", options->backend, (*only)->reason);
+    }
+    return options && options->algo ? check_algo_name(context, *only, options->algo) : NF_OK;
+}
+
+static nf_status allocate_candidates(nf_selection *s, const nf_context *context)
+{
+    size_t most = 0;
+    for (int i = 0; i < context->backend_count; i++) {
+        const nf_algorithm *const *next = context->backend[i].backend->algorithms;
+        for (most++; *next; next++)
+            most++;
+    }
+    s->candidates = nf_alloc_array(context, most, sizeof *s->candidates);
+    return s->candidates ? NF_OK : NF_ERR_MEMORY;
+}
+
+static nf_status fail_unsupported(const nf_selection *s)
+{
+    char reasons[1600];
+    nf_text text;
+    nf_text_init(&text, reasons, sizeof reasons);
+    nf_selection_describe(s, "", "; ", &text);
+    return nf_fail(NF_ERR_UNSUPPORTED, "no backend allowed here can run this problem: %s", reasons);
+}
+
+nf_status nf_select(nf_selection *selection, const nf_request *request, const nf_plan_options *options)
+{
+    const nf_context *context = request->context;
+    const nf_context_backend *only;
+    nf_selection s = {0};
+    nf_status status = check_options(context, options, &only);
+    if (status != NF_OK || (status = allocate_candidates(&s, context)) != NF_OK)
+        return status;
+    int order[NF_MAX_BACKENDS];
+    const int competing = order_backends(context, only, order);
+    for (int i = 0; i < context->backend_count; i++) {
+        const nf_context_backend *entry = &context->backend[order[i]];
+        const char *name = entry->backend->name;
+        if (i >= competing || !entry->open) {
+            add_reason(&s, name, "", reason_not_to_compete(entry, options));
+        } else if (s.algo) {
+            char reason[NF_REASON_CAPACITY];
+            snprintf(reason, sizeof reason, "%s is preferred", s.backend->backend->name);
+            add_reason(&s, name, "", reason);
+        } else if ((status = try_backend(&s, entry, request, options ? options->algo : NULL)) != NF_OK) {
+            nf_selection_destroy(&s, context);
+            return status;
+        }
+    }
+    if (!s.algo) {
+        status = fail_unsupported(&s);
+        nf_selection_destroy(&s, context);
+        return status;
+    }
+    *selection = s;
+    return NF_OK;
+}
+
+void nf_selection_destroy(nf_selection *selection, const nf_context *context)
+{
+    nf_release(context, selection->candidates);
+    *selection = (nf_selection){0};
+}
+
+void nf_selection_describe(const nf_selection *selection, const char *indent, const char *separator, nf_text *text)
+{
+    for (int i = 0; i < selection->count; i++) {
+        const nf_candidate *c = &selection->candidates[i];
+        nf_text_printf(text, "%s%s%s%s%s: %s", i ? separator : "", indent, c->backend, *c->algo ? " " : "", c->algo,
+                       c->reason);
+    }
+}

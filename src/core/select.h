@@ -1,0 +1,34 @@
+/* Which backend and algorithm runs a problem, and why no other does. */
+#ifndef NF_CORE_SELECT_H
+#define NF_CORE_SELECT_H
+
+#include "core/context.h"
+
+/* Reads a list of backend names into the context's preference; NULL: the default. source names the option or variable
+ * in error sentences. excluded[i] is set for the backends that must not even be opened. */
+nf_status nf_preference_parse(nf_context *context, const char *text, const char *source,
+                              bool excluded[NF_MAX_BACKENDS]);
+
+/* One backend, or one algorithm of it, and why it was not chosen. */
+typedef struct nf_candidate {
+    const char *backend, *algo; /* algo "" where the whole backend was out */
+    char reason[NF_REASON_CAPACITY];
+} nf_candidate;
+
+typedef struct nf_selection {
+    const nf_context_backend *backend; /* chosen */
+    const nf_algorithm *algo;
+    double seconds; /* predicted */
+    int count;
+    nf_candidate *candidates; /* all but the chosen one, best first */
+} nf_selection;
+
+/* Chooses. Algorithms of the most preferred backend that supports the request compete by predicted time. On failure
+ * (NF_ERR_UNSUPPORTED and every reason, or a bad option) there is nothing to destroy. */
+nf_status nf_select(nf_selection *selection, const nf_request *request, const nf_plan_options *options);
+void nf_selection_destroy(nf_selection *selection, const nf_context *context);
+
+/* "cpu tile: ..." lines, or one sentence's worth with separator "; ". */
+void nf_selection_describe(const nf_selection *selection, const char *indent, const char *separator, nf_text *text);
+
+#endif
