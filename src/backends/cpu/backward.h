@@ -1,0 +1,28 @@
+/* What the two passes of backward share: dq has queries as rows (backward_dq.c), dk and dv have keys (backward_dkv.c).
+ * Seven products instead of five, but no sum is shared between threads, so the result does not depend on their number. */
+#ifndef NF_CPU_BACKWARD_H
+#define NF_CPU_BACKWARD_H
+
+#include "backends/cpu/tile.h"
+
+typedef struct backward_call {
+    const cpu_tile_plan *plan;
+    cpu_view q, k, v, extra_k, extra_v, out, lse, dout, dlse;
+    cpu_view dq, dk, dv, dextra_k, dextra_v;
+    char *partial; /* sums of extra tokens' gradients: [stream][split][tile] */
+} backward_call;
+
+size_t cpu_backward_dq_bytes(const cpu_tile_plan *plan);
+size_t cpu_backward_dkv_bytes(const cpu_tile_plan *plan);
+
+/* Run one pass over all items, in parallel. workspace holds thread_bytes per thread. */
+void cpu_backward_dq(const backward_call *call, char *workspace);
+void cpu_backward_dkv(const backward_call *call, char *workspace);
+/* Gradients of extra tokens: every query sees them, so queries are cut into a fixed number of parts. */
+void cpu_backward_extra(const backward_call *call, char *workspace);
+
+/* lse and delta = dout . out - dlse of each position, as reals; out and dout are the positions' rows. */
+void cpu_load_row_terms(const backward_call *c, const cpu_span *span, int64_t batch, int64_t head,
+                        const void *const *out, const void *const *dout, void *lse, void *delta);
+
+#endif

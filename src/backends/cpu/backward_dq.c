@@ -1,0 +1,173 @@
+/* dq: query tiles against packed keys and values, like forward. s = q k^T, dp = dout v^T, dq += ds k. */
+#include <string.h>
+
+#include "backends/cpu/backward.h"
+
+/* Workspace of one thread. */
+typedef struct dq_scratch {
+    cpu_row_tile *tiles;
+    void *q, *dout, *dq, *lse, *delta; /* of all rows of an item */
+    void *k_transposed, *v_transposed, *k_straight;
+    void *converted;
+    void *scores, *dscores;
+    uint32_t *mask;
+    const void **rows, **rows2;
+} dq_scratch;
+
+static void carve_dq(const cpu_tile_plan *p, cpu_arena *arena, dq_scratch *s)
+{
+    const cpu_walk *w = &p->by_query;
+    const int64_t real = p->kernels->real_size, wide = nf_max64(p->head_dim, p->value_dim);
+    const int64_t rows = w->tiles * w->tile_rows, room = w->columns + p->kernels->panel;
+    const int64_t score_bytes = w->tile_rows * (w->columns + CPU_SCORE_PAD) * real;
+    s->tiles = cpu_take(arena, w->tiles * (int64_t)sizeof *s->tiles);
+    s->q = cpu_take(arena, rows * p->head_dim * real);
+    s->dout = cpu_take(arena, rows * p->value_dim * real);
+    s->dq = cpu_take(arena, rows * p->head_dim * real);
+    s->lse = cpu_take(arena, rows * real);
+    s->delta = cpu_take(arena, rows * real);
+    s->k_transposed = cpu_take(arena, room * p->head_dim * real);
+    s->v_transposed = cpu_take(arena, room * p->value_dim * real);
+    s->k_straight = cpu_take(arena, room * p->head_dim * real);
+    s->converted = cpu_take(arena, nf_max64(w->columns, CPU_TILE_ROWS) * wide * real);
+    s->scores = cpu_take(arena, score_bytes);
+    s->dscores = cpu_take(arena, score_bytes);
+    s->mask = cpu_take(arena, w->tile_rows * CPU_MASK_WORDS * (int64_t)sizeof *s->mask);
+    s->rows = cpu_take(arena, nf_max64(w->columns, CPU_TILE_ROWS) * (int64_t)sizeof *s->rows);
+    s->rows2 = cpu_take(arena, CPU_TILE_ROWS * (int64_t)sizeof *s->rows2);
+}
+
+size_t cpu_backward_dq_bytes(const cpu_tile_plan *plan)
+{
+    cpu_arena arena = {0};
+    dq_scratch scratch;
+    carve_dq(plan, &arena, &scratch);
+    return arena.used;
+}
+
+static cpu_span tile_span(const cpu_tile_plan *p, const nf_work_item *item, const cpu_row_tile *tile)
+{
+    return (cpu_span){.count = tile->positions, .item = item, .box = &tile->box, .rows = NF_ROWS_QUERIES,
+                      .rank = p->request->problem->rank};
+}
+
+static void load_tile(const backward_call *c, const dq_scratch *s, const nf_work_item *item, const cpu_row_tile *tile,
+                      int64_t batch, int64_t first_head)
+{
+    const cpu_tile_plan *p = c->plan;
+    const cpu_kernels *k = p->kernels;
+    const nf_problem *problem = p->request->problem;
+    const cpu_span span = tile_span(p, item, tile);
+    for (int64_t h = 0; h < tile->heads; h++) {
+        const int64_t head = first_head + tile->head + h, row = tile->first + h * tile->positions;
+        void *dout = cpu_at(k, s->dout, row * p->value_dim);
+        cpu_load_rows(k, &span, &c->q, batch, head, problem->head_dim, p->head_dim, cpu_at(k, s->q, row * p->head_dim));
+        cpu_load_rows(k, &span, &c->dout, batch, head, problem->value_dim, p->value_dim, dout);
+        cpu_fetch_rows(k, &span, &c->out, batch, head, problem->value_dim, p->value_dim, s->converted, s->rows);
+        for (int64_t i = 0; i < tile->positions; i++)
+            s->rows2[i] = cpu_at(k, dout, i * p->value_dim);
+        cpu_load_row_terms(c, &span, batch, head, s->rows, s->rows2, cpu_at(k, s->lse, row), cpu_at(k, s->delta, row));
+    }
+    memset(cpu_at(k, s->dq, tile->first * p->head_dim), 0,
+           (size_t)(tile->positions * tile->heads * p->head_dim * k->real_size));
+}
+
+static void meet_columns(const backward_call *c, const dq_scratch *s, const nf_work_item *item, int64_t tiles,
+                         const cpu_span *columns, bool finite)
+{
+    const cpu_tile_plan *p = c->plan;
+    const cpu_kernels *k = p->kernels;
+    const nf_problem *problem = p->request->problem;
+    const int64_t stride = p->by_query.columns + CPU_SCORE_PAD, n = columns->count;
+    for (int64_t t = 0; t < tiles; t++) {
+        const cpu_row_tile *tile = &s->tiles[t];
+        const bool masked = columns->item && tile->kind == NF_TILE_PARTIAL;
+        if (columns->item && tile->kind == NF_TILE_ABSENT)
+            continue;
+        if (masked && tile->head == 0)
+            cpu_build_mask(&p->by_query.work, item, &tile->box, columns->box, s->mask);
+        const uint32_t *mask = masked ? s->mask : NULL;
+        const int64_t m = tile->positions * tile->heads;
+        void *dq = cpu_at(k, s->dq, tile->first * p->head_dim);
+        k->product(s->scores, stride, cpu_at(k, s->q, tile->first * p->head_dim), p->head_dim, s->k_transposed, m, n,
+                   problem->head_dim, false);
+        k->product(s->dscores, stride, cpu_at(k, s->dout, tile->first * p->value_dim), p->value_dim, s->v_transposed, m,
+                   n, problem->value_dim, false);
+        k->gradient(s->scores, s->dscores, stride, m, n, p->scale, mask, tile->positions, cpu_at(k, s->lse, tile->first),
+                    cpu_at(k, s->delta, tile->first), false);
+        if (masked && !finite)
+            k->product_masked(dq, p->head_dim, s->dscores, stride, s->k_straight, m, problem->head_dim, n, mask,
+                              tile->positions);
+        else
+            k->product(dq, p->head_dim, s->dscores, stride, s->k_straight, m, problem->head_dim, n, true);
+    }
+}
+
+static void pack_and_meet(const backward_call *c, const dq_scratch *s, const nf_work_item *item, int64_t tiles,
+                          const cpu_span *columns, int64_t batch, int64_t kv_head, bool check_finite)
+{
+    const cpu_tile_plan *p = c->plan;
+    const cpu_kernels *k = p->kernels;
+    const nf_problem *problem = p->request->problem;
+    const cpu_view *keys = columns->item ? &c->k : &c->extra_k, *values = columns->item ? &c->v : &c->extra_v;
+    cpu_fetch_rows(k, columns, keys, batch, kv_head, problem->head_dim, p->head_dim, s->converted, s->rows);
+    k->pack_transposed(s->k_transposed, s->rows, columns->count, problem->head_dim);
+    k->pack_straight(s->k_straight, s->rows, columns->count, problem->head_dim);
+    const bool finite = !check_finite || k->all_finite(s->rows, columns->count, problem->head_dim);
+    cpu_fetch_rows(k, columns, values, batch, kv_head, problem->value_dim, p->value_dim, s->converted, s->rows);
+    k->pack_transposed(s->v_transposed, s->rows, columns->count, problem->value_dim);
+    meet_columns(c, s, item, tiles, columns, finite);
+}
+
+static void dq_item(const backward_call *c, const dq_scratch *s, int64_t index)
+{
+    const cpu_tile_plan *p = c->plan;
+    const cpu_walk *walk = &p->by_query;
+    const nf_problem *problem = p->request->problem;
+    const int64_t group = nf_problem_group(problem);
+    const int64_t stream = index / walk->work.items, batch = stream / problem->kv_heads;
+    const int64_t kv_head = stream % problem->kv_heads;
+    nf_work_item item;
+    nf_work_get_item(&walk->work, index % walk->work.items, &item);
+    const int64_t tiles = cpu_list_row_tiles(walk, &item, group, s->tiles);
+    for (int64_t t = 0; t < tiles; t++)
+        load_tile(c, s, &item, &s->tiles[t], batch, kv_head * group);
+    const int64_t column_tiles = nf_work_column_tile_count(&walk->work, &item);
+    for (int64_t j = 0; j < column_tiles; j++) {
+        nf_box box;
+        bool any_partial;
+        nf_work_column_tile(&walk->work, &item, j, &box);
+        const cpu_span columns = {.count = nf_box_volume(&box, problem->rank), .item = &item, .box = &box,
+                                  .rows = NF_ROWS_QUERIES, .columns = true, .rank = problem->rank};
+        if (cpu_classify(walk, &item, &box, s->tiles, tiles, &any_partial))
+            pack_and_meet(c, s, &item, tiles, &columns, batch, kv_head, any_partial);
+    }
+    for (int64_t x = 0; x < problem->extra; x += walk->columns) {
+        const cpu_span columns = {.count = nf_min64(walk->columns, problem->extra - x), .begin = x,
+                                  .extents = &problem->extra, .rank = 1};
+        pack_and_meet(c, s, &item, tiles, &columns, batch, kv_head, false);
+    }
+    for (int64_t t = 0; t < tiles; t++) {
+        const cpu_row_tile *tile = &s->tiles[t];
+        const cpu_span span = tile_span(p, &item, tile);
+        for (int64_t h = 0; h < tile->heads; h++)
+            cpu_store_rows(p->kernels, &span, &c->dq, batch, kv_head * group + tile->head + h, problem->head_dim,
+                           p->head_dim,
+                           cpu_at(p->kernels, s->dq, (tile->first + h * tile->positions) * p->head_dim), p->scale);
+    }
+}
+
+void cpu_backward_dq(const backward_call *call, char *workspace)
+{
+    const cpu_tile_plan *plan = call->plan;
+    const int64_t items = plan->by_query.items;
+#pragma omp parallel num_threads((int)plan->threads)
+    {
+        dq_scratch scratch;
+        cpu_arena arena = {.base = workspace + (size_t)cpu_thread_index() * plan->thread_bytes};
+        carve_dq(plan, &arena, &scratch);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < items; i++)
+            dq_item(call, &scratch, i);
+    }
+}

@@ -1,0 +1,183 @@
+/* Products of bf16 pairs with vdpbf16ps, for bf16 problems; included after kernel_body.h for float, whose other kernels
+ * serve here too. Rows stay float outside and are rounded to bf16 once per product, which is exact for q, k, v and dout and
+ * rounds p and ds as tensor-core kernels do. Packed matrices hold pairs: depth rows 2i and 2i + 1 of a column are one
+ * 32-bit word. */
+
+enum { PAIR_DEPTH = 128, PAIR_ROWS = 48 }; /* of the rows rounded at once: 12 KiB */
+
+SIMD_INLINE v32 pair_load(const uint32_t *p)
+{
+    v32 x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+SIMD_INLINE void pair_store(uint32_t *p, v32 x)
+{
+    memcpy(p, &x, sizeof x);
+}
+
+/* 32 floats as 16 pairs; lanes from n on are zero. */
+SIMD_INLINE v32 pair_round(const float *row, int64_t n)
+{
+    const __mmask16 low = (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1);
+    const __mmask16 high = (__mmask16)(n >= 32 ? 0xffff : n > 16 ? (1u << (n - 16)) - 1 : 0);
+    const __m512 a = _mm512_maskz_loadu_ps(low, row), b = high ? _mm512_maskz_loadu_ps(high, row + 16) : _mm512_setzero_ps();
+    return (v32)(__m512i)_mm512_cvtne2ps_pbh(b, a);
+}
+
+static void pack_transposed_bf16(void *packed, const void *const *rows, int64_t count, int64_t n)
+{
+    uint32_t *to = packed;
+    const int64_t pairs = (n + 1) / 2;
+    for (int64_t first = 0; first < count; first += PANEL_f32) {
+        const int64_t left = count - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
+        for (int64_t j = 0; j < width; j += LANES_f32)
+            for (int64_t k = 0; k < n; k += 2 * LANES_f32) {
+                v32 square[LANES_f32];
+                for (int64_t i = 0; i < LANES_f32; i++)
+                    square[i] = j + i < left ? pair_round((const float *)rows[first + j + i] + k, n - k) : (v32){0};
+                v32_transpose(square);
+                const int64_t some = pairs - k / 2 < LANES_f32 ? pairs - k / 2 : LANES_f32;
+                for (int64_t i = 0; i < some; i++)
+                    pair_store(to + (k / 2 + i) * width + j, square[i]);
+            }
+        to += width * pairs;
+    }
+}
+
+static void pack_straight_bf16(void *packed, const void *const *rows, int64_t count, int64_t n)
+{
+    static const float none[LANES_f32];
+    const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
+                                         20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    uint32_t *to = packed;
+    for (int64_t first = 0; first < n; first += PANEL_f32) {
+        const int64_t left = n - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
+        for (int64_t k = 0; k < count; k += 2, to += width)
+            for (int64_t j = 0; j < width; j += LANES_f32) {
+                const __mmask16 some = (__mmask16)(left - j >= LANES_f32 ? 0xffff : (1u << (left - j)) - 1);
+                const float *even = (const float *)rows[k] + first + j;
+                const float *odd = k + 1 < count ? (const float *)rows[k + 1] + first + j : none;
+                const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(some, odd), _mm512_maskz_loadu_ps(some, even));
+                pair_store(to + j, (v32)_mm512_permutexvar_epi16(zip, (__m512i)both));
+            }
+    }
+}
+
+SIMD_INLINE void block_bf16(int rows, int vectors, float *c, int64_t c_stride, const uint32_t *a, const uint32_t *b,
+                            int64_t b_stride, int64_t pairs, bool accumulate)
+{
+    __m512 sum[BLOCK_ROWS_f32][BLOCK_VECTORS_f32];
+    SIMD_UNROLL
+    for (int r = 0; r < rows; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sum[r][v] = accumulate ? _mm512_loadu_ps(c + r * c_stride + v * LANES_f32) : _mm512_setzero_ps();
+    }
+    for (int64_t k = 0; k < pairs; k++) {
+        v32 x[BLOCK_VECTORS_f32];
+        SIMD_UNROLL
+        for (int v = 0; v < vectors; v++) {
+            x[v] = pair_load(b + k * b_stride + v * LANES_f32);
+            SIMD_KEEP(x[v]);
+        }
+        SIMD_UNROLL
+        for (int r = 0; r < rows; r++) {
+            v32 y = (v32)_mm512_set1_epi32((int)a[r * (PAIR_DEPTH / 2) + k]);
+            SIMD_KEEP(y);
+            SIMD_UNROLL
+            for (int v = 0; v < vectors; v++)
+                sum[r][v] = _mm512_dpbf16_ps(sum[r][v], (__m512bh)y, (__m512bh)x[v]);
+        }
+    }
+    SIMD_UNROLL
+    for (int r = 0; r < rows; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < vectors; v++)
+            _mm512_storeu_ps(c + r * c_stride + v * LANES_f32, sum[r][v]);
+    }
+}
+
+SIMD_INLINE void panel_bf16(int vectors, float *c, int64_t c_stride, const uint32_t *a, const uint32_t *b, int64_t m,
+                            int64_t pairs, bool accumulate)
+{
+    const int64_t width = vectors * LANES_f32, a_stride = PAIR_DEPTH / 2;
+    int64_t r = 0;
+    for (; r + 6 <= m; r += 6)
+        block_bf16(6, vectors, c + r * c_stride, c_stride, a + r * a_stride, b, width, pairs, accumulate);
+    for (; r + 2 <= m; r += 2)
+        block_bf16(2, vectors, c + r * c_stride, c_stride, a + r * a_stride, b, width, pairs, accumulate);
+    for (; r < m; r++)
+        block_bf16(1, vectors, c + r * c_stride, c_stride, a + r * a_stride, b, width, pairs, accumulate);
+}
+
+/* One block of rounded rows against all panels. */
+static void product_rows_bf16(float *c, int64_t c_stride, const uint32_t *a, const uint32_t *b, int64_t m, int64_t n,
+                              int64_t pairs, int64_t first_pair, int64_t step, bool accumulate)
+{
+    for (int64_t first = 0; first < n; first += PANEL_f32) {
+        const int64_t left = n - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
+        const uint32_t *panel = b + first * pairs + first_pair * width;
+        switch (width / LANES_f32) {
+        case 4: panel_bf16(4, c + first, c_stride, a, panel, m, step, accumulate); break;
+        case 3: panel_bf16(3, c + first, c_stride, a, panel, m, step, accumulate); break;
+        case 2: panel_bf16(2, c + first, c_stride, a, panel, m, step, accumulate); break;
+        default: panel_bf16(1, c + first, c_stride, a, panel, m, step, accumulate); break;
+        }
+    }
+}
+
+static void product_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m, int64_t n,
+                         int64_t depth, bool accumulate)
+{
+    uint32_t rounded[PAIR_ROWS * PAIR_DEPTH / 2];
+    for (int64_t r0 = 0; r0 < m; r0 += PAIR_ROWS) {
+        const int64_t rows = m - r0 < PAIR_ROWS ? m - r0 : PAIR_ROWS;
+        for (int64_t k = 0; k < depth; k += PAIR_DEPTH) {
+            const int64_t step = depth - k < PAIR_DEPTH ? depth - k : PAIR_DEPTH;
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t i = 0; i < step; i += 2 * LANES_f32)
+                    pair_store(rounded + (r * PAIR_DEPTH + i) / 2,
+                               pair_round((const float *)a + (r0 + r) * a_stride + k + i, step - i));
+            product_rows_bf16((float *)c + r0 * c_stride, c_stride, rounded, b, rows, n, (depth + 1) / 2, k / 2,
+                              (step + 1) / 2, accumulate || k > 0);
+        }
+    }
+}
+
+static void product_masked_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                                int64_t n, int64_t depth, const uint32_t *mask, int64_t mask_rows)
+{
+    const int64_t pairs = (depth + 1) / 2;
+    for (int64_t r = 0; r < m; r++) {
+        const uint32_t *seen = mask + CPU_MASK_WORDS * (r % mask_rows);
+        const float *weight = (const float *)a + r * a_stride;
+        for (int64_t first = 0; first < n; first += PANEL_f32) {
+            const int64_t left = n - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
+            const uint32_t *panel = (const uint32_t *)b + first * pairs;
+            float *to = (float *)c + r * c_stride + first;
+            for (int64_t k = 0; k < depth; k++)
+                if (seen[k / 32] >> (k % 32) & 1)
+                    for (int64_t j = 0; j < width; j++)
+                        to[j] += weight[k] * nf_bf16_to_f32((uint16_t)(panel[k / 2 * width + j] >> (k % 2 * 16)));
+        }
+    }
+}
+
+const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
+    .isa = KERNEL_ISA,
+    .real_size = sizeof(float),
+    .lanes = LANES_f32,
+    .panel = PANEL_f32,
+    .load_row = load_row_f32,
+    .store_row = store_row_f32,
+    .all_finite = all_finite_f32,
+    .pack_transposed = pack_transposed_bf16,
+    .pack_straight = pack_straight_bf16,
+    .product = product_bf16,
+    .product_masked = product_masked_bf16,
+    .softmax = softmax_f32,
+    .gradient = gradient_f32,
+    .dot = dot_f32,
+};

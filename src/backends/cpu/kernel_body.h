@@ -1,0 +1,348 @@
+/* The kernels, once per element type: kernels_*.c includes this file for float and again for double (KERNEL_DOUBLE), after
+ * simd.h, with KERNEL_ISA and KERNEL_TABLE naming the result. What each kernel computes stands in kernels.h. */
+#if defined(KERNEL_DOUBLE)
+#define NAME(x) x##_f64
+#define REAL double
+#define VEC v64
+#define OP(x) v64_##x
+#else
+#define NAME(x) x##_f32
+#define REAL float
+#define VEC v32
+#define OP(x) v32_##x
+#endif
+
+enum {
+    NAME(LANES) = SIMD_BYTES / (int)sizeof(REAL),
+    /* 6 rows by 4 vectors leave room for operands in 32 registers, 6 by 2 in 16. */
+    NAME(BLOCK_ROWS) = 6,
+    NAME(BLOCK_VECTORS) = SIMD_REGISTERS == 32 ? 4 : 2,
+    NAME(PANEL) = NAME(BLOCK_VECTORS) * NAME(LANES),
+    /* Rows of a packed panel that stay in the first-level cache while all row blocks pass over them: 16 KiB. */
+    NAME(DEPTH_BLOCK) = 16384 / (NAME(PANEL) * (int)sizeof(REAL))
+};
+
+SIMD_INLINE int64_t NAME(round_up)(int64_t n)
+{
+    return (n + NAME(LANES) - 1) / NAME(LANES) * NAME(LANES);
+}
+
+/* Bits of the lanes from column c on: the mask, if any, cut at n. */
+SIMD_INLINE uint32_t NAME(lane_bits)(const uint32_t *mask, int64_t c, int64_t n)
+{
+    const uint32_t all = (1u << NAME(LANES)) - 1;
+    const uint32_t seen = mask ? mask[c / 32] >> (c % 32) & all : all;
+    return c + NAME(LANES) <= n ? seen : seen & ((1u << (n - c)) - 1);
+}
+
+/* Dense runs are spelled out apart from strided ones so that compilers vectorise them. */
+#define CONVERT_RUN(convert)                                                                                         \
+    do {                                                                                                             \
+        if (stride == 1)                                                                                             \
+            for (; i < n; i++)                                                                                       \
+                to[i] = convert(from[i]);                                                                            \
+        else                                                                                                         \
+            for (; i < n; i++)                                                                                       \
+                to[i] = convert(from[i * stride]);                                                                   \
+    } while (0)
+
+static void NAME(load_row)(void *real, const void *source, nf_dtype dtype, int64_t stride, int64_t n)
+{
+    REAL *restrict to = real;
+    int64_t i = 0;
+    if (dtype == NF_F64) {
+        const double *from = source;
+        CONVERT_RUN((REAL));
+    } else if (dtype == NF_F32) {
+        const float *from = source;
+        CONVERT_RUN((REAL));
+    } else if (dtype == NF_BF16) {
+        const uint16_t *from = source;
+        CONVERT_RUN((REAL)nf_bf16_to_f32);
+    } else {
+        const uint16_t *from = source;
+#if defined(__F16C__)
+        for (; stride == 1 && i + 8 <= n; i += 8) {
+            float wide[8];
+            _mm256_storeu_ps(wide, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(from + i))));
+            for (int j = 0; j < 8; j++)
+                to[i + j] = (REAL)wide[j];
+        }
+#endif
+        CONVERT_RUN((REAL)nf_f16_to_f32);
+    }
+}
+
+#undef CONVERT_RUN
+
+static void NAME(store_row)(void *target, nf_dtype dtype, int64_t stride, int64_t n, const void *real, double factor)
+{
+    const REAL *from = real;
+    const REAL f = (REAL)factor;
+    if (dtype == NF_F64) {
+        double *to = target;
+        for (int64_t i = 0; i < n; i++)
+            to[i * stride] = (double)(from[i] * f);
+    } else if (dtype == NF_F32) {
+        float *to = target;
+        for (int64_t i = 0; i < n; i++)
+            to[i * stride] = (float)(from[i] * f);
+    } else if (dtype == NF_BF16) {
+        uint16_t *to = target;
+        for (int64_t i = 0; i < n; i++)
+            to[i * stride] = nf_f32_to_bf16((float)(from[i] * f));
+    } else {
+        uint16_t *to = target;
+        for (int64_t i = 0; i < n; i++)
+            to[i * stride] = nf_f32_to_f16((float)(from[i] * f));
+    }
+}
+
+/* x * 0 is 0 for finite x, else NaN, and NaN stays in the sum. */
+static bool NAME(all_finite)(const void *const *rows, int64_t count, int64_t n)
+{
+    VEC bad = {0};
+    REAL bad_tail = 0;
+    for (int64_t r = 0; r < count; r++) {
+        const REAL *row = rows[r];
+        int64_t i = 0;
+        for (; i + NAME(LANES) <= n; i += NAME(LANES))
+            bad += OP(load)(row + i) * (REAL)0;
+        for (; i < n; i++)
+            bad_tail += row[i] * (REAL)0;
+    }
+    return OP(sum)(bad) + bad_tail == 0;
+}
+
+/* Columns column .. column + LANES - 1 of a panel from as many rows; rows past count are zero. */
+static void NAME(transpose_strip)(REAL *to, int64_t width, const void *const *rows, int64_t count, int64_t n)
+{
+    int64_t k = 0;
+#if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
+    if (count == NAME(LANES))
+        for (; k + NAME(LANES) <= n; k += NAME(LANES)) {
+            VEC square[NAME(LANES)];
+            SIMD_UNROLL
+            for (int j = 0; j < NAME(LANES); j++)
+                square[j] = OP(load)((const REAL *)rows[j] + k);
+            OP(transpose)(square);
+            SIMD_UNROLL
+            for (int j = 0; j < NAME(LANES); j++)
+                OP(store)(to + (k + j) * width, square[j]);
+        }
+#endif
+    for (; k < n; k++)
+        for (int64_t j = 0; j < NAME(LANES); j++)
+            to[k * width + j] = j < count ? ((const REAL *)rows[j])[k] : 0;
+}
+
+static void NAME(pack_transposed)(void *packed, const void *const *rows, int64_t count, int64_t n)
+{
+    REAL *to = packed;
+    for (int64_t first = 0; first < count; first += NAME(PANEL)) {
+        const int64_t left = count - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
+        for (int64_t j = 0; j < width; j += NAME(LANES)) {
+            const int64_t strip = left - j < NAME(LANES) ? left - j : NAME(LANES);
+            NAME(transpose_strip)(to + j, width, rows + first + j, strip, n);
+        }
+        to += width * n;
+    }
+}
+
+static void NAME(pack_straight)(void *packed, const void *const *rows, int64_t count, int64_t n)
+{
+    REAL *to = packed;
+    for (int64_t first = 0; first < n; first += NAME(PANEL)) {
+        const int64_t left = n - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
+        for (int64_t k = 0; k < count; k++, to += width) {
+            const REAL *row = (const REAL *)rows[k] + first;
+            int64_t j = 0;
+            for (; j + NAME(LANES) <= left && j < width; j += NAME(LANES))
+                OP(store)(to + j, OP(load)(row + j));
+            for (; j < width; j++)
+                to[j] = j < left ? row[j] : 0;
+        }
+    }
+}
+
+/* c (+)= a b for one block of registers: rows x vectors accumulators. The counts are constants where this is inlined. */
+SIMD_INLINE void NAME(block)(int rows, int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_stride,
+                             const REAL *b, int64_t b_stride, int64_t depth, bool accumulate)
+{
+    VEC sum[NAME(BLOCK_ROWS)][NAME(BLOCK_VECTORS)];
+    SIMD_UNROLL
+    for (int r = 0; r < rows; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sum[r][v] = accumulate ? OP(load)(c + r * c_stride + v * NAME(LANES)) : (VEC){0};
+    }
+    for (int64_t k = 0; k < depth; k++) {
+        VEC x[NAME(BLOCK_VECTORS)];
+        SIMD_UNROLL
+        for (int v = 0; v < vectors; v++) {
+            x[v] = OP(load)(b + k * b_stride + v * NAME(LANES));
+            SIMD_KEEP(x[v]);
+        }
+        SIMD_UNROLL
+        for (int r = 0; r < rows; r++) {
+            VEC y = OP(set1)(a[r * a_stride + k]);
+            SIMD_KEEP(y);
+            SIMD_UNROLL
+            for (int v = 0; v < vectors; v++)
+                sum[r][v] += y * x[v];
+        }
+    }
+    SIMD_UNROLL
+    for (int r = 0; r < rows; r++) {
+        SIMD_UNROLL
+        for (int v = 0; v < vectors; v++)
+            OP(store)(c + r * c_stride + v * NAME(LANES), sum[r][v]);
+    }
+}
+
+/* All rows of one panel: blocks of six, then what is left. */
+SIMD_INLINE void NAME(panel)(int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_stride, const REAL *b,
+                             int64_t m, int64_t depth, bool accumulate)
+{
+    const int64_t width = vectors * NAME(LANES);
+    int64_t r = 0;
+    for (; r + 6 <= m; r += 6)
+        NAME(block)(6, vectors, c + r * c_stride, c_stride, a + r * a_stride, a_stride, b, width, depth, accumulate);
+    for (; r + 2 <= m; r += 2)
+        NAME(block)(2, vectors, c + r * c_stride, c_stride, a + r * a_stride, a_stride, b, width, depth, accumulate);
+    for (; r < m; r++)
+        NAME(block)(1, vectors, c + r * c_stride, c_stride, a + r * a_stride, a_stride, b, width, depth, accumulate);
+}
+
+static void NAME(product)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                          int64_t n, int64_t depth, bool accumulate)
+{
+    for (int64_t first = 0; first < n; first += NAME(PANEL)) {
+        const int64_t left = n - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
+        const REAL *panel = (const REAL *)b + first * depth;
+        REAL *to = (REAL *)c + first;
+        for (int64_t k = 0; k < depth; k += NAME(DEPTH_BLOCK)) {
+            const int64_t step = depth - k < NAME(DEPTH_BLOCK) ? depth - k : NAME(DEPTH_BLOCK);
+            const REAL *from = (const REAL *)a + k, *strip = panel + k * width;
+            const bool add = accumulate || k > 0;
+            switch (width / NAME(LANES)) {
+#if SIMD_REGISTERS == 32
+            case 4: NAME(panel)(4, to, c_stride, from, a_stride, strip, m, step, add); break;
+            case 3: NAME(panel)(3, to, c_stride, from, a_stride, strip, m, step, add); break;
+#endif
+            case 2: NAME(panel)(2, to, c_stride, from, a_stride, strip, m, step, add); break;
+            default: NAME(panel)(1, to, c_stride, from, a_stride, strip, m, step, add); break;
+            }
+        }
+    }
+}
+
+static void NAME(product_masked)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                                 int64_t n, int64_t depth, const uint32_t *mask, int64_t mask_rows)
+{
+    for (int64_t r = 0; r < m; r++) {
+        const uint32_t *seen = mask + CPU_MASK_WORDS * (r % mask_rows);
+        const REAL *weight = (const REAL *)a + r * a_stride;
+        for (int64_t first = 0; first < n; first += NAME(PANEL)) {
+            const int64_t left = n - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
+            const REAL *panel = (const REAL *)b + first * depth;
+            REAL *to = (REAL *)c + r * c_stride + first;
+            for (int64_t k = 0; k < depth; k++)
+                if (seen[k / 32] >> (k % 32) & 1)
+                    for (int64_t j = 0; j < width; j += NAME(LANES))
+                        OP(store)(to + j, OP(load)(to + j) + weight[k] * OP(load)(panel + k * width + j));
+        }
+    }
+}
+
+static void NAME(softmax)(void *s, int64_t s_stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
+                          int64_t mask_rows, void *max, void *sum, void *out, int64_t out_stride, int64_t out_n)
+{
+    const VEC minus_infinity = OP(set1)((REAL)-INFINITY), zero = {0};
+    const REAL factor = (REAL)scale;
+    for (int64_t r = 0; r < m; r++) {
+        REAL *row = (REAL *)s + r * s_stride, *row_max = (REAL *)max + r, *row_sum = (REAL *)sum + r;
+        const uint32_t *seen = mask ? mask + CPU_MASK_WORDS * (r % mask_rows) : NULL;
+        VEC top = minus_infinity;
+        for (int64_t c = 0; c < n; c += NAME(LANES)) {
+            const VEC x = OP(select)(NAME(lane_bits)(seen, c, n), OP(load)(row + c) * factor, minus_infinity);
+            OP(store)(row + c, x);
+            top = OP(max)(x, top);
+        }
+        const REAL tile_max = OP(largest)(top), old = *row_max, new = tile_max > old ? tile_max : old;
+        /* A row that has seen nothing, or only NaN, has no max: any finite base serves, and NaN must get through. */
+        const REAL base = new == (REAL)-INFINITY ? 0 : new;
+        VEC total = zero;
+        for (int64_t c = 0; c < n; c += NAME(LANES)) {
+            const VEC p = OP(select)(NAME(lane_bits)(seen, c, n), OP(exp)(OP(load)(row + c) - base), zero);
+            OP(store)(row + c, p);
+            total += p;
+        }
+        if (new != old) {
+            const VEC shrink = OP(exp)(OP(set1)(old - base));
+            *row_max = new;
+            *row_sum *= shrink[0];
+            REAL *o = (REAL *)out + r * out_stride;
+            for (int64_t c = 0; c < out_n; c += NAME(LANES))
+                OP(store)(o + c, OP(load)(o + c) * shrink);
+        }
+        *row_sum += OP(sum)(total);
+    }
+}
+
+static void NAME(gradient)(void *s, void *dp, int64_t stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
+                           int64_t mask_rows, const void *lse, const void *delta, bool by_column)
+{
+    const VEC zero = {0};
+    const REAL factor = (REAL)scale;
+    for (int64_t r = 0; r < m; r++) {
+        REAL *row = (REAL *)s + r * stride, *drow = (REAL *)dp + r * stride;
+        const uint32_t *seen = mask ? mask + CPU_MASK_WORDS * (r % mask_rows) : NULL;
+        VEC l = zero, d = zero;
+        if (!by_column) {
+            l = OP(set1)(((const REAL *)lse)[r]);
+            d = OP(set1)(((const REAL *)delta)[r]);
+        }
+        for (int64_t c = 0; c < n; c += NAME(LANES)) {
+            if (by_column) {
+                l = OP(load)((const REAL *)lse + c);
+                d = OP(load)((const REAL *)delta + c);
+            }
+            const uint32_t bits = NAME(lane_bits)(seen, c, n);
+            const VEC p = OP(select)(bits, OP(exp)(OP(load)(row + c) * factor - l), zero);
+            OP(store)(row + c, p);
+            OP(store)(drow + c, OP(select)(bits, p * (OP(load)(drow + c) - d), zero));
+        }
+    }
+}
+
+static double NAME(dot)(const void *a, const void *b, int64_t n)
+{
+    const REAL *x = a, *y = b;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)y[i];
+    return sum;
+}
+
+const cpu_kernels KERNEL_TABLE = {
+    .isa = KERNEL_ISA,
+    .real_size = sizeof(REAL),
+    .lanes = NAME(LANES),
+    .panel = NAME(PANEL),
+    .load_row = NAME(load_row),
+    .store_row = NAME(store_row),
+    .all_finite = NAME(all_finite),
+    .pack_transposed = NAME(pack_transposed),
+    .pack_straight = NAME(pack_straight),
+    .product = NAME(product),
+    .product_masked = NAME(product_masked),
+    .softmax = NAME(softmax),
+    .gradient = NAME(gradient),
+    .dot = NAME(dot),
+};
+
+#undef NAME
+#undef REAL
+#undef VEC
+#undef OP

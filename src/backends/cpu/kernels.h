@@ -1,0 +1,66 @@
+/* The kernel table of the cpu backend: everything that is compiled once per instruction set and element type. The driver
+ * (forward.c, backward.c) knows shapes and masks, kernels know registers.
+ *
+ * "real" is the type a table computes in: float for f32, bf16 and f16 problems, double for f64. Matrices:
+ *   rows     row-major, a row's length padded to the driver's stride
+ *   packed   depth x columns in panels of `panel` columns: panel p starts at p * panel * depth and holds depth rows of
+ *            its width, the last width being columns - p * panel rounded up to lanes. Padding is zero. A table may pack
+ *            its elements otherwise as long as no more room is taken: only its own products read them.
+ *   mask     per row, `mask_words` words of bits: bit c % 32 of word c / 32 is set iff the row sees column c. */
+#ifndef NF_CPU_KERNELS_H
+#define NF_CPU_KERNELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "nearfield.h"
+
+enum { CPU_MAX_COLUMNS = 256, CPU_MASK_WORDS = CPU_MAX_COLUMNS / 32 };
+
+typedef struct cpu_kernels {
+    const char *isa; /* "avx512", as NEARFIELD_ISA names it */
+    int64_t real_size; /* bytes of a real */
+    int64_t lanes;     /* reals in a vector */
+    int64_t panel;     /* columns of a packed panel, a multiple of lanes */
+
+    /* Converts n elements, stride apart, to reals. */
+    void (*load_row)(void *real, const void *source, nf_dtype dtype, int64_t stride, int64_t n);
+    /* Converts n reals times factor to elements, stride apart. */
+    void (*store_row)(void *target, nf_dtype dtype, int64_t stride, int64_t n, const void *real, double factor);
+    /* True iff no element of any row is NaN or infinite. */
+    bool (*all_finite)(const void *const *rows, int64_t count, int64_t n);
+
+    /* Packs with the rows as columns (depth = n), or with the rows as depth (columns = n). */
+    void (*pack_transposed)(void *packed, const void *const *rows, int64_t count, int64_t n);
+    void (*pack_straight)(void *packed, const void *const *rows, int64_t count, int64_t n);
+
+    /* c = a b, or c += a b: a is m x depth rows, b packed depth x n, c m rows with room for n rounded up to lanes. */
+    void (*product)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m, int64_t n,
+                    int64_t depth, bool accumulate);
+    /* c += a b over the (row, depth) pairs whose mask bit is set only, so that what a row must not see cannot reach it
+     * even if it is NaN. Mask of row r: mask + CPU_MASK_WORDS * (r % mask_rows). */
+    void (*product_masked)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                           int64_t n, int64_t depth, const uint32_t *mask, int64_t mask_rows);
+
+    /* One step of softmax over a tile: s = m x n scores before scale. Leaves exp(scale s - max) in s, zero where masked,
+     * updates the running max and sum, and scales the running out rows (out_n long) by the change of max. mask NULL:
+     * everything is visible. */
+    void (*softmax)(void *s, int64_t s_stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
+                    int64_t mask_rows, void *max, void *sum, void *out, int64_t out_stride, int64_t out_n);
+
+    /* p = exp(scale s - lse), ds = p (dp - delta), zero where masked. s becomes p, dp becomes ds. lse and delta belong to
+     * rows, or to columns (then with room for whole vectors). */
+    void (*gradient)(void *s, void *dp, int64_t stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
+                     int64_t mask_rows, const void *lse, const void *delta, bool by_column);
+
+    /* Sum of a[i] b[i]. */
+    double (*dot)(const void *a, const void *b, int64_t n);
+} cpu_kernels;
+
+/* Defined if this build has the instruction set. _bf16 computes bf16 problems with bf16 products and float sums. */
+extern const cpu_kernels cpu_kernels_baseline_f32, cpu_kernels_baseline_f64;
+extern const cpu_kernels cpu_kernels_avx2_f32, cpu_kernels_avx2_f64;
+extern const cpu_kernels cpu_kernels_avx512_f32, cpu_kernels_avx512_f64;
+extern const cpu_kernels cpu_kernels_avx512bf16_f32, cpu_kernels_avx512bf16_f64, cpu_kernels_avx512bf16_bf16;
+
+#endif

@@ -1,0 +1,261 @@
+/* A small vector vocabulary: one kernel source, compiled once per instruction set. Vectors are compiler vector types, so
+ * + - * compile everywhere; what they cannot say portably is a function here. The including file has been compiled for
+ * its instruction set; SIMD_BYTES follows from that. */
+#ifndef NF_CPU_SIMD_H
+#define NF_CPU_SIMD_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+enum { SIMD_BYTES = 64 };
+#elif defined(__AVX2__)
+enum { SIMD_BYTES = 32 };
+#else
+enum { SIMD_BYTES = 16 };
+#endif
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define SIMD_REGISTERS 32
+#else
+#define SIMD_REGISTERS 16
+#endif
+
+typedef float v32 __attribute__((vector_size(SIMD_BYTES)));
+typedef double v64 __attribute__((vector_size(SIMD_BYTES)));
+typedef int32_t v32i __attribute__((vector_size(SIMD_BYTES)));
+typedef int64_t v64i __attribute__((vector_size(SIMD_BYTES)));
+
+#define SIMD_INLINE static inline __attribute__((always_inline, unused))
+
+#if defined(__clang__)
+#define SIMD_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define SIMD_UNROLL _Pragma("GCC unroll 64")
+#endif
+
+/* Keeps a shared operand in a register: without it gcc folds the load into every multiply-add and becomes load-bound. */
+#if defined(__AVX512F__)
+#define SIMD_KEEP(x) __asm__("" : "+v"(x))
+#elif defined(__x86_64__)
+#define SIMD_KEEP(x) __asm__("" : "+x"(x))
+#elif defined(__aarch64__)
+#define SIMD_KEEP(x) __asm__("" : "+w"(x))
+#else
+#define SIMD_KEEP(x) ((void)0)
+#endif
+
+SIMD_INLINE v32 v32_load(const float *p) { v32 x; memcpy(&x, p, sizeof x); return x; }
+SIMD_INLINE v64 v64_load(const double *p) { v64 x; memcpy(&x, p, sizeof x); return x; }
+SIMD_INLINE void v32_store(float *p, v32 x) { memcpy(p, &x, sizeof x); }
+SIMD_INLINE void v64_store(double *p, v64 x) { memcpy(p, &x, sizeof x); }
+SIMD_INLINE v32 v32_set1(float x) { return x - (v32){0}; }
+SIMD_INLINE v64 v64_set1(double x) { return x - (v64){0}; }
+
+/* bits' lane ? a : b */
+#if defined(__AVX512F__)
+SIMD_INLINE v32 v32_select(uint32_t bits, v32 a, v32 b)
+{
+    return (v32)_mm512_mask_blend_ps((__mmask16)bits, (__m512)b, (__m512)a);
+}
+SIMD_INLINE v64 v64_select(uint32_t bits, v64 a, v64 b)
+{
+    return (v64)_mm512_mask_blend_pd((__mmask8)bits, (__m512d)b, (__m512d)a);
+}
+#else
+SIMD_INLINE v32i v32_lanes(uint32_t bits)
+{
+    static const int32_t lane[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    v32i x;
+    memcpy(&x, lane, sizeof x);
+    return (x & (int32_t)bits) == x;
+}
+SIMD_INLINE v64i v64_lanes(uint32_t bits)
+{
+    static const int64_t lane[4] = {1, 2, 4, 8};
+    v64i x;
+    memcpy(&x, lane, sizeof x);
+    return (x & (int64_t)bits) == x;
+}
+SIMD_INLINE v32 v32_select(uint32_t bits, v32 a, v32 b)
+{
+    const v32i m = v32_lanes(bits);
+    return (v32)((m & (v32i)a) | (~m & (v32i)b));
+}
+SIMD_INLINE v64 v64_select(uint32_t bits, v64 a, v64 b)
+{
+    const v64i m = v64_lanes(bits);
+    return (v64)((m & (v64i)a) | (~m & (v64i)b));
+}
+#endif
+
+/* a > b ? a : b, so b where a is NaN. */
+#if defined(__AVX512F__)
+SIMD_INLINE v32 v32_max(v32 a, v32 b) { return (v32)_mm512_max_ps((__m512)a, (__m512)b); }
+SIMD_INLINE v64 v64_max(v64 a, v64 b) { return (v64)_mm512_max_pd((__m512d)a, (__m512d)b); }
+#elif defined(__AVX2__)
+SIMD_INLINE v32 v32_max(v32 a, v32 b) { return (v32)_mm256_max_ps((__m256)a, (__m256)b); }
+SIMD_INLINE v64 v64_max(v64 a, v64 b) { return (v64)_mm256_max_pd((__m256d)a, (__m256d)b); }
+#elif defined(__SSE2__)
+SIMD_INLINE v32 v32_max(v32 a, v32 b) { return (v32)_mm_max_ps((__m128)a, (__m128)b); }
+SIMD_INLINE v64 v64_max(v64 a, v64 b) { return (v64)_mm_max_pd((__m128d)a, (__m128d)b); }
+#else
+SIMD_INLINE v32 v32_max(v32 a, v32 b)
+{
+    const v32i m = a > b;
+    return (v32)((m & (v32i)a) | (~m & (v32i)b));
+}
+SIMD_INLINE v64 v64_max(v64 a, v64 b)
+{
+    const v64i m = a > b;
+    return (v64)((m & (v64i)a) | (~m & (v64i)b));
+}
+#endif
+
+/* Limits x to low..high; NaN stays NaN. */
+SIMD_INLINE v32 v32_clamp(v32 x, float low, float high)
+{
+    return -v32_max(v32_set1(-high), -v32_max(v32_set1(low), x));
+}
+SIMD_INLINE v64 v64_clamp(v64 x, double low, double high)
+{
+    return -v64_max(v64_set1(-high), -v64_max(v64_set1(low), x));
+}
+
+/* exp(x) to 2 ulp: x = n log 2 + r, |r| <= log(2)/2, exp(r) by a polynomial, 2^n into the exponent. Below the normal
+ * range the result is the smallest normal number, not zero. Adding `round` leaves the integer in the low bits. */
+SIMD_INLINE v32 v32_exp(v32 x)
+{
+    const float round = 12582912.0f; /* 1.5 2^23 */
+    x = v32_clamp(x, -87.3f, 88.3f);
+    const v32 t = x * 1.44269504f + round;
+    const v32 n = t - round;
+    const v32 r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    v32 p = v32_set1(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    return (v32)((v32i)p + ((v32i)t << 23));
+}
+SIMD_INLINE v64 v64_exp(v64 x)
+{
+    const double round = 6755399441055744.0; /* 1.5 2^52 */
+    x = v64_clamp(x, -708.3, 709.4);
+    const v64 t = x * 1.4426950408889634 + round;
+    const v64 n = t - round;
+    const v64 r = x - n * 0.693145751953125 - n * 1.42860682030941723212e-6;
+    v64 p = v64_set1(1.0 / 6227020800.0);
+    p = p * r + 1.0 / 479001600.0;
+    p = p * r + 1.0 / 39916800.0;
+    p = p * r + 1.0 / 3628800.0;
+    p = p * r + 1.0 / 362880.0;
+    p = p * r + 1.0 / 40320.0;
+    p = p * r + 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * (r * r) + r + 1.0;
+    return (v64)((v64i)p + ((v64i)t << 52));
+}
+
+#if defined(__AVX512F__)
+SIMD_INLINE float v32_sum(v32 x) { return _mm512_reduce_add_ps((__m512)x); }
+SIMD_INLINE float v32_largest(v32 x) { return _mm512_reduce_max_ps((__m512)x); }
+#else
+SIMD_INLINE float v32_sum(v32 x)
+{
+    float s = 0;
+    for (size_t i = 0; i < sizeof x / sizeof s; i++)
+        s += x[i];
+    return s;
+}
+SIMD_INLINE float v32_largest(v32 x)
+{
+    float m = x[0];
+    for (size_t i = 1; i < sizeof x / sizeof m; i++)
+        m = x[i] > m ? x[i] : m;
+    return m;
+}
+#endif
+SIMD_INLINE double v64_sum(v64 x)
+{
+    double s = 0;
+    for (size_t i = 0; i < sizeof x / sizeof s; i++)
+        s += x[i];
+    return s;
+}
+SIMD_INLINE double v64_largest(v64 x)
+{
+    double m = x[0];
+    for (size_t i = 1; i < sizeof x / sizeof m; i++)
+        m = x[i] > m ? x[i] : m;
+    return m;
+}
+
+/* Transposes a square of lanes x lanes held in rows. SIMD_TRANSPOSE is defined where v32_transpose exists. */
+#if defined(__AVX512F__)
+#define SIMD_TRANSPOSE 1
+SIMD_INLINE void v32_transpose(v32 *row)
+{
+    __m512 a[16], b[16];
+    SIMD_UNROLL
+    for (int i = 0; i < 8; i++) {
+        a[2 * i] = _mm512_unpacklo_ps((__m512)row[2 * i], (__m512)row[2 * i + 1]);
+        a[2 * i + 1] = _mm512_unpackhi_ps((__m512)row[2 * i], (__m512)row[2 * i + 1]);
+    }
+    SIMD_UNROLL
+    for (int i = 0; i < 4; i++) {
+        SIMD_UNROLL
+        for (int j = 0; j < 2; j++) {
+            const __m512d x = _mm512_castps_pd(a[4 * i + j]), y = _mm512_castps_pd(a[4 * i + 2 + j]);
+            b[4 * i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+            b[4 * i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+        }
+    }
+    SIMD_UNROLL
+    for (int j = 0; j < 4; j++) {
+        const __m512 t0 = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88), t1 = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xdd);
+        const __m512 t2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0x88);
+        const __m512 t3 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0xdd);
+        row[j] = (v32)_mm512_shuffle_f32x4(t0, t2, 0x88);
+        row[4 + j] = (v32)_mm512_shuffle_f32x4(t1, t3, 0x88);
+        row[8 + j] = (v32)_mm512_shuffle_f32x4(t0, t2, 0xdd);
+        row[12 + j] = (v32)_mm512_shuffle_f32x4(t1, t3, 0xdd);
+    }
+}
+#elif defined(__AVX2__)
+#define SIMD_TRANSPOSE 1
+SIMD_INLINE void v32_transpose(v32 *row)
+{
+    __m256 a[8], b[8];
+    SIMD_UNROLL
+    for (int i = 0; i < 4; i++) {
+        a[2 * i] = _mm256_unpacklo_ps((__m256)row[2 * i], (__m256)row[2 * i + 1]);
+        a[2 * i + 1] = _mm256_unpackhi_ps((__m256)row[2 * i], (__m256)row[2 * i + 1]);
+    }
+    SIMD_UNROLL
+    for (int i = 0; i < 2; i++) {
+        SIMD_UNROLL
+        for (int j = 0; j < 2; j++) {
+            b[4 * i + 2 * j] = _mm256_shuffle_ps(a[4 * i + j], a[4 * i + 2 + j], 0x44);
+            b[4 * i + 2 * j + 1] = _mm256_shuffle_ps(a[4 * i + j], a[4 * i + 2 + j], 0xee);
+        }
+    }
+    SIMD_UNROLL
+    for (int j = 0; j < 4; j++) {
+        row[j] = (v32)_mm256_permute2f128_ps(b[j], b[4 + j], 0x20);
+        row[4 + j] = (v32)_mm256_permute2f128_ps(b[j], b[4 + j], 0x31);
+    }
+}
+#endif
+
+#endif

@@ -1,0 +1,143 @@
+/* The tile algorithm: keys (or, for dk and dv, queries) in the lanes, packed panels, register-blocked products, softmax
+ * carried from tile to tile. What a plan holds, and the parts that forward and backward share. */
+#ifndef NF_CPU_TILE_H
+#define NF_CPU_TILE_H
+
+#include "backends/cpu/kernels.h"
+#include "core/backend.h"
+
+#if defined(_OPENMP)
+#include <omp.h>
+static inline int cpu_thread_index(void) { return omp_get_thread_num(); }
+#else
+static inline int cpu_thread_index(void) { return 0; }
+#endif
+
+enum {
+    CPU_TILE_ROWS = 48,             /* rows of a tile: eight register blocks of six */
+    CPU_SCORE_PAD = 64 / sizeof(float), /* keeps rows of scores off the same cache sets */
+    CPU_GROUP_TILES = 16            /* row tiles that may share packed columns */
+};
+
+/* One walk over the pairs: rows on one side, columns on the other. */
+typedef struct cpu_walk {
+    nf_work work;
+    int64_t fold;       /* query heads that share a tile's rows */
+    int64_t folds;      /* tiles of heads per box: ceil(query heads per kv head / fold) */
+    int64_t tile_rows;  /* at most, folded heads included */
+    int64_t tiles;      /* row tiles of an item, at most, folds included */
+    int64_t columns;    /* of a column tile, at most */
+    int64_t items;      /* work items over all batches and key/value heads */
+} cpu_walk;
+
+typedef struct cpu_tile_plan {
+    const nf_request *request;
+    const cpu_kernels *kernels;
+    cpu_walk by_query, by_key;     /* by_key only if the problem names backward */
+    int64_t extra_splits;          /* parts the queries are cut into for the gradients of extra tokens */
+    int64_t extra_tiles;           /* tiles of extra tokens as rows */
+    int64_t head_dim, value_dim;   /* rounded up to lanes: row strides */
+    double scale;
+    int64_t threads;
+    size_t thread_bytes;           /* workspace of one thread */
+    size_t shared_bytes;           /* partial gradients of extra tokens */
+} cpu_tile_plan;
+
+/* A tensor with its strides by name; data NULL if absent. */
+typedef struct cpu_view {
+    char *data;
+    nf_dtype dtype;
+    int64_t element; /* bytes */
+    int64_t batch, axis[NF_MAX_RANK], head, dim;
+} cpu_view;
+
+cpu_view cpu_view_of(const nf_tensor *tensor, int32_t rank, bool has_dim);
+
+/* Where the rows or columns of a tile lie: a box of an item, or a run of a flattened range. */
+typedef struct cpu_span {
+    int64_t count;
+    const nf_work_item *item; /* NULL: a run */
+    const nf_box *box;
+    nf_side rows;
+    bool columns;             /* of the item; else its rows */
+    int64_t begin;            /* of the run: first extra token, or first query in row-major order */
+    const int64_t *extents;   /* of the run's grid */
+    int32_t rank;
+} cpu_span;
+
+/* Element offsets of a span's positions in a tensor. */
+void cpu_span_offsets(const cpu_span *span, const cpu_view *view, int64_t *offsets);
+
+/* Gives each position's row of n elements as reals: in place where the tensor holds such rows, else converted. */
+void cpu_fetch_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
+                    int64_t n, int64_t converted_stride, void *converted, const void **rows);
+/* Copies each position's row into rows of reals; the padding of a row becomes zero. */
+void cpu_load_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
+                   int64_t n, int64_t stride, void *rows);
+/* Writes one row of n reals times factor at an offset. */
+void cpu_store_row(const cpu_kernels *k, const cpu_view *view, int64_t batch, int64_t head, int64_t offset, int64_t n,
+                   const void *row, double factor);
+/* Writes each position's row of reals times factor. */
+void cpu_store_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
+                    int64_t n, int64_t stride, const void *rows, double factor);
+double cpu_read_scalar(const cpu_view *view, int64_t batch, int64_t head, int64_t offset);
+void cpu_write_scalar(const cpu_view *view, int64_t batch, int64_t head, int64_t offset, double value);
+
+static inline void cpu_set_real(const cpu_kernels *k, void *reals, int64_t index, double value)
+{
+    if (k->real_size == (int64_t)sizeof(float))
+        ((float *)reals)[index] = (float)value;
+    else
+        ((double *)reals)[index] = value;
+}
+
+static inline double cpu_get_real(const cpu_kernels *k, const void *reals, int64_t index)
+{
+    return k->real_size == (int64_t)sizeof(float) ? (double)((const float *)reals)[index]
+                                                   : ((const double *)reals)[index];
+}
+
+/* reals + index */
+static inline void *cpu_at(const cpu_kernels *k, const void *reals, int64_t index)
+{
+    return (char *)(uintptr_t)reals + index * k->real_size;
+}
+
+/* One bit per (row, column) of a partial tile: CPU_MASK_WORDS words per row. */
+void cpu_build_mask(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
+                    uint32_t *mask);
+
+/* A workspace handed out in aligned pieces; base NULL only counts. */
+typedef struct cpu_arena {
+    char *base;
+    size_t used;
+} cpu_arena;
+
+void *cpu_take(cpu_arena *arena, int64_t bytes);
+
+/* A row tile of an item being worked on: a box for some of the query heads that share a key/value head. */
+typedef struct cpu_row_tile {
+    nf_box box;
+    int64_t positions;   /* rows of one head */
+    int64_t heads, head; /* how many heads are folded in, and the first */
+    int64_t first;       /* its first row among the rows of the item */
+    nf_tile_kind kind;   /* against the column tile at hand */
+} cpu_row_tile;
+
+/* Lists the row tiles of an item; group is the number of query heads to cover. Returns how many. */
+int64_t cpu_list_row_tiles(const cpu_walk *walk, const nf_work_item *item, int64_t group, cpu_row_tile *tiles);
+
+/* Classifies all row tiles against a column tile. Returns whether any is present, and says whether any is partial. */
+bool cpu_classify(const cpu_walk *walk, const nf_work_item *item, const nf_box *columns, cpu_row_tile *tiles,
+                  int64_t count, bool *any_partial);
+
+nf_status cpu_tile_forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
+nf_status cpu_tile_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
+
+/* Workspace one thread needs. */
+size_t cpu_forward_bytes(const cpu_tile_plan *plan);
+size_t cpu_backward_bytes(const cpu_tile_plan *plan);
+
+extern const nf_algorithm cpu_algorithm_tile;
+
+#endif

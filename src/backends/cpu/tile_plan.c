@@ -1,0 +1,225 @@
+/* The tile algorithm as the core sees it: what it supports, what a plan holds, what it tells. */
+#include <string.h>
+
+#include "backends/cpu/cpu.h"
+#include "backends/cpu/tile_shape.h"
+#include "core/mem.h"
+
+enum { EXTRA_SPLITS = 16, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
+
+static const double VECTOR_OPERATIONS_PER_SECOND = 2e9; /* a guess that only ranks algorithms */
+
+static nf_status tile_supports(const void *state, const nf_request *request)
+{
+    (void)state;
+    for (int role = 0; role < NF_ROLES; role++)
+        if (request->layout[role].rank && request->layout[role].memory != NF_HOST)
+            return nf_fail(NF_ERR_UNSUPPORTED, "%s is in device memory, the cpu backend reads host memory",
+                           nf_role_name((nf_role)role));
+    return NF_OK;
+}
+
+static double tile_cost(const void *state, const nf_request *request)
+{
+    const nf_problem *p = request->problem;
+    const cpu_kernels *k = cpu_kernels_for(state, p->dtype);
+    const double pairs = nf_grid_pairs(request->grid) * (double)(p->batch * p->heads);
+    const double work = p->direction == NF_BWD ? 3.5 : 1;
+    return work * pairs * (double)(p->head_dim + p->value_dim) / (double)k->lanes / VECTOR_OPERATIONS_PER_SECOND
+           / (double)request->threads;
+}
+
+static nf_status create_walk(cpu_walk *walk, const nf_request *request, const cpu_kernels *kernels, nf_side rows)
+{
+    const nf_problem *problem = request->problem;
+    nf_work_spec spec;
+    cpu_choose_shape(request, kernels, rows, &spec, &walk->fold);
+    const nf_status status = nf_work_create(&walk->work, request->context, request->grid, &spec);
+    if (status != NF_OK)
+        return status;
+    const int64_t group = rows == NF_ROWS_QUERIES ? nf_problem_group(problem) : 1;
+    int64_t positions = 1, boxes = 1;
+    walk->columns = 1;
+    for (int32_t a = 0; a < problem->rank; a++) {
+        positions *= walk->work.spec.tile[a];
+        boxes *= walk->work.spec.group[a] / walk->work.spec.tile[a];
+        walk->columns *= walk->work.spec.columns[a];
+    }
+    /* Extra tokens and their gradients take columns of any number: give them full tiles too. */
+    if (problem->extra)
+        walk->columns = cpu_column_limit(request, kernels);
+    walk->folds = (group + walk->fold - 1) / walk->fold;
+    walk->tile_rows = positions * walk->fold;
+    walk->tiles = boxes * walk->folds;
+    walk->items = walk->work.items * problem->batch * problem->kv_heads;
+    return NF_OK;
+}
+
+static void size_workspace(cpu_tile_plan *plan, const nf_problem *problem)
+{
+    plan->thread_bytes = problem->direction & NF_FWD ? cpu_forward_bytes(plan) : 0;
+    if (!(problem->direction & NF_BWD))
+        return;
+    const size_t backward = cpu_backward_bytes(plan);
+    plan->thread_bytes = backward > plan->thread_bytes ? backward : plan->thread_bytes;
+    const int64_t streams = problem->batch * problem->kv_heads;
+    plan->extra_tiles = (problem->extra + CPU_TILE_ROWS - 1) / CPU_TILE_ROWS;
+    plan->extra_splits = nf_max64(EXTRA_SPLITS / streams, 1);
+    plan->shared_bytes = (size_t)(streams * plan->extra_tiles * plan->extra_splits * CPU_TILE_ROWS
+                                  * (plan->head_dim + plan->value_dim) * plan->kernels->real_size);
+}
+
+static void tile_release(const nf_request *request, void *prepared)
+{
+    cpu_tile_plan *plan = prepared;
+    if (!plan)
+        return;
+    nf_work_destroy(&plan->by_query.work, request->context);
+    nf_work_destroy(&plan->by_key.work, request->context);
+    nf_release(request->context, plan);
+}
+
+static nf_status tile_prepare(const void *state, const nf_request *request, void **prepared)
+{
+    const nf_problem *problem = request->problem;
+    const cpu_kernels *kernels = cpu_kernels_for(state, problem->dtype);
+    cpu_tile_plan *plan = nf_alloc_array(request->context, 1, sizeof *plan);
+    if (!plan)
+        return NF_ERR_MEMORY;
+    plan->request = request;
+    plan->kernels = kernels;
+    plan->head_dim = (problem->head_dim + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
+    plan->value_dim = (problem->value_dim + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
+    plan->scale = nf_problem_scale(problem);
+    nf_status status = create_walk(&plan->by_query, request, kernels, NF_ROWS_QUERIES);
+    int64_t items = plan->by_query.items;
+    if (status == NF_OK && problem->direction & NF_BWD) {
+        status = create_walk(&plan->by_key, request, kernels, NF_ROWS_KEYS);
+        items = nf_max64(items, plan->by_key.items);
+    }
+    if (status != NF_OK) {
+        tile_release(request, plan);
+        return status;
+    }
+    plan->threads = nf_max64(nf_min64(request->threads, items), 1);
+    size_workspace(plan, problem);
+    *prepared = plan;
+    return NF_OK;
+}
+
+static size_t tile_workspace(const void *prepared)
+{
+    const cpu_tile_plan *plan = prepared;
+    return plan->thread_bytes * (size_t)plan->threads + plan->shared_bytes;
+}
+
+static void tile_info(const void *prepared, nf_plan_info *info)
+{
+    const cpu_tile_plan *plan = prepared;
+    const nf_problem *problem = plan->request->problem;
+    const nf_work_counts *counts = &plan->by_query.work.counts;
+    const double heads = (double)(problem->batch * problem->heads);
+    double queries = 1;
+    for (int32_t a = 0; a < problem->rank; a++) {
+        queries *= (double)nf_axis_query_range(&problem->axis[a]).count;
+        info->query_tile[a] = plan->by_query.work.spec.tile[a];
+        info->key_tile[a] = plan->by_query.work.spec.columns[a];
+    }
+    const double extra_pairs = queries * (double)problem->extra;
+    info->kernel = plan->kernels->isa;
+    info->useful_pairs = heads * (counts->useful_pairs + extra_pairs);
+    info->computed_pairs = heads * (counts->computed_pairs + extra_pairs);
+    info->masked_pairs = heads * counts->masked_pairs;
+    info->tiles_full = heads * counts->tiles_full;
+    info->tiles_partial = heads * counts->tiles_partial;
+    info->tiles_absent = heads * counts->tiles_absent;
+    info->threads = plan->threads;
+}
+
+static void describe_walk(const cpu_walk *walk, const char *rows, const char *columns, nf_text *text)
+{
+    const nf_work_spec *spec = &walk->work.spec;
+    const int32_t rank = walk->work.grid->rank;
+    const int32_t *const boxes[] = {spec->tile, spec->group, spec->columns};
+    const char *const names[] = {"tile", "group", "tile"};
+    for (int i = 0; i < 3; i++) {
+        nf_text_printf(text, "%s%s %s ", i == 0 ? "  " : ", ", i == 2 ? columns : rows, names[i]);
+        for (int32_t a = 0; a < rank; a++)
+            nf_text_printf(text, "%s%d", a ? "x" : "", (int)boxes[i][a]);
+    }
+    if (walk->fold > 1)
+        nf_text_printf(text, ", %lld query heads folded into the rows", (long long)walk->fold);
+    nf_text_printf(text, ", %lld items\n", (long long)walk->items);
+}
+
+/* How many of a tile's rows see a column. */
+static int64_t count_seeing(const nf_work_item *item, const nf_box *tile, const int32_t *column, int32_t rank)
+{
+    int64_t seeing = 1;
+    for (int32_t a = 0; a < rank; a++) {
+        int64_t along = 0;
+        for (int32_t r = tile->axis[a].begin; r < tile->axis[a].end; r++) {
+            const nf_interval keys = nf_class_sees(&item->axis_class[a], NF_ROWS_QUERIES, r);
+            along += keys.begin <= column[a] && column[a] < keys.end;
+        }
+        seeing *= along;
+    }
+    return seeing;
+}
+
+/* The last two axes of the keys of the middle item's first tile, the other axes in the middle of the hull. */
+static void draw_tile(const cpu_walk *walk, nf_text *text)
+{
+    const int32_t rank = walk->work.grid->rank, last = rank - 1;
+    nf_work_item item;
+    nf_box tile;
+    nf_work_get_item(&walk->work, walk->work.items / 2, &item);
+    nf_work_tile(&walk->work, &item, 0, &tile);
+    const int64_t rows = nf_box_volume(&tile, rank);
+    const nf_interval down = rank > 1 ? item.segment[rank - 2].hull : (nf_interval){0, 1};
+    const nf_interval across = item.segment[last].hull;
+    int32_t column[NF_MAX_RANK];
+    for (int32_t a = 0; a < rank; a++)
+        column[a] = item.segment[a].hull.begin + nf_interval_size(item.segment[a].hull) / 2;
+    nf_text_printf(text, "  keys of one query tile: # seen by all its queries, + by some, . by none\n");
+    for (int32_t y = down.begin; y < nf_min32(down.end, down.begin + PICTURE_HEIGHT); y++) {
+        nf_text_printf(text, "    ");
+        for (int32_t x = across.begin; x < nf_min32(across.end, across.begin + PICTURE_WIDTH); x++) {
+            if (rank > 1)
+                column[rank - 2] = y;
+            column[last] = x;
+            const int64_t seeing = count_seeing(&item, &tile, column, rank);
+            nf_text_printf(text, "%c", seeing == rows ? '#' : seeing ? '+' : '.');
+        }
+        nf_text_printf(text, "%s\n", nf_interval_size(across) > PICTURE_WIDTH ? " ..." : "");
+    }
+    if (nf_interval_size(down) > PICTURE_HEIGHT)
+        nf_text_printf(text, "    ...\n");
+}
+
+static void tile_describe(const void *prepared, nf_text *text)
+{
+    const cpu_tile_plan *plan = prepared;
+    nf_text_printf(text, "  kernels %s, %s inside, %lld threads, %zu bytes of workspace each\n", plan->kernels->isa,
+                   plan->kernels->real_size == (int64_t)sizeof(float) ? "f32" : "f64", (long long)plan->threads,
+                   plan->thread_bytes);
+    describe_walk(&plan->by_query, "query", "key", text);
+    if (plan->by_key.items) {
+        describe_walk(&plan->by_key, "key", "query", text);
+        nf_text_printf(text, "  backward in seven products: dq by query, dk and dv by key\n");
+    }
+    draw_tile(&plan->by_query, text);
+}
+
+const nf_algorithm cpu_algorithm_tile = {
+    .name = "tile",
+    .supports = tile_supports,
+    .cost = tile_cost,
+    .prepare = tile_prepare,
+    .release = tile_release,
+    .workspace = tile_workspace,
+    .info = tile_info,
+    .describe = tile_describe,
+    .forward = cpu_tile_forward,
+    .backward = cpu_tile_backward,
+};

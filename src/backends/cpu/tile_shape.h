@@ -1,0 +1,14 @@
+/* Choosing tile shapes. */
+#ifndef NF_CPU_TILE_SHAPE_H
+#define NF_CPU_TILE_SHAPE_H
+
+#include "backends/cpu/tile.h"
+
+/* The shapes for one side as rows, and the heads to fold into a tile. Depends on the problem and the kernel table only. */
+void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_side rows, nf_work_spec *spec,
+                      int64_t *fold);
+
+/* Most columns of a tile: packed keys and values should stay in the second-level cache. */
+int64_t cpu_column_limit(const nf_request *request, const cpu_kernels *kernels);
+
+#endif

@@ -1,0 +1,237 @@
+/* From tiles to memory: offsets of a tile's positions, rows in and out of tensors, and the mask bits of partial tiles. */
+#include <string.h>
+
+#include "backends/cpu/tile.h"
+
+cpu_view cpu_view_of(const nf_tensor *tensor, int32_t rank, bool has_dim)
+{
+    if (!tensor)
+        return (cpu_view){0};
+    cpu_view view = {.data = tensor->data, .dtype = tensor->dtype, .batch = tensor->strides[0],
+                     .element = (int64_t)nf_dtype_size(tensor->dtype), .head = tensor->strides[1 + rank],
+                     .dim = has_dim ? tensor->strides[2 + rank] : 0};
+    for (int32_t a = 0; a < rank; a++)
+        view.axis[a] = tensor->strides[1 + a];
+    return view;
+}
+
+/* Offsets of all positions of a product of lines: position i of axis a lies at start[a] + i * step[a]. */
+static void product_offsets(int32_t rank, const int64_t *start, const int64_t *step, const int64_t *count,
+                            int64_t *offsets)
+{
+    int64_t index[NF_MAX_RANK] = {0}, outer = 0, total = 1;
+    for (int32_t a = 0; a < rank; a++) {
+        outer += start[a];
+        total *= count[a];
+    }
+    const int64_t last = rank - 1, run = count[last];
+    for (int64_t done = 0; done < total; done += run) {
+        for (int64_t i = 0; i < run; i++)
+            offsets[done + i] = outer + i * step[last];
+        for (int64_t a = last - 1; a >= 0; a--) {
+            outer += step[a];
+            if (++index[a] < count[a])
+                break;
+            outer -= step[a] * count[a];
+            index[a] = 0;
+        }
+    }
+}
+
+static void run_offsets(const cpu_span *span, const cpu_view *view, int64_t *offsets)
+{
+    for (int64_t i = 0; i < span->count; i++) {
+        int64_t rest = span->begin + i, offset = 0;
+        for (int32_t a = span->rank - 1; a >= 0; a--) {
+            offset += rest % span->extents[a] * view->axis[a];
+            rest /= span->extents[a];
+        }
+        offsets[i] = offset;
+    }
+}
+
+void cpu_span_offsets(const cpu_span *span, const cpu_view *view, int64_t *offsets)
+{
+    if (!span->item) {
+        run_offsets(span, view, offsets);
+        return;
+    }
+    int64_t start[NF_MAX_RANK] = {0}, step[NF_MAX_RANK] = {0}, count[NF_MAX_RANK] = {1};
+    for (int32_t a = 0; a < span->rank; a++) {
+        const nf_axis_class *c = &span->item->axis_class[a];
+        const nf_interval along = span->box->axis[a];
+        const int64_t first = span->columns ? nf_class_column_index(c, span->rows, along.begin)
+                                            : nf_class_row_index(c, span->rows, along.begin);
+        start[a] = first * view->axis[a];
+        step[a] = c->step * view->axis[a];
+        count[a] = nf_interval_size(along);
+    }
+    product_offsets(span->rank, start, step, count, offsets);
+}
+
+static char *element_at(const cpu_view *view, int64_t batch, int64_t head, int64_t offset)
+{
+    return view->data + (batch * view->batch + head * view->head + offset) * view->element;
+}
+
+static bool holds_reals(const cpu_kernels *k, const cpu_view *view)
+{
+    return view->dim == 1 && view->element == k->real_size;
+}
+
+void cpu_fetch_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
+                    int64_t n, int64_t converted_stride, void *converted, const void **rows)
+{
+    int64_t offsets[CPU_MAX_COLUMNS];
+    cpu_span_offsets(span, view, offsets);
+    const bool in_place = holds_reals(k, view);
+    for (int64_t i = 0; i < span->count; i++) {
+        const char *source = element_at(view, batch, head, offsets[i]);
+        if (in_place) {
+            rows[i] = source;
+        } else {
+            void *row = cpu_at(k, converted, i * converted_stride);
+            k->load_row(row, source, view->dtype, view->dim, n);
+            rows[i] = row;
+        }
+    }
+}
+
+void cpu_load_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
+                   int64_t n, int64_t stride, void *rows)
+{
+    int64_t offsets[CPU_MAX_COLUMNS];
+    cpu_span_offsets(span, view, offsets);
+    for (int64_t i = 0; i < span->count; i++) {
+        void *row = cpu_at(k, rows, i * stride);
+        k->load_row(row, element_at(view, batch, head, offsets[i]), view->dtype, view->dim, n);
+        memset(cpu_at(k, row, n), 0, (size_t)((stride - n) * k->real_size));
+    }
+}
+
+void cpu_store_row(const cpu_kernels *k, const cpu_view *view, int64_t batch, int64_t head, int64_t offset, int64_t n,
+                   const void *row, double factor)
+{
+    k->store_row(element_at(view, batch, head, offset), view->dtype, view->dim, n, row, factor);
+}
+
+void cpu_store_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
+                    int64_t n, int64_t stride, const void *rows, double factor)
+{
+    int64_t offsets[CPU_MAX_COLUMNS];
+    cpu_span_offsets(span, view, offsets);
+    for (int64_t i = 0; i < span->count; i++)
+        cpu_store_row(k, view, batch, head, offsets[i], n, cpu_at(k, rows, i * stride), factor);
+}
+
+double cpu_read_scalar(const cpu_view *view, int64_t batch, int64_t head, int64_t offset)
+{
+    const void *p = element_at(view, batch, head, offset);
+    return view->dtype == NF_F64 ? *(const double *)p : (double)*(const float *)p;
+}
+
+void cpu_write_scalar(const cpu_view *view, int64_t batch, int64_t head, int64_t offset, double value)
+{
+    void *p = element_at(view, batch, head, offset);
+    if (view->dtype == NF_F64)
+        *(double *)p = value;
+    else
+        *(float *)p = (float)value;
+}
+
+static void set_bits(uint32_t *words, int64_t begin, int64_t end)
+{
+    for (int64_t word = begin / 32; word * 32 < end; word++) {
+        const int64_t low = begin > word * 32 ? begin - word * 32 : 0;
+        const int64_t high = end < word * 32 + 32 ? end - word * 32 : 32;
+        words[word] |= (uint32_t)(((UINT64_C(1) << high) - 1) & ~((UINT64_C(1) << low) - 1));
+    }
+}
+
+/* The bits of one row: a product of intervals, so runs along the last axis. */
+static void mask_row(int32_t rank, const nf_interval *seen, const int64_t *extent, uint32_t *words)
+{
+    int64_t index[NF_MAX_RANK];
+    for (int32_t a = 0; a < rank; a++) {
+        if (nf_interval_size(seen[a]) == 0)
+            return;
+        index[a] = seen[a].begin;
+    }
+    const int32_t last = rank - 1;
+    for (;;) {
+        int64_t base = 0;
+        for (int32_t a = 0; a < last; a++)
+            base = (base + index[a]) * extent[a + 1];
+        set_bits(words, base + seen[last].begin, base + seen[last].end);
+        int32_t a = last - 1;
+        while (a >= 0 && ++index[a] == seen[a].end) {
+            index[a] = seen[a].begin;
+            a--;
+        }
+        if (a < 0)
+            return;
+    }
+}
+
+void cpu_build_mask(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
+                    uint32_t *mask)
+{
+    const int32_t rank = work->grid->rank;
+    int64_t extent[NF_MAX_RANK];
+    int32_t position[NF_MAX_RANK];
+    for (int32_t a = 0; a < rank; a++) {
+        extent[a] = nf_interval_size(columns->axis[a]);
+        position[a] = rows->axis[a].begin;
+    }
+    const int64_t count = nf_box_volume(rows, rank);
+    memset(mask, 0, (size_t)count * CPU_MASK_WORDS * sizeof *mask);
+    for (int64_t r = 0; r < count; r++) {
+        nf_interval seen[NF_MAX_RANK];
+        for (int32_t a = 0; a < rank; a++) {
+            const nf_interval all = nf_class_sees(&item->axis_class[a], work->spec.rows, position[a]);
+            const nf_interval box = columns->axis[a];
+            seen[a].begin = nf_max32(all.begin, box.begin) - box.begin;
+            seen[a].end = nf_min32(all.end, box.end) - box.begin;
+        }
+        mask_row(rank, seen, extent, mask + r * CPU_MASK_WORDS);
+        for (int32_t a = rank - 1; a >= 0 && ++position[a] == rows->axis[a].end; a--)
+            position[a] = rows->axis[a].begin;
+    }
+}
+
+void *cpu_take(cpu_arena *arena, int64_t bytes)
+{
+    void *taken = arena->base ? arena->base + arena->used : NULL;
+    arena->used += (size_t)(bytes + 63) / 64 * 64;
+    return taken;
+}
+
+int64_t cpu_list_row_tiles(const cpu_walk *walk, const nf_work_item *item, int64_t group, cpu_row_tile *tiles)
+{
+    const int64_t boxes = nf_work_tile_count(&walk->work, item);
+    int64_t count = 0, first = 0;
+    for (int64_t t = 0; t < boxes; t++)
+        for (int64_t head = 0; head < group; head += walk->fold) {
+            cpu_row_tile *tile = &tiles[count++];
+            nf_work_tile(&walk->work, item, t, &tile->box);
+            tile->positions = nf_box_volume(&tile->box, walk->work.grid->rank);
+            tile->head = head;
+            tile->heads = nf_min64(walk->fold, group - head);
+            tile->first = first;
+            first += tile->positions * tile->heads;
+        }
+    return count;
+}
+
+bool cpu_classify(const cpu_walk *walk, const nf_work_item *item, const nf_box *columns, cpu_row_tile *tiles,
+                  int64_t count, bool *any_partial)
+{
+    bool any = false;
+    *any_partial = false;
+    for (int64_t t = 0; t < count; t++) {
+        tiles[t].kind = nf_work_classify(&walk->work, item, &tiles[t].box, columns);
+        any |= tiles[t].kind != NF_TILE_ABSENT;
+        *any_partial |= tiles[t].kind == NF_TILE_PARTIAL;
+    }
+    return any;
+}
