@@ -256,6 +256,37 @@ START_TEST(absent_tensors)
 }
 END_TEST
 
+/* Gradients, dout and dlse may run backwards in memory; a stride of 0 in dout repeats it. */
+START_TEST(strides)
+{
+    attend a, strided;
+    uint64_t seed = 10;
+    const char *const text = "na2d bf16 b2 h4/2 d3/5 4x3 w3x2 x2";
+    attend_create_text(&a, text);
+    attend_create_text(&strided, text);
+    attend_fill(&a, &seed, 1);
+    strided.tensor[NF_DOUT].strides[0] = 0;
+    for (int role = NF_DLSE; role < NF_ROLES; role++) {
+        nf_tensor *tensor = &strided.tensor[role];
+        tensor->data = (char *)tensor->data + (tensor_count(tensor) - 1) * (int64_t)nf_dtype_size(tensor->dtype);
+        for (int32_t i = 0; i < tensor->rank; i++)
+            tensor->strides[i] = -tensor->strides[i];
+    }
+    const int64_t batch = tensor_count(&a.tensor[NF_DOUT]) / 2;
+    for (int64_t i = 0; i < batch; i++)
+        tensor_set(&a.tensor[NF_DOUT], i + batch, tensor_get(&a.tensor[NF_DOUT], i));
+    for (int role = NF_Q; role <= NF_DLSE; role++)
+        if (a.tensor[role].rank && role != NF_OUT && role != NF_LSE)
+            attend_copy(&strided, &a, (nf_role)role);
+    run(&a, NF_BOTH);
+    run(&strided, NF_BOTH);
+    for (int role = NF_DQ; role < NF_ROLES; role++)
+        ck_assert_msg(tensor_equal(&a.tensor[role], &strided.tensor[role]), "%s", nf_role_name((nf_role)role));
+    attend_destroy(&a);
+    attend_destroy(&strided);
+}
+END_TEST
+
 /* The same bits for any number of threads, forward and backward. */
 START_TEST(thread_count)
 {
@@ -299,6 +330,7 @@ int main(void)
     tcase_add_test(tests, nan_isolation);
     tcase_add_test(tests, empty_rows);
     tcase_add_test(tests, absent_tensors);
+    tcase_add_test(tests, strides);
     tcase_add_test(tests, thread_count);
     suite_add_tcase(suite, tests);
     return nf_test_main(suite);

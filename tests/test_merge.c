@@ -178,7 +178,7 @@ START_TEST(ranks_and_strides)
     for (int32_t rank = 2; rank <= NF_MAX_TENSOR_RANK; rank++) {
         int64_t shape[NF_MAX_TENSOR_RANK];
         for (int32_t a = 0; a < rank; a++)
-            shape[a] = a == rank - 1 && rank < 5 ? 301 / (rank * rank) : extents[a];
+            shape[a] = a == rank - 1 && rank < 5 ? 301 : extents[a];
         uint64_t seed = (uint64_t)rank;
         create(&plain, 3, NF_F32, rank, shape);
         create(&strided, 3, NF_F32, rank, shape);
