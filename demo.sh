@@ -21,5 +21,23 @@ mkdir -p build/gcc demo-output
 }
 nearfield=build/gcc/nearfield
 photo=/usr/share/xplanet/images/earth.jpg
-scan=/usr/share/mricron/templates/ch2bet.nii.gz
-$nearfield info
+scan=/usr/share/mricron/templates/inia19-t1-brain.nii.gz
+out=demo-output
+
+echo
+echo "== A photograph, with noise of sigma 25/255"
+$nearfield denoise "$photo" $out/earth-denoised.png --add-noise 25 --sigma 25 --noisy-out $out/earth-noisy.png \
+    --picture $out/earth-before-after.png --progress
+
+echo
+echo "== A magnetic resonance image of a brain, with noise of sigma 25/255 of its range"
+$nearfield denoise "$scan" $out/brain-denoised.nii.gz --add-noise 37.6 --sigma 37.6 \
+    --noisy-out $out/brain-noisy.nii.gz --picture $out/brain-before-after.png --progress
+
+echo
+echo "== The first stage of NAT-Mini: 56x56 tokens, 2 heads, windows of 7x7"
+$nearfield bench "na2d f32 b1 h2 d32 56x56 w7"
+
+echo
+echo "Pictures:"
+ls -1 $out/*.png
