@@ -107,7 +107,7 @@ static void info(const void *prepared, nf_plan_info *figures)
 static void describe(const void *prepared, nf_text *text)
 {
     const ref_plan *plan = prepared;
-    nf_text_printf(text, "one query and one key at a time, in double; %d worker%s\n", plan->slots,
+    nf_text_printf(text, "  one query and one key at a time, in double; %d worker%s\n", plan->slots,
                    plan->slots == 1 ? "" : "s");
 }
 
@@ -178,7 +178,7 @@ static nf_status open_host(const nf_context *context, void **state)
 static void describe_device(const void *state, nf_text *text)
 {
     (void)state;
-    nf_text_printf(text, "plain C in double precision on the host, every problem\n");
+    nf_text_printf(text, "  plain loops in double on the host; runs every problem\n");
 }
 
 static const nf_algorithm *const algorithms[] = {&naive, NULL};
