@@ -132,7 +132,7 @@ static int settle_types(const char *command, const char *text, const nf_tool_arr
         const nf_dtype dtype = role == NF_DOUT  ? problem->out_dtype
                                : role == NF_DLSE ? (problem->dtype == NF_F64 ? NF_F64 : NF_F32)
                                                  : problem->dtype;
-        if (arrays[role].path && check_type(command, &arrays[role], (nf_role)role, dtype, stated))
+        if (arrays[role].npy.data && check_type(command, &arrays[role], (nf_role)role, dtype, stated))
             return NF_TOOL_BAD;
     }
     return NF_TOOL_OK;
@@ -208,7 +208,7 @@ int nf_tool_complete(const char *command, const char *text, const nf_tool_array 
         settle_types(command, text, arrays, problem))
         return NF_TOOL_BAD;
     for (int role = 0; role < NF_ROLES; role++)
-        if (arrays[role].path && settle_array(command, &f, problem, (nf_role)role, &arrays[role]))
+        if (arrays[role].npy.data && settle_array(command, &f, problem, (nf_role)role, &arrays[role]))
             return NF_TOOL_BAD;
     if (check_extra(command, arrays, &f.extra))
         return NF_TOOL_BAD;

@@ -9,7 +9,7 @@
 /* One array of a run. */
 typedef struct nf_tool_array {
     const char *path; /* NULL: absent */
-    struct npy npy;
+    struct npy npy;   /* data NULL: not read, because it is an output */
 } nf_tool_array;
 
 /* Fills a checked problem from its text and the input arrays among arrays[NF_ROLES]. direction is what will run;
