@@ -3,7 +3,7 @@
 . "$top_srcdir/tests/count.sh"
 
 named() {
-    sed 's/`[^`]*$//' "$top_srcdir/doc/$1" | grep -o '`[^`]*`' | tr -d '`' | sort -u
+    grep -o '`[^`]*`' "$top_srcdir/doc/$1" | tr -d '`' | sort -u
 }
 
 exists() {
