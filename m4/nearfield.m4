@@ -31,19 +31,17 @@ AC_DEFUN([NF_KERNELS], [
 # NF_WITH(NAME, VARIABLE, PKG-CONFIG MODULE, FALLBACK LIBS, HEADER, FUNCTION, USE): the option --with-NAME=yes|no|guess
 # for an optional library. A module that pkg-config finds counts only if a program links with it, so that a library of
 # the build machine is not taken for one of the host. Sets VARIABLE_CFLAGS, VARIABLE_LIBS, nf_with_VARIABLE (yes or no),
-# nf_module_VARIABLE (the module's name if it was used), and HAVE_VARIABLE in config.h.
+# and HAVE_VARIABLE in config.h.
 AC_DEFUN([NF_WITH], [
   AC_ARG_WITH([$1], [AS_HELP_STRING([--with-$1=yes|no|guess], [$7 (default: guess)])], [], [with_$1=guess])
   AC_ARG_VAR([$2_CFLAGS], [C compiler flags for $1, overriding pkg-config])
   AC_ARG_VAR([$2_LIBS], [linker flags for $1, overriding pkg-config])
   nf_with_$2=no
-  nf_module_$2=
   AS_IF([test "x$with_$1" != xno], [
     m4_ifval([$3], [
       AS_IF([test "x$$2_LIBS" = x && test "x$PKG_CONFIG" != x && $PKG_CONFIG --exists "$3"], [
         $2_CFLAGS=`$PKG_CONFIG --cflags "$3"`
         $2_LIBS=`$PKG_CONFIG --libs "$3"`
-        nf_module_$2="$3"
       ])
     ])
     m4_ifval([$4], [test "x$$2_LIBS" != x || $2_LIBS="$4"])
@@ -65,5 +63,5 @@ AC_DEFUN([NF_WITH], [
   ])
   AS_IF([test "$nf_with_$2" = yes],
         [AC_DEFINE([HAVE_$2], [1], [Define to 1 if $1 is used.])],
-        [$2_CFLAGS= $2_LIBS= nf_module_$2=])
+        [$2_CFLAGS= $2_LIBS=])
 ])
