@@ -1,4 +1,4 @@
-/* What the tests of masks compare with: visibility pair by pair from doc/semantics.md, and a source of random problems. */
+/* What the tests of masks compare with: visibility pair by pair from doc/semantics.md, and random problems. */
 #ifndef NF_TESTS_ORACLE_H
 #define NF_TESTS_ORACLE_H
 

@@ -11,7 +11,7 @@
 #include "harness.h"
 #include "oracle.h"
 
-/* ---- What it supports ------------------------------------------------------------------------------------------------ */
+/* ---- What it supports -------------------------------------------------------------------------------------------- */
 
 static nf_status mean_supports(const void *state, const nf_request *request)
 {
@@ -34,7 +34,7 @@ static double mean_cost(const void *state, const nf_request *request)
     return 1e-9 * nf_grid_pairs(request->grid) * (double)(problem->batch * problem->heads * problem->value_dim);
 }
 
-/* ---- What a plan holds ----------------------------------------------------------------------------------------------- */
+/* ---- What a plan holds ------------------------------------------------------------------------------------------- */
 
 typedef struct mean_plan {
     const nf_request *request;
@@ -98,7 +98,7 @@ static void mean_describe(const void *prepared, nf_text *text)
     nf_text_printf(text, "  %lld items\n", (long long)plan->work.items);
 }
 
-/* ---- Forward --------------------------------------------------------------------------------------------------------- */
+/* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
 typedef struct mean_call {
     const mean_plan *plan;
@@ -219,7 +219,7 @@ static nf_status mean_backward(const void *prepared, const nf_tensor *const io[N
     return nf_fail(NF_ERR_UNSUPPORTED, "mean has no backward");
 }
 
-/* ---- Its entry ------------------------------------------------------------------------------------------------------- */
+/* ---- Its entry --------------------------------------------------------------------------------------------------- */
 
 static const nf_algorithm mean_algorithm = {
     .name = "sum",
@@ -253,7 +253,7 @@ static const nf_backend mean_backend = {
     .algorithms = mean_algorithms,
 };
 
-/* ---- Tests ----------------------------------------------------------------------------------------------------------- */
+/* ---- Tests ------------------------------------------------------------------------------------------------------- */
 
 static nf_context *context;
 

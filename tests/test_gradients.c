@@ -54,7 +54,8 @@ static void check_differences(attend *a, const char *text, nf_role of, nf_role g
         tensor_set(tensor, i, x);
         const double want = (above - below) / (2 * step), got = tensor_get(&a->tensor[gradient], i);
         if (!(fabs(got - want) <= 1e-8 * fmax(1, fabs(want))))
-            ck_abort_msg("%s: %s[%ld] is %.12g, differences say %.12g", text, nf_role_name(gradient), (long)i, got, want);
+            ck_abort_msg("%s: %s[%ld] is %.12g, differences say %.12g", text, nf_role_name(gradient), (long)i, got,
+                         want);
     }
 }
 
@@ -134,7 +135,8 @@ START_TEST(grouped_heads_sum)
         const int64_t dim = sum->extents[sum->rank - 1];
         for (int64_t i = 0; i < tensor_count(sum); i++) {
             const int64_t first = (i / dim / 2 * 4 + i / dim % 2 * 2) * dim + i % dim;
-            ck_assert_double_eq_tol(tensor_get(sum, i), tensor_get(parts, first) + tensor_get(parts, first + dim), 1e-14);
+            ck_assert_double_eq_tol(tensor_get(sum, i), tensor_get(parts, first) + tensor_get(parts, first + dim),
+                                    1e-14);
         }
     }
     attend_destroy(&a);

@@ -276,7 +276,7 @@ START_TEST(central_differences)
 }
 END_TEST
 
-/* ---- Against attention ----------------------------------------------------------------------------------------------- */
+/* ---- Against attention ------------------------------------------------------------------------------------------- */
 
 static nf_problem part_problem(const char *text, int64_t begin, int64_t count)
 {
@@ -360,7 +360,7 @@ START_TEST(split_keys_equal_whole)
 }
 END_TEST
 
-/* ---- Refusals -------------------------------------------------------------------------------------------------------- */
+/* ---- Refusals ---------------------------------------------------------------------------------------------------- */
 
 /* A status and sentence, and nothing written. */
 static void refused(merging *m, nf_status got, nf_status want, const char *sentence)
@@ -460,10 +460,10 @@ START_TEST(backward_refusals)
     fresh(&m);
     m.dlse.extents[0] = 1;
     refused(&m, merge_backward(&m), NF_ERR_TENSOR, "dlse: extent 0 is 1");
-    static const char *const sentences[] = {"dout_parts[1] overlaps out_parts[0]", "dout_parts[1] overlaps lse_parts[1]",
-                                            "dout_parts[1] overlaps out",          "dout_parts[1] overlaps lse",
-                                            "dout_parts[1] overlaps dout",         "dout_parts[1] overlaps dlse",
-                                            "dout_parts[0] overlaps dout_parts[1]", "dout_parts[1] overlaps dlse_parts[0]"};
+    static const char *const sentences[] = {
+        "dout_parts[1] overlaps out_parts[0]",  "dout_parts[1] overlaps lse_parts[1]", "dout_parts[1] overlaps out",
+        "dout_parts[1] overlaps lse",           "dout_parts[1] overlaps dout",         "dout_parts[1] overlaps dlse",
+        "dout_parts[0] overlaps dout_parts[1]", "dout_parts[1] overlaps dlse_parts[0]"};
     for (int i = 0; i < 8; i++) {
         fresh(&m);
         const nf_tensor *const on[] = {&m.out_parts[0], &m.lse_parts[1], &m.out, &m.lse,

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "attend.h"
 #include "harness.h"
@@ -340,6 +341,44 @@ START_TEST(strides)
 }
 END_TEST
 
+/* Elements whose offsets do not fit 32 bits, in mappings that hold only the pages touched. */
+START_TEST(far_elements)
+{
+    enum { TOKENS = 4 };
+    const int64_t stride = (INT64_C(1) << 31) + 7;
+    const size_t bytes = (size_t)(TOKENS * stride) * sizeof(float);
+    attend near, far;
+    uint64_t seed = 12;
+    attend_create_text(&near, "na1d f32 d3 4 w2 both");
+    attend_create_text(&far, "na1d f32 d3 4 w2 both");
+    attend_fill(&near, &seed, 1);
+    void *mappings[NF_ROLES] = {NULL};
+    for (int role = 0; role < NF_ROLES; role++) {
+        nf_tensor *tensor = &far.tensor[role];
+        if (!tensor->rank)
+            continue;
+        mappings[role] = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (mappings[role] == MAP_FAILED)
+            NF_SKIP("cannot map %zu bytes without reserving them", bytes);
+        tensor->data = mappings[role];
+        tensor->strides[1] = stride;
+        if (role != NF_OUT && role < NF_DQ && role != NF_LSE)
+            attend_copy(&far, &near, (nf_role)role);
+    }
+    run(&near, NF_BOTH);
+    run(&far, NF_BOTH);
+    for (int role = NF_OUT; role < NF_ROLES; role++) {
+        if (near.tensor[role].rank)
+            ck_assert_msg(tensor_equal(&near.tensor[role], &far.tensor[role]), "%s", nf_role_name((nf_role)role));
+    }
+    for (int role = 0; role < NF_ROLES; role++)
+        if (mappings[role])
+            munmap(mappings[role], bytes);
+    attend_destroy(&near);
+    attend_destroy(&far);
+}
+END_TEST
+
 /* The plan's figures are those of the definition. */
 START_TEST(plan_figures)
 {
@@ -378,6 +417,7 @@ int main(void)
     tcase_add_test(tests, grouped_heads_equal_repeated_heads);
     tcase_add_test(tests, empty_rows);
     tcase_add_test(tests, strides);
+    tcase_add_test(tests, far_elements);
     tcase_add_test(tests, plan_figures);
     suite_add_tcase(suite, tests);
     return nf_test_main(suite);

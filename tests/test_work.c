@@ -152,7 +152,8 @@ static int64_t visit_pairs(const list_case *c, const nf_work_item *item, const n
     return visible;
 }
 
-static void visit_tile(const list_case *c, const nf_work_item *item, const nf_box *rows, const nf_box *columns, tally *t)
+static void visit_tile(const list_case *c, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
+                       tally *t)
 {
     const double pairs = (double)(nf_box_volume(rows, c->problem.rank) * nf_box_volume(columns, c->problem.rank));
     const nf_tile_kind kind = nf_work_classify(&c->work, item, rows, columns);

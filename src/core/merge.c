@@ -19,7 +19,7 @@ typedef struct merge {
     const nf_tensor *const *dout_parts, *const *dlse_parts;
 } merge;
 
-/* ---- Checks ---------------------------------------------------------------------------------------------------------- */
+/* ---- Checks ------------------------------------------------------------------------------------------------------ */
 
 /* A tensor of out's type and shape, without out's last dimension if lse. */
 static nf_status check_like(const nf_tensor *tensor, const char *name, const nf_tensor *out, bool lse)
@@ -164,7 +164,7 @@ static nf_status check_gradients(const merge *m)
     return status;
 }
 
-/* ---- Elements -------------------------------------------------------------------------------------------------------- */
+/* ---- Elements ---------------------------------------------------------------------------------------------------- */
 
 static void load(const nf_tensor *tensor, int64_t offset, int64_t stride, int64_t count, double *to)
 {
@@ -236,7 +236,7 @@ static void each_row(const merge *m, void (*body)(const merge *m, const int64_t 
     }
 }
 
-/* ---- Merge ----------------------------------------------------------------------------------------------------------- */
+/* ---- Merge ------------------------------------------------------------------------------------------------------- */
 
 static double merged_lse(const merge *m, const int64_t *row)
 {

@@ -37,7 +37,7 @@ static nf_status supports(const void *state, const nf_request *request)
                            nf_role_name((nf_role)role));
     const double bytes = double_slot_bytes(request->problem);
     if (bytes > (double)(SIZE_MAX / 4))
-        return nf_fail(NF_ERR_UNSUPPORTED, "reference would need a workspace of %.3g bytes, more than memory can address",
+        return nf_fail(NF_ERR_UNSUPPORTED, "reference needs a workspace of %.3g bytes, more than memory can address",
                        bytes);
     return NF_OK;
 }

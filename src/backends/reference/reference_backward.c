@@ -1,7 +1,7 @@
 /* Gradients, one query at a time, dk and dv summed in double over all queries and heads of a kv head.
  *
- * Being the truth, this recomputes out and lse in double from q, k and v, and does not read the out and lse of the call,
- * which another algorithm may have rounded. */
+ * Being the truth, this recomputes out and lse in double from q, k and v, and does not read the out and lse of the
+ * call, which another algorithm may have rounded. */
 #include "backends/reference/reference.h"
 
 #include <string.h>
