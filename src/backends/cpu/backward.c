@@ -7,20 +7,26 @@ size_t cpu_backward_bytes(const cpu_tile_plan *plan)
     return dq > dkv ? dq : dkv;
 }
 
+void cpu_row_terms(const cpu_kernels *k, const cpu_span *span, const cpu_view *lse_view, const cpu_view *dlse_view,
+                   int64_t batch, int64_t head, int64_t n, const void *const *out, const void *const *dout, void *lse,
+                   void *delta)
+{
+    int64_t lse_offset[CPU_MAX_COLUMNS], dlse_offset[CPU_MAX_COLUMNS];
+    cpu_span_offsets(span, lse_view, lse_offset);
+    if (dlse_view->data)
+        cpu_span_offsets(span, dlse_view, dlse_offset);
+    for (int64_t i = 0; i < span->count; i++) {
+        const double dlse = dlse_view->data ? cpu_read_scalar(dlse_view, batch, head, dlse_offset[i]) : 0;
+        cpu_set_real(k, lse, i, cpu_read_scalar(lse_view, batch, head, lse_offset[i]));
+        cpu_set_real(k, delta, i, k->dot(out[i], dout[i], n) - dlse);
+    }
+}
+
 void cpu_load_row_terms(const backward_call *c, const cpu_span *span, int64_t batch, int64_t head,
                         const void *const *out, const void *const *dout, void *lse, void *delta)
 {
-    const cpu_kernels *k = c->plan->kernels;
-    int64_t lse_offset[CPU_MAX_COLUMNS], dlse_offset[CPU_MAX_COLUMNS];
-    cpu_span_offsets(span, &c->lse, lse_offset);
-    if (c->dlse.data)
-        cpu_span_offsets(span, &c->dlse, dlse_offset);
-    for (int64_t i = 0; i < span->count; i++) {
-        const double dlse = c->dlse.data ? cpu_read_scalar(&c->dlse, batch, head, dlse_offset[i]) : 0;
-        const double product = k->dot(out[i], dout[i], c->plan->request->problem->value_dim);
-        cpu_set_real(k, lse, i, cpu_read_scalar(&c->lse, batch, head, lse_offset[i]));
-        cpu_set_real(k, delta, i, product - dlse);
-    }
+    cpu_row_terms(c->plan->kernels, span, &c->lse, &c->dlse, batch, head, c->plan->request->problem->value_dim, out, dout,
+                  lse, delta);
 }
 
 nf_status cpu_tile_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)

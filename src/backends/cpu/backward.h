@@ -24,5 +24,9 @@ void cpu_backward_extra(const backward_call *call, char *workspace);
 /* lse and delta = dout . out - dlse of each position, as reals; out and dout are the positions' rows. */
 void cpu_load_row_terms(const backward_call *c, const cpu_span *span, int64_t batch, int64_t head,
                         const void *const *out, const void *const *dout, void *lse, void *delta);
+/* The same from views; rows are n long, dlse may be absent. */
+void cpu_row_terms(const cpu_kernels *k, const cpu_span *span, const cpu_view *lse_view, const cpu_view *dlse_view,
+                   int64_t batch, int64_t head, int64_t n, const void *const *out, const void *const *dout, void *lse,
+                   void *delta);
 
 #endif

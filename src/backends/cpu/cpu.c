@@ -1,6 +1,7 @@
 /* The cpu backend: OpenMP across work items, one instruction set chosen when the context is created. */
 #include "backends/cpu/cpu.h"
 
+#include "backends/cpu/stencil.h"
 #include "core/context.h"
 #include "core/mem.h"
 
@@ -47,7 +48,7 @@ static void cpu_describe(const void *state, nf_text *text)
 #endif
 }
 
-static const nf_algorithm *const algorithms[] = {&cpu_algorithm_tile, NULL};
+static const nf_algorithm *const algorithms[] = {&cpu_algorithm_stencil, &cpu_algorithm_tile, NULL};
 
 const nf_backend nf_backend_cpu = {
     .name = "cpu",

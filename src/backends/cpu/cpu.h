@@ -5,6 +5,9 @@
 #include "backends/cpu/isa.h"
 #include "backends/cpu/tile.h"
 
+/* Turns vector operations into seconds: a guess that only ranks algorithms. */
+#define CPU_OPERATIONS_PER_SECOND 2e9
+
 typedef struct cpu_state {
     cpu_isa ladder[CPU_ISA_RUNGS];
     const cpu_isa *isa; /* the rung in use */

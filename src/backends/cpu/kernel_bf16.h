@@ -179,5 +179,10 @@ const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .product_masked = product_masked_bf16,
     .softmax = softmax_f32,
     .gradient = gradient_f32,
+    .pack_line = pack_line_f32,
+    .stencil_scores = stencil_scores_f32,
+    .stencil_softmax = stencil_softmax_f32,
+    .stencil_gradient = stencil_gradient_f32,
+    .stencil_apply = stencil_apply_f32,
     .dot = dot_f32,
 };

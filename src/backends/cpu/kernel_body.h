@@ -5,11 +5,15 @@
 #define REAL double
 #define VEC v64
 #define OP(x) v64_##x
+#define INDEX v64i
+#define LOWEST (-DBL_MAX)
 #else
 #define NAME(x) x##_f32
 #define REAL float
 #define VEC v32
 #define OP(x) v32_##x
+#define INDEX v32i
+#define LOWEST (-FLT_MAX)
 #endif
 
 enum {
@@ -146,6 +150,14 @@ static void NAME(pack_transposed)(void *packed, const void *const *rows, int64_t
             NAME(transpose_strip)(to + j, width, rows + first + j, strip, n);
         }
         to += width * n;
+    }
+}
+
+static void NAME(pack_line)(void *line, int64_t stride, const void *const *rows, int64_t count, int64_t n)
+{
+    for (int64_t j = 0; j < count; j += NAME(LANES)) {
+        const int64_t strip = count - j < NAME(LANES) ? count - j : NAME(LANES);
+        NAME(transpose_strip)((REAL *)line + j, stride, rows + j, strip, n);
     }
 }
 
@@ -325,6 +337,8 @@ static double NAME(dot)(const void *a, const void *b, int64_t n)
     return sum;
 }
 
+#include "backends/cpu/kernel_stencil.h"
+
 const cpu_kernels KERNEL_TABLE = {
     .isa = KERNEL_ISA,
     .real_size = sizeof(REAL),
@@ -339,6 +353,11 @@ const cpu_kernels KERNEL_TABLE = {
     .product_masked = NAME(product_masked),
     .softmax = NAME(softmax),
     .gradient = NAME(gradient),
+    .pack_line = NAME(pack_line),
+    .stencil_scores = NAME(stencil_scores),
+    .stencil_softmax = NAME(stencil_softmax),
+    .stencil_gradient = NAME(stencil_gradient),
+    .stencil_apply = NAME(stencil_apply),
     .dot = NAME(dot),
 };
 
@@ -346,3 +365,5 @@ const cpu_kernels KERNEL_TABLE = {
 #undef REAL
 #undef VEC
 #undef OP
+#undef INDEX
+#undef LOWEST

@@ -15,7 +15,32 @@
 
 #include "nearfield.h"
 
-enum { CPU_MAX_COLUMNS = 256, CPU_MASK_WORDS = CPU_MAX_COLUMNS / 32 };
+enum {
+    CPU_MAX_COLUMNS = 256,
+    CPU_MASK_WORDS = CPU_MAX_COLUMNS / 32,
+    CPU_STENCIL_ROWS = 4, /* rows of a stencil block: they share every column they load */
+    CPU_MAX_LANES = 16
+};
+
+/* One vector of rows of a stencil, side by side on the last axis. Lane i sees the columns begin[i] .. begin[i] + size[i] - 1
+ * of every line; slot j of lane i is column begin[i] + j. */
+typedef struct cpu_lanes {
+    int32_t count;                /* lanes in use; the others repeat the last */
+    int32_t slots;                /* largest size */
+    bool near;                    /* begin is not begin[0] + i: lanes must be permuted */
+    bool partial;                 /* some lane is not in use or has fewer slots */
+    int32_t begin[CPU_MAX_LANES]; /* begin[i] - begin[0] < 2 lanes */
+    int32_t size[CPU_MAX_LANES];
+    uint32_t *bits;               /* per slot: lanes that have it */
+} cpu_lanes;
+
+/* All columns of a hull at one place of the other axes, and which rows of a block see them: first .. end - 1. */
+typedef struct cpu_line {
+    const void *transposed[2]; /* [dim][column]: what scores are made of: k (and v), or q (and dout) */
+    const void *straight[2];   /* [column][dim]: what scores are applied to */
+    const void *lse, *delta;   /* [column], for dk and dv */
+    int32_t first, end;
+} cpu_line;
 
 typedef struct cpu_kernels {
     const char *isa; /* "avx512", as NEARFIELD_ISA names it */
@@ -52,6 +77,24 @@ typedef struct cpu_kernels {
      * rows, or to columns (then with room for whole vectors). */
     void (*gradient)(void *s, void *dp, int64_t stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
                      int64_t mask_rows, const void *lse, const void *delta, bool by_column);
+
+    /* [dim][column] with rows of `stride` columns: room for count rounded up to lanes. */
+    void (*pack_line)(void *line, int64_t stride, const void *const *rows, int64_t count, int64_t n);
+
+    /* The stencil. A block is `rows` <= CPU_STENCIL_ROWS rows of lanes; scores lie [row][line][slot][lane], row states
+     * [row][lane], rows of values [row][lane][dim] with dim a multiple of lanes.
+     * s = a . transposed[which] for the pairs that exist; a lies [row][depth][lane], line_stride apart on a dim. */
+    void (*stencil_scores)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int which, int64_t line_stride,
+                           const void *a, int64_t depth, void *s);
+    /* As softmax above. */
+    void (*stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
+                            void *s, void *max, void *sum, void *out, int64_t dim);
+    /* As gradient above; lse and delta belong to rows [row][lane], or if NULL to the lines' columns. */
+    void (*stencil_gradient)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
+                             void *s, void *ds, const void *lse, const void *delta);
+    /* out += s . straight[which] */
+    void (*stencil_apply)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, int which,
+                          const void *s, void *out, int64_t dim);
 
     /* Sum of a[i] b[i]. */
     double (*dot)(const void *a, const void *b, int64_t n);

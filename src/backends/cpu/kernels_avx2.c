@@ -1,4 +1,5 @@
 /* The kernels for AVX2, FMA and F16C. */
+#include <float.h>
 #include <math.h>
 
 #include "backends/cpu/kernels.h"

@@ -1,4 +1,5 @@
 /* The kernels for AVX-512 F, BW, DQ and VL. */
+#include <float.h>
 #include <math.h>
 
 #include "backends/cpu/kernels.h"

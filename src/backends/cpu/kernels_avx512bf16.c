@@ -1,4 +1,5 @@
 /* The kernels for AVX-512 with BF16. */
+#include <float.h>
 #include <math.h>
 
 #include "backends/cpu/kernels.h"

@@ -1,4 +1,5 @@
 /* The kernels for the least this build may assume: SSE2 on x86-64, NEON on 64-bit Arm. */
+#include <float.h>
 #include <math.h>
 
 #include "backends/cpu/kernels.h"

@@ -201,6 +201,42 @@ SIMD_INLINE double v64_largest(v64 x)
     return m;
 }
 
+/* p[index] per lane, 0 <= index < 2 lanes; reads all of p[0 .. 2 lanes - 1]. */
+#if defined(__AVX512F__)
+SIMD_INLINE v32 v32_near(const float *p, v32i index)
+{
+    return (v32)_mm512_permutex2var_ps(_mm512_loadu_ps(p), (__m512i)index, _mm512_loadu_ps(p + 16));
+}
+SIMD_INLINE v64 v64_near(const double *p, v64i index)
+{
+    return (v64)_mm512_permutex2var_pd(_mm512_loadu_pd(p), (__m512i)index, _mm512_loadu_pd(p + 8));
+}
+#else
+#if defined(__AVX2__)
+SIMD_INLINE v32 v32_near(const float *p, v32i index)
+{
+    const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(p), (__m256i)index);
+    const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(p + 8), (__m256i)index);
+    return (v32)_mm256_blendv_ps(low, high, (__m256)(index << 28));
+}
+#else
+SIMD_INLINE v32 v32_near(const float *p, v32i index)
+{
+    v32 x;
+    for (size_t i = 0; i < sizeof x / sizeof *p; i++)
+        x[i] = p[index[i]];
+    return x;
+}
+#endif
+SIMD_INLINE v64 v64_near(const double *p, v64i index)
+{
+    v64 x;
+    for (size_t i = 0; i < sizeof x / sizeof *p; i++)
+        x[i] = p[index[i]];
+    return x;
+}
+#endif
+
 /* Transposes a square of lanes x lanes held in rows. SIMD_TRANSPOSE is defined where v32_transpose exists. */
 #if defined(__AVX512F__)
 #define SIMD_TRANSPOSE 1

@@ -7,8 +7,6 @@
 
 enum { EXTRA_SPLITS = 16, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
 
-static const double VECTOR_OPERATIONS_PER_SECOND = 2e9; /* a guess that only ranks algorithms */
-
 static nf_status tile_supports(const void *state, const nf_request *request)
 {
     (void)state;
@@ -21,19 +19,23 @@ static nf_status tile_supports(const void *state, const nf_request *request)
 
 static double tile_cost(const void *state, const nf_request *request)
 {
-    const nf_problem *p = request->problem;
-    const cpu_kernels *k = cpu_kernels_for(state, p->dtype);
-    const double pairs = nf_grid_pairs(request->grid) * (double)(p->batch * p->heads);
-    const double work = p->direction == NF_BWD ? 3.5 : 1;
-    return work * pairs * (double)(p->head_dim + p->value_dim) / (double)k->lanes / VECTOR_OPERATIONS_PER_SECOND
-           / (double)request->threads;
+    const cpu_kernels *k = cpu_kernels_for(state, request->problem->dtype);
+    nf_work_spec spec;
+    int64_t fold;
+    double by_query, by_key = 0;
+    cpu_choose_shape(request, k, NF_ROWS_QUERIES, &spec, &fold, &by_query);
+    if (request->problem->direction != NF_BWD)
+        return by_query / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
+    cpu_choose_shape(request, k, NF_ROWS_KEYS, &spec, &fold, &by_key);
+    return (1.5 * by_query + 2 * by_key) / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
 }
 
 static nf_status create_walk(cpu_walk *walk, const nf_request *request, const cpu_kernels *kernels, nf_side rows)
 {
     const nf_problem *problem = request->problem;
     nf_work_spec spec;
-    cpu_choose_shape(request, kernels, rows, &spec, &walk->fold);
+    double operations;
+    cpu_choose_shape(request, kernels, rows, &spec, &walk->fold, &operations);
     const nf_status status = nf_work_create(&walk->work, request->context, request->grid, &spec);
     if (status != NF_OK)
         return status;

@@ -139,7 +139,7 @@ static void try_tiles(shape_search *s, nf_work_spec *spec, int32_t axis, int64_t
 }
 
 void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_side rows, nf_work_spec *spec,
-                      int64_t *fold)
+                      int64_t *fold, double *operations)
 {
     const nf_problem *problem = request->problem;
     shape_search search = {
@@ -170,4 +170,7 @@ void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_
     try_tiles(&search, &scratch, 0, 1);
     *spec = search.best;
     *fold = search.best_fold;
+    *operations = search.best_cost * (double)(problem->batch * problem->heads);
+    for (int32_t a = 0; a < problem->rank; a++)
+        *operations *= (double)request->grid->axis[a].dilation * search.count[a];
 }

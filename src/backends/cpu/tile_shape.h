@@ -4,9 +4,9 @@
 
 #include "backends/cpu/tile.h"
 
-/* The shapes for one side as rows, and the heads to fold into a tile. Depends on the problem and the kernel table only. */
+/* The shapes for one side as rows, the heads to fold into a tile, and the predicted vector operations. Depends on the problem and the kernel table only. */
 void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_side rows, nf_work_spec *spec,
-                      int64_t *fold);
+                      int64_t *fold, double *operations);
 
 /* Most columns of a tile: packed keys and values should stay in the second-level cache. */
 int64_t cpu_column_limit(const nf_request *request, const cpu_kernels *kernels);

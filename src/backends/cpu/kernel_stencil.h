@@ -1,0 +1,256 @@
+/* The stencil kernels, included by kernel_body.h once per element type: queries (or keys, for dk and dv) in the lanes. What
+ * each one computes stands in kernels.h. */
+
+/* Scores of `rows` rows for `slots` window slots from slot `first` on; near says that lanes do not lie side by side. */
+SIMD_INLINE void NAME(stencil_block)(int rows, int slots, bool near, REAL *s, int64_t s_stride, const REAL *q,
+                                     int64_t q_stride, const REAL *k, int64_t k_stride, INDEX index, int64_t depth)
+{
+    VEC sum[CPU_STENCIL_ROWS][6];
+    SIMD_UNROLL
+    for (int r = 0; r < rows; r++) {
+        SIMD_UNROLL
+        for (int j = 0; j < slots; j++)
+            sum[r][j] = (VEC){0};
+    }
+    for (int64_t d = 0; d < depth; d++) {
+        VEC y[CPU_STENCIL_ROWS];
+        SIMD_UNROLL
+        for (int r = 0; r < rows; r++) {
+            y[r] = OP(load)(q + r * q_stride + d * NAME(LANES));
+            SIMD_KEEP(y[r]);
+        }
+        SIMD_UNROLL
+        for (int j = 0; j < slots; j++) {
+            VEC x = near ? OP(near)(k + d * k_stride + j, index) : OP(load)(k + d * k_stride + j);
+            SIMD_KEEP(x);
+            SIMD_UNROLL
+            for (int r = 0; r < rows; r++)
+                sum[r][j] += y[r] * x;
+        }
+    }
+    SIMD_UNROLL
+    for (int r = 0; r < rows; r++) {
+        SIMD_UNROLL
+        for (int j = 0; j < slots; j++)
+            OP(store)(s + r * s_stride + j * NAME(LANES), sum[r][j]);
+    }
+}
+
+/* All slots, in register blocks: up to 6 of them with 32 registers (24 sums for four rows), up to 2 or 3 with 16. */
+SIMD_INLINE void NAME(stencil_rows)(int rows, bool near, REAL *s, int64_t s_stride, const REAL *q, int64_t q_stride,
+                                    const REAL *k, int64_t k_stride, INDEX index, int64_t slots, int64_t depth)
+{
+    const int64_t most = SIMD_REGISTERS == 32 ? 6 : rows == 4 ? 2 : 3;
+    int64_t left = slots;
+    while (left > 0) {
+        REAL *to = s + (slots - left) * NAME(LANES);
+        const REAL *from = k + slots - left;
+        if (most >= 6 && (left == 6 || left >= 9)) {
+            NAME(stencil_block)(rows, 6, near, to, s_stride, q, q_stride, from, k_stride, index, depth);
+            left -= 6;
+        } else if (most >= 6 && (left == 4 || left >= 7)) {
+            NAME(stencil_block)(rows, 4, near, to, s_stride, q, q_stride, from, k_stride, index, depth);
+            left -= 4;
+        } else if (most >= 3 && left >= 3) {
+            NAME(stencil_block)(rows, 3, near, to, s_stride, q, q_stride, from, k_stride, index, depth);
+            left -= 3;
+        } else if (left >= 2) {
+            NAME(stencil_block)(rows, 2, near, to, s_stride, q, q_stride, from, k_stride, index, depth);
+            left -= 2;
+        } else {
+            NAME(stencil_block)(rows, 1, near, to, s_stride, q, q_stride, from, k_stride, index, depth);
+            left -= 1;
+        }
+    }
+}
+
+static void NAME(stencil_scores)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int which,
+                                 int64_t line_stride, const void *a, int64_t depth, void *s)
+{
+    const int64_t slots = lanes->slots, s_stride = count * slots * NAME(LANES), a_stride = depth * NAME(LANES);
+    INDEX index;
+    for (int i = 0; i < NAME(LANES); i++)
+        index[i] = lanes->begin[i] - lanes->begin[0];
+    for (int64_t i = 0; i < count; i++) {
+        const cpu_line *line = &lines[i];
+        const REAL *k = (const REAL *)line->transposed[which] + lanes->begin[0];
+        const REAL *q = (const REAL *)a + line->first * a_stride;
+        REAL *to = (REAL *)s + line->first * s_stride + i * slots * NAME(LANES);
+#define STENCIL_CASE(n)                                                                                              \
+    case n:                                                                                                          \
+        if (lanes->near)                                                                                             \
+            NAME(stencil_rows)(n, true, to, s_stride, q, a_stride, k, line_stride, index, slots, depth);             \
+        else                                                                                                         \
+            NAME(stencil_rows)(n, false, to, s_stride, q, a_stride, k, line_stride, index, slots, depth);            \
+        break
+        switch (line->end - line->first) {
+            STENCIL_CASE(1);
+            STENCIL_CASE(2);
+            STENCIL_CASE(3);
+            STENCIL_CASE(4);
+        default: break;
+        }
+#undef STENCIL_CASE
+    }
+}
+
+/* scale s where the slot exists, else minus infinity. */
+SIMD_INLINE VEC NAME(stencil_seen)(const cpu_lanes *lanes, int64_t slot, VEC x, REAL hidden)
+{
+    return lanes->partial ? OP(select)(lanes->bits[slot], x, OP(set1)(hidden)) : x;
+}
+
+static void NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
+                                  double scale, void *s, void *max, void *sum, void *out, int64_t dim)
+{
+    const int64_t slots = lanes->slots;
+    const REAL factor = (REAL)scale;
+    for (int64_t r = 0; r < rows; r++) {
+        REAL *row = (REAL *)s + r * count * slots * NAME(LANES);
+        REAL *row_max = (REAL *)max + r * NAME(LANES), *row_sum = (REAL *)sum + r * NAME(LANES);
+        const VEC old = OP(load)(row_max);
+        VEC top = old;
+        for (int64_t i = 0; i < count; i++) {
+            if (r < lines[i].first || r >= lines[i].end)
+                continue;
+            for (int64_t j = 0; j < slots; j++) {
+                REAL *at = row + (i * slots + j) * NAME(LANES);
+                const VEC x = NAME(stencil_seen)(lanes, j, OP(load)(at) * factor, (REAL)-INFINITY);
+                OP(store)(at, x);
+                top = OP(max)(x, top);
+            }
+        }
+        /* Lanes that have seen nothing, or only NaN, have no max: zero serves, and NaN must get through. */
+        const VEC base = OP(max)(top, OP(set1)(LOWEST));
+        VEC total = {0};
+        for (int64_t i = 0; i < count; i++) {
+            if (r < lines[i].first || r >= lines[i].end)
+                continue;
+            for (int64_t j = 0; j < slots; j++) {
+                REAL *at = row + (i * slots + j) * NAME(LANES);
+                const VEC p = NAME(stencil_seen)(lanes, j, OP(exp)(OP(load)(at) - base), 0);
+                OP(store)(at, p);
+                total += p;
+            }
+        }
+        const VEC shrink = OP(exp)(old - base);
+        OP(store)(row_max, top);
+        OP(store)(row_sum, OP(load)(row_sum) * shrink + total);
+        for (int64_t l = 0; l < lanes->count; l++) {
+            if (shrink[l] == 1 || old[l] == (REAL)-INFINITY)
+                continue;
+            REAL *o = (REAL *)out + (r * NAME(LANES) + l) * dim;
+            for (int64_t c = 0; c < dim; c += NAME(LANES))
+                OP(store)(o + c, OP(load)(o + c) * shrink[l]);
+        }
+    }
+}
+
+static void NAME(stencil_gradient)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
+                                   double scale, void *s, void *ds, const void *lse, const void *delta)
+{
+    const int64_t slots = lanes->slots;
+    const REAL factor = (REAL)scale;
+    INDEX index;
+    for (int i = 0; i < NAME(LANES); i++)
+        index[i] = lanes->begin[i] - lanes->begin[0];
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t r = lines[i].first; r < lines[i].end && r < rows; r++)
+            for (int64_t j = 0; j < slots; j++) {
+                VEC l, d;
+                if (lse) {
+                    l = OP(load)((const REAL *)lse + r * NAME(LANES));
+                    d = OP(load)((const REAL *)delta + r * NAME(LANES));
+                } else {
+                    l = OP(near)((const REAL *)lines[i].lse + lanes->begin[0] + j, index);
+                    d = OP(near)((const REAL *)lines[i].delta + lanes->begin[0] + j, index);
+                }
+                const int64_t at = ((r * count + i) * slots + j) * NAME(LANES);
+                REAL *sp = (REAL *)s + at, *dp = (REAL *)ds + at;
+                const VEC p = NAME(stencil_seen)(lanes, j, OP(exp)(OP(load)(sp) * factor - l), 0);
+                OP(store)(sp, p);
+                OP(store)(dp, NAME(stencil_seen)(lanes, j, p * (OP(load)(dp) - d), 0));
+            }
+}
+
+/* One line of one lane: rows first .. end - 1 gather size columns of `vectors` vectors; what a lane does not see is never
+ * touched. */
+SIMD_INLINE void NAME(apply_line)(int first, int end, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
+                                  const REAL *p, int64_t p_stride, const REAL *v, int64_t dim, int64_t size)
+{
+    for (int64_t j = 0; j < size; j++) {
+        VEC x[NAME(BLOCK_VECTORS)];
+        SIMD_UNROLL
+        for (int c = 0; c < vectors; c++) {
+            x[c] = OP(load)(v + j * dim + c * NAME(LANES));
+            SIMD_KEEP(x[c]);
+        }
+        SIMD_UNROLL
+        for (int r = first; r < end; r++) {
+            VEC y = OP(set1)(p[r * p_stride + j * NAME(LANES)]);
+            SIMD_KEEP(y);
+            SIMD_UNROLL
+            for (int c = 0; c < vectors; c++)
+                sum[r][c] += y * x[c];
+        }
+    }
+}
+
+SIMD_INLINE void NAME(apply_lane)(int vectors, const cpu_lanes *lanes, int64_t lane, const cpu_line *lines, int64_t count,
+                                  int64_t rows, int which, int64_t column, const REAL *s, REAL *out, int64_t dim)
+{
+    const int64_t slots = lanes->slots, p_stride = count * slots * NAME(LANES), o_stride = NAME(LANES) * dim;
+    const int64_t size = lanes->size[lane], start = lanes->begin[lane] * dim + column;
+    VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)];
+    SIMD_UNROLL
+    for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
+        SIMD_UNROLL
+        for (int c = 0; c < vectors; c++)
+            sum[r][c] = r < rows ? OP(load)(out + r * o_stride + c * NAME(LANES)) : (VEC){0};
+    }
+    for (int64_t i = 0; i < count; i++) {
+        const REAL *v = (const REAL *)lines[i].straight[which] + start, *p = s + i * slots * NAME(LANES) + lane;
+#define APPLY_CASE(a, b)                                                                                             \
+    case 8 * (a) + (b):                                                                                              \
+        NAME(apply_line)(a, b, vectors, sum, p, p_stride, v, dim, size);                                             \
+        break
+        switch (8 * lines[i].first + lines[i].end) {
+            APPLY_CASE(0, 4);
+            APPLY_CASE(0, 3);
+            APPLY_CASE(0, 2);
+            APPLY_CASE(0, 1);
+            APPLY_CASE(1, 4);
+            APPLY_CASE(1, 3);
+            APPLY_CASE(1, 2);
+            APPLY_CASE(2, 4);
+            APPLY_CASE(2, 3);
+            APPLY_CASE(3, 4);
+        default: break;
+        }
+#undef APPLY_CASE
+    }
+    SIMD_UNROLL
+    for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
+        SIMD_UNROLL
+        for (int c = 0; c < vectors; c++)
+            if (r < rows)
+                OP(store)(out + r * o_stride + c * NAME(LANES), sum[r][c]);
+    }
+}
+
+static void NAME(stencil_apply)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, int which,
+                                const void *s, void *out, int64_t dim)
+{
+    for (int64_t lane = 0; lane < lanes->count; lane++) {
+        REAL *o = (REAL *)out + lane * dim;
+        int64_t c = 0;
+        for (; c + NAME(PANEL) <= dim; c += NAME(PANEL))
+            NAME(apply_lane)(NAME(BLOCK_VECTORS), lanes, lane, lines, count, rows, which, c, s, o + c, dim);
+#if SIMD_REGISTERS == 32
+        for (; c + 2 * NAME(LANES) <= dim; c += 2 * NAME(LANES))
+            NAME(apply_lane)(2, lanes, lane, lines, count, rows, which, c, s, o + c, dim);
+#endif
+        for (; c < dim; c += NAME(LANES))
+            NAME(apply_lane)(1, lanes, lane, lines, count, rows, which, c, s, o + c, dim);
+    }
+}
