@@ -172,7 +172,7 @@ START_TEST(struct_sizes)
     ck_assert_int_eq(nf_check_size(&newer, 24, "io", "nf_io"), NF_OK);
     newer.size = 23;
     ck_assert_int_eq(nf_check_size(&newer, 24, "io", "nf_io"), NF_ERR_ARGUMENT);
-    ck_assert_str_eq(nf_last_error(), "io: size 23 is not that of nf_io, 24 (use nf_io_init)");
+    ck_assert_str_eq(nf_last_error(), "io: size 23 is not sizeof(nf_io), 24");
     newer.size = 64;
     ck_assert_int_eq(nf_check_size(&newer, 24, "io", "nf_io"), NF_OK);
     newer.bytes[40 - sizeof(size_t)] = 1;

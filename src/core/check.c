@@ -17,8 +17,7 @@ nf_status nf_check_size(const void *object, size_t known, const char *name, cons
     size_t size;
     memcpy(&size, object, sizeof size);
     if (size < known || size > known + LONGEST_TAIL)
-        return nf_fail(NF_ERR_ARGUMENT, "%s: size %zu is not that of %s, %zu (use %s_init)", name, size, type, known,
-                       type);
+        return nf_fail(NF_ERR_ARGUMENT, "%s: size %zu is not sizeof(%s), %zu", name, size, type, known);
     const unsigned char *bytes = object;
     for (size_t i = known; i < size; i++)
         if (bytes[i])

@@ -78,24 +78,30 @@ double nf_tensor_bytes(const nf_tensor *tensor)
     return bytes;
 }
 
-nf_status nf_tensor_init(nf_tensor *tensor, void *data, nf_dtype dtype, int32_t rank, const int64_t *extents)
+static nf_status make_contiguous(nf_tensor *tensor, void *data, nf_dtype dtype, int32_t rank, const int64_t *extents,
+                                 const char *name)
 {
-    if (!tensor || !extents)
-        return nf_fail(NF_ERR_ARGUMENT, "%s: NULL", tensor ? "extents" : "tensor");
     if (rank < 1 || rank > NF_MAX_TENSOR_RANK)
-        return nf_fail(NF_ERR_TENSOR, "tensor: rank %d must lie in 1..%d", (int)rank, NF_MAX_TENSOR_RANK);
+        return nf_fail(NF_ERR_TENSOR, "%s: rank %d must lie in 1..%d", name, (int)rank, NF_MAX_TENSOR_RANK);
     nf_tensor made = {.size = sizeof made, .data = data, .dtype = dtype, .memory = NF_HOST, .rank = rank};
     int64_t stride = 1;
     for (int32_t i = rank - 1; i >= 0; i--) {
         made.extents[i] = extents[i];
         made.strides[i] = stride;
         if (extents[i] > 0 && __builtin_mul_overflow(stride, extents[i], &stride))
-            return nf_fail(NF_ERR_TENSOR, "tensor: its number of elements exceeds 2^63 - 1");
+            return nf_fail(NF_ERR_TENSOR, "%s: its number of elements exceeds 2^63 - 1", name);
     }
-    const nf_status status = nf_tensor_check(&made, "tensor");
+    const nf_status status = nf_tensor_check(&made, name);
     if (status == NF_OK)
         *tensor = made;
     return status;
+}
+
+nf_status nf_tensor_init(nf_tensor *tensor, void *data, nf_dtype dtype, int32_t rank, const int64_t *extents)
+{
+    if (!tensor || !extents)
+        return nf_fail(NF_ERR_ARGUMENT, "%s: NULL", tensor ? "extents" : "tensor");
+    return make_contiguous(tensor, data, dtype, rank, extents, "tensor");
 }
 
 /* ---- DLPack 1.0
@@ -169,7 +175,9 @@ nf_status nf_tensor_from_dlpack(nf_tensor *tensor, const void *dltensor)
         return status;
     nf_tensor made;
     char *data = source.data ? (char *)source.data + source.byte_offset : NULL;
-    if ((status = nf_tensor_init(&made, data, dtype, source.rank, source.extents)) != NF_OK)
+    if (!source.extents)
+        return nf_fail(NF_ERR_TENSOR, "dltensor: shape is NULL");
+    if ((status = make_contiguous(&made, data, dtype, source.rank, source.extents, "dltensor")) != NF_OK)
         return status;
     made.memory = memory;
     if (source.strides) {
