@@ -31,7 +31,7 @@ static nf_tile_kind classify_axis(const nf_axis_class *c, nf_side side, nf_inter
 static nf_interval piece(nf_interval whole, int32_t size, int32_t index)
 {
     const int32_t begin = whole.begin + index * size;
-    return (nf_interval){begin, nf_min32(begin + size, whole.end)};
+    return (nf_interval){begin, whole.end - begin > size ? begin + size : whole.end}; /* size may be INT32_MAX */
 }
 
 static int32_t pieces(nf_interval whole, int32_t size)
