@@ -54,7 +54,9 @@ static void NAME(load_row)(void *real, const void *source, nf_dtype dtype, int64
 {
     REAL *restrict to = real;
     int64_t i = 0;
-    if (dtype == NF_F64) {
+    if (stride == 1 && nf_dtype_size(dtype) == sizeof(REAL)) {
+        memcpy(to, source, (size_t)n * sizeof(REAL));
+    } else if (dtype == NF_F64) {
         const double *from = source;
         CONVERT_RUN((REAL));
     } else if (dtype == NF_F32) {
@@ -83,7 +85,14 @@ static void NAME(store_row)(void *target, nf_dtype dtype, int64_t stride, int64_
 {
     const REAL *from = real;
     const REAL f = (REAL)factor;
-    if (dtype == NF_F64) {
+    if (stride == 1 && nf_dtype_size(dtype) == sizeof(REAL)) {
+        REAL *to = target;
+        int64_t i = 0;
+        for (; i + NAME(LANES) <= n; i += NAME(LANES))
+            OP(store)(to + i, OP(load)(from + i) * f);
+        for (; i < n; i++)
+            to[i] = from[i] * f;
+    } else if (dtype == NF_F64) {
         double *to = target;
         for (int64_t i = 0; i < n; i++)
             to[i * stride] = (double)(from[i] * f);
@@ -118,22 +127,21 @@ static bool NAME(all_finite)(const void *const *rows, int64_t count, int64_t n)
     return OP(sum)(bad) + bad_tail == 0;
 }
 
-/* Columns column .. column + LANES - 1 of a panel from as many rows; rows past count are zero. */
+/* LANES columns of a panel from as many rows; columns past count are zero. */
 static void NAME(transpose_strip)(REAL *to, int64_t width, const void *const *rows, int64_t count, int64_t n)
 {
     int64_t k = 0;
 #if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
-    if (count == NAME(LANES))
-        for (; k + NAME(LANES) <= n; k += NAME(LANES)) {
-            VEC square[NAME(LANES)];
-            SIMD_UNROLL
-            for (int j = 0; j < NAME(LANES); j++)
-                square[j] = OP(load)((const REAL *)rows[j] + k);
-            OP(transpose)(square);
-            SIMD_UNROLL
-            for (int j = 0; j < NAME(LANES); j++)
-                OP(store)(to + (k + j) * width, square[j]);
-        }
+    for (; k + NAME(LANES) <= n; k += NAME(LANES)) {
+        VEC square[NAME(LANES)];
+        SIMD_UNROLL
+        for (int j = 0; j < NAME(LANES); j++)
+            square[j] = j < count ? OP(load)((const REAL *)rows[j] + k) : (VEC){0};
+        OP(transpose)(square);
+        SIMD_UNROLL
+        for (int j = 0; j < NAME(LANES); j++)
+            OP(store)(to + (k + j) * width, square[j]);
+    }
 #endif
     for (; k < n; k++)
         for (int64_t j = 0; j < NAME(LANES); j++)
