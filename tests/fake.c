@@ -103,9 +103,9 @@ static void fake_describe_plan(const void *prepared, nf_text *text)
 
 static nf_status run(void *workspace)
 {
-    fake.workspace = workspace;
     if (fake.on_run)
         fake.on_run();
+    fake.workspace = workspace;
     return fake.run_status == NF_OK ? NF_OK : nf_fail(fake.run_status, "it fell over");
 }
 

@@ -11,7 +11,7 @@ typedef struct fake_control {
     size_t workspace_bytes;
     nf_status run_status;
     void (*on_run)(void); /* while the plan's workspace is in use */
-    int opened, closed, prepared, released, forwards, backwards;
+    _Atomic int opened, closed, prepared, released, forwards, backwards;
     const void *workspace; /* of the last run */
 } fake_control;
 

@@ -1,5 +1,6 @@
 /* Plans: the choice and its reasons, figures, workspaces, the guard, the log, and failures at every allocation. */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -583,7 +584,52 @@ START_TEST(plans_from_many_threads)
     }
     nf_context_memory(context, &after, NULL);
     ck_assert_uint_eq(before, after);
-    fake.prepared = fake.released = 0; /* counted without atomics */
+}
+END_TEST
+
+/* What the threads of one plan saw. */
+typedef struct tally {
+    call *shared;
+    int ok, busy, other;
+} tally;
+
+static void *execute_often(void *user)
+{
+    tally *t = user;
+    for (int i = 0; i < 2000; i++) {
+        const nf_status status = nf_forward(t->shared->plan, &t->shared->io, NULL);
+        ++*(status == NF_OK ? &t->ok : status == NF_ERR_BUSY ? &t->busy : &t->other);
+    }
+    return NULL;
+}
+
+static _Atomic int inside, crowded;
+
+static void count_inside(void)
+{
+    if (atomic_fetch_add(&inside, 1) > 0)
+        crowded++;
+    atomic_fetch_sub(&inside, 1);
+}
+
+START_TEST(one_thread_at_a_time_in_the_workspace)
+{
+    call c;
+    call_create(&c, "na1d d4 16 w3");
+    fake.on_run = count_inside;
+    tally tallies[3] = {{&c, 0, 0, 0}, {&c, 0, 0, 0}, {&c, 0, 0, 0}};
+    pthread_t threads[3];
+    int ok = 0;
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, execute_often, &tallies[i]), 0);
+    for (int i = 0; i < 3; i++) {
+        pthread_join(threads[i], NULL);
+        ck_assert_int_eq(tallies[i].other, 0);
+        ok += tallies[i].ok;
+    }
+    ck_assert_int_eq(crowded, 0);
+    ck_assert_int_eq(ok, fake.forwards);
+    call_destroy(&c);
 }
 END_TEST
 
@@ -617,6 +663,7 @@ int main(void)
     add_calls(cases);
     tcase_add_loop_test(cases, every_allocation_may_fail, 0, sizeof fault_cases / sizeof fault_cases[0]);
     tcase_add_test(cases, plans_from_many_threads);
+    tcase_add_test(cases, one_thread_at_a_time_in_the_workspace);
     Suite *suite = suite_create("plan");
     suite_add_tcase(suite, cases);
     return nf_test_main(suite);
