@@ -80,21 +80,11 @@ static void store_results(const forward_call *c, const forward_scratch *s, const
     const cpu_tile_plan *p = c->plan;
     const cpu_kernels *k = p->kernels;
     const cpu_span span = tile_span(p, item, tile);
-    int64_t out_offset[CPU_TILE_ROWS], lse_offset[CPU_TILE_ROWS];
-    cpu_span_offsets(&span, &c->out, out_offset);
-    if (c->lse.data)
-        cpu_span_offsets(&span, &c->lse, lse_offset);
     for (int64_t h = 0; h < tile->heads; h++) {
-        const int64_t head = first_head + tile->head + h;
-        for (int64_t i = 0; i < tile->positions; i++) {
-            const int64_t row = tile->first + h * tile->positions + i;
-            const double sum = cpu_get_real(k, s->sum, row), max = cpu_get_real(k, s->max, row);
-            const bool empty = sum == 0;
-            cpu_store_row(k, &c->out, batch, head, out_offset[i], p->request->problem->value_dim,
-                          cpu_at(k, s->out, row * p->value_dim), empty ? 0 : 1 / sum);
-            if (c->lse.data)
-                cpu_write_scalar(&c->lse, batch, head, lse_offset[i], empty ? -INFINITY : max + log(sum));
-        }
+        const int64_t row = tile->first + h * tile->positions;
+        cpu_store_softmax(k, &span, &c->out, &c->lse, batch, first_head + tile->head + h,
+                          p->request->problem->value_dim, p->value_dim, cpu_at(k, s->out, row * p->value_dim),
+                          cpu_at(k, s->max, row), cpu_at(k, s->sum, row));
     }
 }
 

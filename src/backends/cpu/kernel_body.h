@@ -54,9 +54,7 @@ static void NAME(load_row)(void *real, const void *source, nf_dtype dtype, int64
 {
     REAL *restrict to = real;
     int64_t i = 0;
-    if (stride == 1 && nf_dtype_size(dtype) == sizeof(REAL)) {
-        memcpy(to, source, (size_t)n * sizeof(REAL));
-    } else if (dtype == NF_F64) {
+    if (dtype == NF_F64) {
         const double *from = source;
         CONVERT_RUN((REAL));
     } else if (dtype == NF_F32) {
@@ -81,18 +79,48 @@ static void NAME(load_row)(void *real, const void *source, nf_dtype dtype, int64
 
 #undef CONVERT_RUN
 
-static void NAME(store_row)(void *target, nf_dtype dtype, int64_t stride, int64_t n, const void *real, double factor)
+SIMD_INLINE bool NAME(is_dense)(nf_dtype dtype, int64_t stride)
 {
-    const REAL *from = real;
-    const REAL f = (REAL)factor;
-    if (stride == 1 && nf_dtype_size(dtype) == sizeof(REAL)) {
-        REAL *to = target;
-        int64_t i = 0;
-        for (; i + NAME(LANES) <= n; i += NAME(LANES))
-            OP(store)(to + i, OP(load)(from + i) * f);
-        for (; i < n; i++)
-            to[i] = from[i] * f;
-    } else if (dtype == NF_F64) {
+    return stride == 1 && dtype == (sizeof(REAL) == sizeof(double) ? NF_F64 : NF_F32);
+}
+
+/* Rows are short: a loop of vectors beats a call of memcpy. */
+SIMD_INLINE void NAME(copy_row)(REAL *to, const REAL *from, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + NAME(LANES) <= n; i += NAME(LANES))
+        OP(store)(to + i, OP(load)(from + i));
+    for (; i < n; i++)
+        to[i] = from[i];
+}
+
+static void NAME(load_rows)(void *rows, int64_t row_stride, const void *const *sources, nf_dtype dtype, int64_t stride,
+                            int64_t count, int64_t n)
+{
+    const int64_t whole = NAME(round_up)(n);
+    for (int64_t r = 0; r < count; r++) {
+        REAL *to = (REAL *)rows + r * row_stride;
+        if (NAME(is_dense)(dtype, stride))
+            NAME(copy_row)(to, sources[r], n);
+        else
+            NAME(load_row)(to, sources[r], dtype, stride, n);
+        for (int64_t i = n; i < whole; i++)
+            to[i] = 0;
+    }
+}
+
+SIMD_INLINE void NAME(scale_row)(REAL *to, const REAL *from, int64_t n, REAL f)
+{
+    int64_t i = 0;
+    for (; i + NAME(LANES) <= n; i += NAME(LANES))
+        OP(store)(to + i, OP(load)(from + i) * f);
+    for (; i < n; i++)
+        to[i] = from[i] * f;
+}
+
+static void NAME(store_row)(void *target, nf_dtype dtype, int64_t stride, int64_t n, const REAL *from, REAL f)
+{
+    if (dtype == NF_F64) {
         double *to = target;
         for (int64_t i = 0; i < n; i++)
             to[i * stride] = (double)(from[i] * f);
@@ -108,6 +136,18 @@ static void NAME(store_row)(void *target, nf_dtype dtype, int64_t stride, int64_
         uint16_t *to = target;
         for (int64_t i = 0; i < n; i++)
             to[i * stride] = nf_f32_to_f16((float)(from[i] * f));
+    }
+}
+
+static void NAME(store_rows)(void *const *targets, nf_dtype dtype, int64_t stride, int64_t count, int64_t n,
+                             const void *rows, int64_t row_stride, const double *factors)
+{
+    for (int64_t r = 0; r < count; r++) {
+        const REAL *from = (const REAL *)rows + r * row_stride;
+        if (NAME(is_dense)(dtype, stride))
+            NAME(scale_row)(targets[r], from, n, (REAL)factors[r]);
+        else
+            NAME(store_row)(targets[r], dtype, stride, n, from, (REAL)factors[r]);
     }
 }
 
@@ -352,8 +392,8 @@ const cpu_kernels KERNEL_TABLE = {
     .real_size = sizeof(REAL),
     .lanes = NAME(LANES),
     .panel = NAME(PANEL),
-    .load_row = NAME(load_row),
-    .store_row = NAME(store_row),
+    .load_rows = NAME(load_rows),
+    .store_rows = NAME(store_rows),
     .all_finite = NAME(all_finite),
     .pack_transposed = NAME(pack_transposed),
     .pack_straight = NAME(pack_straight),

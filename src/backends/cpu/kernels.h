@@ -48,10 +48,12 @@ typedef struct cpu_kernels {
     int64_t lanes;     /* reals in a vector */
     int64_t panel;     /* columns of a packed panel, a multiple of lanes */
 
-    /* Converts n elements, stride apart, to reals. */
-    void (*load_row)(void *real, const void *source, nf_dtype dtype, int64_t stride, int64_t n);
-    /* Converts n reals times factor to elements, stride apart. */
-    void (*store_row)(void *target, nf_dtype dtype, int64_t stride, int64_t n, const void *real, double factor);
+    /* Converts rows of n elements, stride apart, to rows of reals row_stride apart, zero from n up to whole vectors. */
+    void (*load_rows)(void *rows, int64_t row_stride, const void *const *sources, nf_dtype dtype, int64_t stride,
+                      int64_t count, int64_t n);
+    /* Converts rows of n reals, each times its factor, to rows of elements stride apart. */
+    void (*store_rows)(void *const *targets, nf_dtype dtype, int64_t stride, int64_t count, int64_t n, const void *rows,
+                       int64_t row_stride, const double *factors);
     /* True iff no element of any row is NaN or infinite. */
     bool (*all_finite)(const void *const *rows, int64_t count, int64_t n);
 

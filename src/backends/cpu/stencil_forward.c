@@ -57,26 +57,6 @@ static void pack_keys(void *context, const nf_box *line, int64_t head, int64_t s
                           problem->value_dim, s->converted, s->rows);
 }
 
-static void store_row(forward_scratch *s, const cpu_span *span, int64_t r, int64_t head)
-{
-    const forward_call *c = s->call;
-    const cpu_kernels *k = c->plan->kernels;
-    int64_t out_offset[CPU_MAX_LANES], lse_offset[CPU_MAX_LANES];
-    cpu_span_offsets(span, &c->out, out_offset);
-    if (c->lse.data)
-        cpu_span_offsets(span, &c->lse, lse_offset);
-    for (int64_t l = 0; l < span->count; l++) {
-        const int64_t lane = r * k->lanes + l;
-        const double sum = cpu_get_real(k, s->sum, lane);
-        const bool empty = sum == 0;
-        cpu_store_row(k, &c->out, s->item.batch, head, out_offset[l], c->plan->request->problem->value_dim,
-                      cpu_at(k, s->out, lane * c->plan->value_dim), empty ? 0 : 1 / sum);
-        if (c->lse.data)
-            cpu_write_scalar(&c->lse, s->item.batch, head, lse_offset[l],
-                             empty ? -INFINITY : cpu_get_real(k, s->max, lane) + log(sum));
-    }
-}
-
 /* One vector of queries in each of rows first .. end - 1. */
 static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t head)
 {
@@ -106,7 +86,9 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
     }
     for (int32_t r = 0; r < rows; r++) {
         const cpu_span span = cpu_stencil_span(&s->item, outer, first + r, b, k->lanes, &box);
-        store_row(s, &span, r, head);
+        const int64_t lane = r * k->lanes;
+        cpu_store_softmax(k, &span, &c->out, &c->lse, s->item.batch, head, p->request->problem->value_dim, p->value_dim,
+                          cpu_at(k, s->out, lane * p->value_dim), cpu_at(k, s->max, lane), cpu_at(k, s->sum, lane));
     }
 }
 

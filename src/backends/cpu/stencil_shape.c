@@ -8,7 +8,8 @@ static const double SOFTMAX_OPERATIONS = 20;  /* per vector of scores */
 static const double EDGE_OPERATIONS = 1.08;   /* lines that not all rows of a block see share less */
 static const double FLAT_OPERATIONS = 1.5;    /* in 1-D nothing is shared between rows */
 static const double LANE_OPERATIONS = 40;     /* per row: loading, storing, dividing */
-static const double BALANCE_THREADS = 4;      /* see tile_shape.c */
+static const double BALANCE_THREADS = 8;      /* items should keep these busy; not the threads at hand, on which results
+                                                 must not depend */
 static const int64_t RING_BYTES = 6 << 20;    /* of packed lines, at most */
 static const int64_t CACHED_RING_BYTES = 768 << 10; /* rings beyond this leave the second-level cache: */
 static const double UNCACHED_OPERATIONS = 1.3;
@@ -109,7 +110,7 @@ static double cost_of(const shape_search *s, const int *choice)
     const double compute = outer * lines * vectors * (lines_seen * s->axis[last].seen * score + lanes * LANE_OPERATIONS);
     const double pack = planes * line_hull * columns * s->depth * PACK_OPERATIONS * (lanes > 4 ? 1 : 2) / s->groups;
     const double memory = ring_bytes > (double)CACHED_RING_BYTES ? UNCACHED_OPERATIONS : 1;
-    return (1 + BALANCE_THREADS / (2 * items)) * (compute * memory + pack) / rows;
+    return ceil(items / BALANCE_THREADS) * BALANCE_THREADS / items * (compute * memory + pack) / rows;
 }
 
 static void try_axis(shape_search *s, int *choice, int32_t axis)

@@ -71,15 +71,18 @@ void cpu_span_offsets(const cpu_span *span, const cpu_view *view, int64_t *offse
 /* Gives each position's row of n elements as reals: in place where the tensor holds such rows, else converted. */
 void cpu_fetch_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
                     int64_t n, int64_t converted_stride, void *converted, const void **rows);
-/* Copies each position's row into rows of reals; the padding of a row becomes zero. */
+/* Copies each position's row into rows of reals, zero up to whole vectors. */
 void cpu_load_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
                    int64_t n, int64_t stride, void *rows);
-/* Writes one row of n reals times factor at an offset. */
-void cpu_store_row(const cpu_kernels *k, const cpu_view *view, int64_t batch, int64_t head, int64_t offset, int64_t n,
-                   const void *row, double factor);
-/* Writes each position's row of reals times factor. */
+/* Writes each position's row of reals times a factor: one for all, or one each. */
 void cpu_store_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
                     int64_t n, int64_t stride, const void *rows, double factor);
+void cpu_store_rows_by(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
+                       int64_t n, int64_t stride, const void *rows, const double *factors);
+/* Ends a softmax: out = rows / sum and, if there is an lse, max + log sum. Positions that saw nothing get 0 and -inf. */
+void cpu_store_softmax(const cpu_kernels *k, const cpu_span *span, const cpu_view *out, const cpu_view *lse,
+                       int64_t batch, int64_t head, int64_t n, int64_t stride, const void *rows, const void *max,
+                       const void *sum);
 double cpu_read_scalar(const cpu_view *view, int64_t batch, int64_t head, int64_t offset);
 void cpu_write_scalar(const cpu_view *view, int64_t batch, int64_t head, int64_t offset, double value);
 

@@ -1,4 +1,5 @@
 /* From tiles to memory: offsets of a tile's positions, rows in and out of tensors, and the mask bits of partial tiles. */
+#include <math.h>
 #include <string.h>
 
 #include "backends/cpu/tile.h"
@@ -74,54 +75,74 @@ static char *element_at(const cpu_view *view, int64_t batch, int64_t head, int64
     return view->data + (batch * view->batch + head * view->head + offset) * view->element;
 }
 
-static bool holds_reals(const cpu_kernels *k, const cpu_view *view)
+/* Addresses of a span's rows. */
+static void row_pointers(const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head, void **rows)
 {
-    return view->dim == 1 && view->element == k->real_size;
+    int64_t offsets[CPU_MAX_COLUMNS];
+    char *base = element_at(view, batch, head, 0);
+    cpu_span_offsets(span, view, offsets);
+    for (int64_t i = 0; i < span->count; i++)
+        rows[i] = base + offsets[i] * view->element;
 }
 
 void cpu_fetch_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
                     int64_t n, int64_t converted_stride, void *converted, const void **rows)
 {
-    int64_t offsets[CPU_MAX_COLUMNS];
-    cpu_span_offsets(span, view, offsets);
-    const bool in_place = holds_reals(k, view);
-    for (int64_t i = 0; i < span->count; i++) {
-        const char *source = element_at(view, batch, head, offsets[i]);
-        if (in_place) {
-            rows[i] = source;
-        } else {
-            void *row = cpu_at(k, converted, i * converted_stride);
-            k->load_row(row, source, view->dtype, view->dim, n);
-            rows[i] = row;
-        }
-    }
+    const bool in_place = view->dim == 1 && view->element == k->real_size;
+    void *sources[CPU_MAX_COLUMNS];
+    row_pointers(span, view, batch, head, sources);
+    if (!in_place)
+        k->load_rows(converted, converted_stride, (const void *const *)sources, view->dtype, view->dim, span->count, n);
+    for (int64_t i = 0; i < span->count; i++)
+        rows[i] = in_place ? sources[i] : cpu_at(k, converted, i * converted_stride);
 }
 
 void cpu_load_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
                    int64_t n, int64_t stride, void *rows)
 {
-    int64_t offsets[CPU_MAX_COLUMNS];
-    cpu_span_offsets(span, view, offsets);
-    for (int64_t i = 0; i < span->count; i++) {
-        void *row = cpu_at(k, rows, i * stride);
-        k->load_row(row, element_at(view, batch, head, offsets[i]), view->dtype, view->dim, n);
-        memset(cpu_at(k, row, n), 0, (size_t)((stride - n) * k->real_size));
-    }
+    void *sources[CPU_MAX_COLUMNS];
+    row_pointers(span, view, batch, head, sources);
+    k->load_rows(rows, stride, (const void *const *)sources, view->dtype, view->dim, span->count, n);
 }
 
-void cpu_store_row(const cpu_kernels *k, const cpu_view *view, int64_t batch, int64_t head, int64_t offset, int64_t n,
-                   const void *row, double factor)
+void cpu_store_rows_by(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
+                       int64_t n, int64_t stride, const void *rows, const double *factors)
 {
-    k->store_row(element_at(view, batch, head, offset), view->dtype, view->dim, n, row, factor);
+    void *targets[CPU_MAX_COLUMNS];
+    row_pointers(span, view, batch, head, targets);
+    k->store_rows(targets, view->dtype, view->dim, span->count, n, rows, stride, factors);
 }
 
 void cpu_store_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
                     int64_t n, int64_t stride, const void *rows, double factor)
 {
-    int64_t offsets[CPU_MAX_COLUMNS];
-    cpu_span_offsets(span, view, offsets);
+    double factors[CPU_MAX_COLUMNS];
     for (int64_t i = 0; i < span->count; i++)
-        cpu_store_row(k, view, batch, head, offsets[i], n, cpu_at(k, rows, i * stride), factor);
+        factors[i] = factor;
+    cpu_store_rows_by(k, span, view, batch, head, n, stride, rows, factors);
+}
+
+void cpu_store_softmax(const cpu_kernels *k, const cpu_span *span, const cpu_view *out, const cpu_view *lse,
+                       int64_t batch, int64_t head, int64_t n, int64_t stride, const void *rows, const void *max,
+                       const void *sum)
+{
+    double factors[CPU_MAX_COLUMNS], logs[CPU_MAX_COLUMNS];
+    int64_t offsets[CPU_MAX_COLUMNS];
+    for (int64_t i = 0; i < span->count; i++) {
+        const double total = cpu_get_real(k, sum, i);
+        const bool empty = total == 0;
+        factors[i] = empty ? 0 : 1 / total;
+        if (lse->data)
+            logs[i] = empty ? -INFINITY
+                            : cpu_get_real(k, max, i)
+                                  + (k->real_size == (int64_t)sizeof(float) ? (double)logf((float)total) : log(total));
+    }
+    cpu_store_rows_by(k, span, out, batch, head, n, stride, rows, factors);
+    if (!lse->data)
+        return;
+    cpu_span_offsets(span, lse, offsets);
+    for (int64_t i = 0; i < span->count; i++)
+        cpu_write_scalar(lse, batch, head, offsets[i], logs[i]);
 }
 
 double cpu_read_scalar(const cpu_view *view, int64_t batch, int64_t head, int64_t offset)
