@@ -1,5 +1,6 @@
 /* The reference backend: plain loops in double, the truth that every other algorithm is judged by. It shares no mask
- * code with them: which keys a query sees comes from reference_keys.c, straight from the formulas of doc/semantics.md. */
+ * code with them: which keys a query sees comes from reference_keys.c, straight from the formulas of
+ * doc/semantics.md. */
 #ifndef NF_REFERENCE_H
 #define NF_REFERENCE_H
 
