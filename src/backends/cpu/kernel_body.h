@@ -325,16 +325,15 @@ static void NAME(softmax)(void *s, int64_t s_stride, int64_t m, int64_t n, doubl
         const uint32_t *seen = mask ? mask + CPU_MASK_WORDS * (r % mask_rows) : NULL;
         VEC top = minus_infinity;
         for (int64_t c = 0; c < n; c += NAME(LANES)) {
-            const VEC x = OP(select)(NAME(lane_bits)(seen, c, n), OP(load)(row + c) * factor, minus_infinity);
-            OP(store)(row + c, x);
-            top = OP(max)(x, top);
+            const VEC x = OP(load)(row + c) * factor;
+            top = OP(max)(OP(select)(NAME(lane_bits)(seen, c, n), x, minus_infinity), top);
         }
         const REAL tile_max = OP(largest)(top), old = *row_max, new = tile_max > old ? tile_max : old;
         /* A row that has seen nothing, or only NaN, has no max: any finite base serves, and NaN must get through. */
         const REAL base = new == (REAL)-INFINITY ? 0 : new;
         VEC total = zero;
         for (int64_t c = 0; c < n; c += NAME(LANES)) {
-            const VEC p = OP(select)(NAME(lane_bits)(seen, c, n), OP(exp)(OP(load)(row + c) - base), zero);
+            const VEC p = OP(select)(NAME(lane_bits)(seen, c, n), OP(exp)(OP(load)(row + c) * factor - base), zero);
             OP(store)(row + c, p);
             total += p;
         }
@@ -379,10 +378,14 @@ static void NAME(gradient)(void *s, void *dp, int64_t stride, int64_t m, int64_t
 static double NAME(dot)(const void *a, const void *b, int64_t n)
 {
     const REAL *x = a, *y = b;
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)y[i];
-    return sum;
+    VEC sum = {0};
+    double rest = 0;
+    int64_t i = 0;
+    for (; i + NAME(LANES) <= n; i += NAME(LANES))
+        sum += OP(load)(x + i) * OP(load)(y + i);
+    for (; i < n; i++)
+        rest += (double)x[i] * (double)y[i];
+    return (double)OP(sum)(sum) + rest;
 }
 
 #include "backends/cpu/kernel_stencil.h"

@@ -1,8 +1,18 @@
 /* The stencil kernels, included by kernel_body.h once per element type: queries (or keys, for dk and dv) in the lanes. What
  * each one computes stands in kernels.h. */
 
-/* Scores of `rows` rows for `slots` window slots from slot `first` on; near says that lanes do not lie side by side. */
-SIMD_INLINE void NAME(stencil_block)(int rows, int slots, bool near, REAL *s, int64_t s_stride, const REAL *q,
+/* How a block finds the columns of its lanes: side by side, each from the two vectors that hold all slots of the block, or
+ * each slot from two vectors of its own. */
+enum { NAME(SIDE_BY_SIDE), NAME(FROM_PAIR), NAME(FROM_PAIRS) };
+
+#if defined(SIMD_PICK)
+enum { NAME(HAS_PICK) = 1 };
+#else
+enum { NAME(HAS_PICK) = 0 };
+#endif
+
+/* Scores of `rows` rows for `slots` window slots. */
+SIMD_INLINE void NAME(stencil_block)(int rows, int slots, int find, REAL *s, int64_t s_stride, const REAL *q,
                                      int64_t q_stride, const REAL *k, int64_t k_stride, INDEX index, int64_t depth)
 {
     VEC sum[CPU_STENCIL_ROWS][6];
@@ -19,9 +29,25 @@ SIMD_INLINE void NAME(stencil_block)(int rows, int slots, bool near, REAL *s, in
             y[r] = OP(load)(q + r * q_stride + d * NAME(LANES));
             SIMD_KEEP(y[r]);
         }
+        const REAL *line = k + d * k_stride;
+#if defined(SIMD_PICK)
+        VEC low = {0}, high = {0};
+        if (find == NAME(FROM_PAIR)) {
+            low = OP(load)(line);
+            high = OP(load)(line + NAME(LANES));
+        }
+#endif
         SIMD_UNROLL
         for (int j = 0; j < slots; j++) {
-            VEC x = near ? OP(near)(k + d * k_stride + j, index) : OP(load)(k + d * k_stride + j);
+            VEC x;
+            if (find == NAME(SIDE_BY_SIDE))
+                x = OP(load)(line + j);
+#if defined(SIMD_PICK)
+            else if (find == NAME(FROM_PAIR))
+                x = OP(pick)(low, high, index + j);
+#endif
+            else
+                x = OP(near)(line + j, index);
             SIMD_KEEP(x);
             SIMD_UNROLL
             for (int r = 0; r < rows; r++)
@@ -37,7 +63,7 @@ SIMD_INLINE void NAME(stencil_block)(int rows, int slots, bool near, REAL *s, in
 }
 
 /* All slots, in register blocks: up to 6 of them with 32 registers (24 sums for four rows), up to 2 or 3 with 16. */
-SIMD_INLINE void NAME(stencil_rows)(int rows, bool near, REAL *s, int64_t s_stride, const REAL *q, int64_t q_stride,
+SIMD_INLINE void NAME(stencil_rows)(int rows, int find, REAL *s, int64_t s_stride, const REAL *q, int64_t q_stride,
                                     const REAL *k, int64_t k_stride, INDEX index, int64_t slots, int64_t depth)
 {
     const int64_t most = SIMD_REGISTERS == 32 ? 6 : rows == 4 ? 2 : 3;
@@ -46,19 +72,19 @@ SIMD_INLINE void NAME(stencil_rows)(int rows, bool near, REAL *s, int64_t s_stri
         REAL *to = s + (slots - left) * NAME(LANES);
         const REAL *from = k + slots - left;
         if (most >= 6 && (left == 6 || left >= 9)) {
-            NAME(stencil_block)(rows, 6, near, to, s_stride, q, q_stride, from, k_stride, index, depth);
+            NAME(stencil_block)(rows, 6, find, to, s_stride, q, q_stride, from, k_stride, index, depth);
             left -= 6;
         } else if (most >= 6 && (left == 4 || left >= 7)) {
-            NAME(stencil_block)(rows, 4, near, to, s_stride, q, q_stride, from, k_stride, index, depth);
+            NAME(stencil_block)(rows, 4, find, to, s_stride, q, q_stride, from, k_stride, index, depth);
             left -= 4;
         } else if (most >= 3 && left >= 3) {
-            NAME(stencil_block)(rows, 3, near, to, s_stride, q, q_stride, from, k_stride, index, depth);
+            NAME(stencil_block)(rows, 3, find, to, s_stride, q, q_stride, from, k_stride, index, depth);
             left -= 3;
         } else if (left >= 2) {
-            NAME(stencil_block)(rows, 2, near, to, s_stride, q, q_stride, from, k_stride, index, depth);
+            NAME(stencil_block)(rows, 2, find, to, s_stride, q, q_stride, from, k_stride, index, depth);
             left -= 2;
         } else {
-            NAME(stencil_block)(rows, 1, near, to, s_stride, q, q_stride, from, k_stride, index, depth);
+            NAME(stencil_block)(rows, 1, find, to, s_stride, q, q_stride, from, k_stride, index, depth);
             left -= 1;
         }
     }
@@ -71,6 +97,9 @@ static void NAME(stencil_scores)(const cpu_lanes *lanes, const cpu_line *lines, 
     INDEX index;
     for (int i = 0; i < NAME(LANES); i++)
         index[i] = lanes->begin[i] - lanes->begin[0];
+    int find = NAME(SIDE_BY_SIDE);
+    if (lanes->near)
+        find = NAME(HAS_PICK) && index[NAME(LANES) - 1] + 5 < 2 * NAME(LANES) ? NAME(FROM_PAIR) : NAME(FROM_PAIRS);
     for (int64_t i = 0; i < count; i++) {
         const cpu_line *line = &lines[i];
         const REAL *k = (const REAL *)line->transposed[which] + lanes->begin[0];
@@ -78,10 +107,12 @@ static void NAME(stencil_scores)(const cpu_lanes *lanes, const cpu_line *lines, 
         REAL *to = (REAL *)s + line->first * s_stride + i * slots * NAME(LANES);
 #define STENCIL_CASE(n)                                                                                              \
     case n:                                                                                                          \
-        if (lanes->near)                                                                                             \
-            NAME(stencil_rows)(n, true, to, s_stride, q, a_stride, k, line_stride, index, slots, depth);             \
+        if (find == NAME(SIDE_BY_SIDE))                                                                              \
+            NAME(stencil_rows)(n, NAME(SIDE_BY_SIDE), to, s_stride, q, a_stride, k, line_stride, index, slots, depth); \
+        else if (find == NAME(FROM_PAIR))                                                                            \
+            NAME(stencil_rows)(n, NAME(FROM_PAIR), to, s_stride, q, a_stride, k, line_stride, index, slots, depth);  \
         else                                                                                                         \
-            NAME(stencil_rows)(n, false, to, s_stride, q, a_stride, k, line_stride, index, slots, depth);            \
+            NAME(stencil_rows)(n, NAME(FROM_PAIRS), to, s_stride, q, a_stride, k, line_stride, index, slots, depth); \
         break
         switch (line->end - line->first) {
             STENCIL_CASE(1);
@@ -114,10 +145,8 @@ static void NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines,
             if (r < lines[i].first || r >= lines[i].end)
                 continue;
             for (int64_t j = 0; j < slots; j++) {
-                REAL *at = row + (i * slots + j) * NAME(LANES);
-                const VEC x = NAME(stencil_seen)(lanes, j, OP(load)(at) * factor, (REAL)-INFINITY);
-                OP(store)(at, x);
-                top = OP(max)(x, top);
+                const REAL *at = row + (i * slots + j) * NAME(LANES);
+                top = OP(max)(NAME(stencil_seen)(lanes, j, OP(load)(at) * factor, (REAL)-INFINITY), top);
             }
         }
         /* Lanes that have seen nothing, or only NaN, have no max: zero serves, and NaN must get through. */
@@ -128,7 +157,7 @@ static void NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines,
                 continue;
             for (int64_t j = 0; j < slots; j++) {
                 REAL *at = row + (i * slots + j) * NAME(LANES);
-                const VEC p = NAME(stencil_seen)(lanes, j, OP(exp)(OP(load)(at) - base), 0);
+                const VEC p = NAME(stencil_seen)(lanes, j, OP(exp)(OP(load)(at) * factor - base), 0);
                 OP(store)(at, p);
                 total += p;
             }

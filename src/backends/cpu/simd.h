@@ -126,8 +126,25 @@ SIMD_INLINE v64 v64_clamp(v64 x, double low, double high)
     return -v64_max(v64_set1(-high), -v64_max(v64_set1(low), x));
 }
 
-/* exp(x) to 2 ulp: x = n log 2 + r, |r| <= log(2)/2, exp(r) by a polynomial, 2^n into the exponent. Below the normal
- * range the result is the smallest normal number, not zero. Adding `round` leaves the integer in the low bits. */
+/* exp(x) to 2 ulp. AVX-512: 2^t with t = x log2(e), split into floor(t), which scalef applies, and a fraction that gets the
+ * rounding error of t back. Elsewhere: x = n log 2 + r, |r| <= log(2)/2, exp(r) by a polynomial, 2^n added to the exponent;
+ * below the normal range the result is the smallest normal number, not zero. Adding `round` leaves n in the low bits. */
+#if defined(__AVX512F__)
+SIMD_INLINE v32 v32_exp(v32 x)
+{
+    x = v32_max(v32_set1(-150.0f), x);
+    const v32 t = x * 1.44269504f;
+    v32 f = (v32)_mm512_reduce_ps((__m512)t, 0x09); /* t - floor(t) */
+    f += (v32)_mm512_fmsub_ps((__m512)x, (__m512)v32_set1(1.44269504f), (__m512)t);
+    v32 p = v32_set1(1.8671298e-3f);
+    p = p * f + 9.0170310e-3f;
+    p = p * f + 5.5799913e-2f;
+    p = p * f + 2.4016444e-1f;
+    p = p * f + 6.9315130e-1f;
+    p = p * f + 1.0f;
+    return (v32)_mm512_scalef_ps((__m512)p, (__m512)t);
+}
+#else
 SIMD_INLINE v32 v32_exp(v32 x)
 {
     const float round = 12582912.0f; /* 1.5 2^23 */
@@ -144,6 +161,7 @@ SIMD_INLINE v32 v32_exp(v32 x)
     p = p * (r * r) + r + 1.0f;
     return (v32)((v32i)p + ((v32i)t << 23));
 }
+#endif
 SIMD_INLINE v64 v64_exp(v64 x)
 {
     const double round = 6755399441055744.0; /* 1.5 2^52 */
@@ -201,16 +219,19 @@ SIMD_INLINE double v64_largest(v64 x)
     return m;
 }
 
-/* p[index] per lane, 0 <= index < 2 lanes; reads all of p[0 .. 2 lanes - 1]. */
+/* p[index] per lane, 0 <= index < 2 lanes; reads all of p[0 .. 2 lanes - 1]. SIMD_PICK: v32_pick does it from registers. */
 #if defined(__AVX512F__)
-SIMD_INLINE v32 v32_near(const float *p, v32i index)
+#define SIMD_PICK 1
+SIMD_INLINE v32 v32_pick(v32 a, v32 b, v32i index)
 {
-    return (v32)_mm512_permutex2var_ps(_mm512_loadu_ps(p), (__m512i)index, _mm512_loadu_ps(p + 16));
+    return (v32)_mm512_permutex2var_ps((__m512)a, (__m512i)index, (__m512)b);
 }
-SIMD_INLINE v64 v64_near(const double *p, v64i index)
+SIMD_INLINE v64 v64_pick(v64 a, v64 b, v64i index)
 {
-    return (v64)_mm512_permutex2var_pd(_mm512_loadu_pd(p), (__m512i)index, _mm512_loadu_pd(p + 8));
+    return (v64)_mm512_permutex2var_pd((__m512d)a, (__m512i)index, (__m512d)b);
 }
+SIMD_INLINE v32 v32_near(const float *p, v32i index) { return v32_pick(v32_load(p), v32_load(p + 16), index); }
+SIMD_INLINE v64 v64_near(const double *p, v64i index) { return v64_pick(v64_load(p), v64_load(p + 8), index); }
 #else
 #if defined(__AVX2__)
 SIMD_INLINE v32 v32_near(const float *p, v32i index)
