@@ -56,8 +56,8 @@ void damage_truncate(damage_reader reader, const char *path, const unsigned char
     }
 }
 
-void damage_flip(damage_reader reader, damage_repair repair, const char *path, const unsigned char *bytes, size_t length,
-                 uint64_t seed, int cases)
+void damage_flip(damage_reader reader, damage_repair repair, const char *path, const unsigned char *bytes,
+                 size_t length, uint64_t seed, int cases)
 {
     unsigned char *const changed = malloc(length);
     nf_random random = {seed};

@@ -16,14 +16,14 @@ typedef void (*damage_repair)(unsigned char *bytes, size_t length);
 unsigned char *damage_load(const char *path, size_t *length);
 void damage_store(const char *path, const unsigned char *bytes, size_t length);
 
-/* Reads in a child process: true if the reader succeeded, false if it gave a message that names the file. The test fails
- * on anything else: a crash, an exit, a minute without an end. */
+/* Reads in a child process: true if the reader succeeded, false if it gave a message that names the file. The test
+ * fails on anything else: a crash, an exit, a minute without an end. */
 bool damage_try(damage_reader reader, const char *path);
 
 /* Every proper prefix must be refused. */
 void damage_truncate(damage_reader reader, const char *path, const unsigned char *bytes, size_t length);
 /* Changes one to four bytes, cases times; any answer will do. */
-void damage_flip(damage_reader reader, damage_repair repair, const char *path, const unsigned char *bytes, size_t length,
-                 uint64_t seed, int cases);
+void damage_flip(damage_reader reader, damage_repair repair, const char *path, const unsigned char *bytes,
+                 size_t length, uint64_t seed, int cases);
 
 #endif

@@ -27,7 +27,8 @@ gains() { # DECIBELS OPTION...: at least so many
 }
 
 estimates() { # LOW HIGH PICTURE: a sigma between them
-    denoise "$3" out.png | awk -v low="$1" -v high="$2" '{print} /estimated/ {found = $3 + 0 > low && $3 + 0 < high} END {exit !found}'
+    denoise "$3" out.png |
+        awk -v low="$1" -v high="$2" '/estimated/ {found = $3 + 0 > low && $3 + 0 < high} END {exit !found}'
 }
 
 differ() {
@@ -89,7 +90,8 @@ if has LIBPNG; then
     check 'same report for 1 and 2 threads' test "$first" = "$second"
     check 'the reference agrees' test "$first" = "$(psnr "$sample" b.png --add-noise 25 --crop 90x70+400+20 \
         --backend reference)"
-    check 'other noise for another seed' denoise "$sample" b.png --add-noise 25 --crop 90x70+400+20 --seed 2 --noisy-out noisy-b.png
+    check 'other noise for another seed' denoise "$sample" b.png --add-noise 25 --crop 90x70+400+20 --seed 2 \
+        --noisy-out noisy-b.png
     check 'noise differs' differ noisy-a.png noisy-b.png
     check 'sigma is estimated' estimates 20 30 noisy-a.png
     cp noisy-a.png c.png
@@ -171,6 +173,7 @@ refuse '--sigma -1: must be at least 0' rgba16.png new.png --sigma -1
 refuse '--sigma much: not a finite number' rgba16.png new.png --sigma much
 refuse '--strength nan: not a finite number' rgba16.png new.png --strength nan
 refuse '--add-noise -3: must be at least 0' rgba16.png new.png --add-noise -3
+refuse '--add-noise 0: must be above 0' rgba16.png new.png --add-noise 0
 refuse '--seed 1.5: not a whole number' rgba16.png new.png --seed 1.5
 refuse '--threads 0: must be' rgba16.png new.png --threads 0
 refuse 'nosuch' rgba16.png new.png --backend nosuch

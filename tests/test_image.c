@@ -107,7 +107,8 @@ END_TEST
 START_TEST(samples_are_clamped_and_rounded)
 {
     NEEDS_PNG;
-    const float samples[6] = {-1, 2, NAN, 0.5f, 1.4f / 255, 1.6f / 255}, stored[6] = {0, 1, 0, 128.0f / 255, 1.0f / 255, 2.0f / 255};
+    const float samples[6] = {-1, 2, NAN, 0.5f, 1.4f / 255, 1.6f / 255},
+                stored[6] = {0, 1, 0, 128.0f / 255, 1.0f / 255, 2.0f / 255};
     nf_message message = {""};
     nf_image back = {0}, image = random_image(6, 1, 1, 8, 1);
     memcpy(image.data, samples, sizeof samples);
@@ -120,7 +121,8 @@ START_TEST(samples_are_clamped_and_rounded)
 END_TEST
 
 #ifdef HAVE_LIBPNG
-/* Writes a 4x4 picture whose bytes are all 0x1b, in any colour type and depth, interlaced, with a palette if it needs one. */
+/* Writes a 4x4 picture whose bytes are all 0x1b, in any colour type and depth, interlaced, with a palette if it needs
+ * one. */
 static void store_odd_png(int colour_type, int depth, bool transparent)
 {
     static png_color palette[4] = {{10, 20, 30}, {40, 50, 60}, {70, 80, 90}, {255, 0, 128}};
@@ -189,7 +191,8 @@ static void repair_png(unsigned char *bytes, size_t length)
 {
     size_t at = 8;
     while (at + 12 <= length) {
-        const size_t size = (size_t)bytes[at] << 24 | (size_t)bytes[at + 1] << 16 | (size_t)bytes[at + 2] << 8 | bytes[at + 3];
+        const size_t size =
+            (size_t)bytes[at] << 24 | (size_t)bytes[at + 1] << 16 | (size_t)bytes[at + 2] << 8 | bytes[at + 3];
         if (size > length - at - 12)
             return;
         uint32_t crc = UINT32_MAX;

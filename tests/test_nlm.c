@@ -54,7 +54,8 @@ static float *run_nlm(const nf_nlm *nlm, const float *in)
     return out;
 }
 
-/* ---- The definition ------------------------------------------------------------------------------------------------ */
+/* ---- The definition ------------------------------------------------------------------------------------------------
+ */
 
 static int64_t reflected(int64_t i, int64_t extent)
 {
@@ -94,8 +95,8 @@ static double distance(const nf_nlm *nlm, const float *in, const int64_t i[3], c
             b[axis] = j[axis] + offset[axis] - nlm->patch[axis] / 2;
         }
         for (int c = 0; c < nlm->channels; c++) {
-            const double difference = (double)in[pixel_at(nlm, a) * nlm->step + c] -
-                                      (double)in[pixel_at(nlm, b) * nlm->step + c];
+            const double difference =
+                (double)in[pixel_at(nlm, a) * nlm->step + c] - (double)in[pixel_at(nlm, b) * nlm->step + c];
             sum += difference * difference;
         }
     }
@@ -167,33 +168,64 @@ static void check_definition(const nf_nlm *nlm, uint64_t seed)
 
 START_TEST(grey_equals_the_definition)
 {
-    check_definition(&(nf_nlm){.rank = 2, .extents = {23, 19}, .window = {7, 7}, .patch = {5, 5}, .channels = 1,
-                               .step = 1, .strength = 0.08}, 1);
-    check_definition(&(nf_nlm){.rank = 2, .extents = {12, 31}, .window = {9, 5}, .patch = {3, 7}, .channels = 1,
-                               .step = 2, .strength = 0.2}, 2);
+    check_definition(&(nf_nlm){.rank = 2,
+                               .extents = {23, 19},
+                               .window = {7, 7},
+                               .patch = {5, 5},
+                               .channels = 1,
+                               .step = 1,
+                               .strength = 0.08},
+                     1);
+    check_definition(&(nf_nlm){.rank = 2,
+                               .extents = {12, 31},
+                               .window = {9, 5},
+                               .patch = {3, 7},
+                               .channels = 1,
+                               .step = 2,
+                               .strength = 0.2},
+                     2);
 }
 END_TEST
 
 START_TEST(colour_equals_the_definition)
 {
-    check_definition(&(nf_nlm){.rank = 2, .extents = {17, 20}, .window = {7, 7}, .patch = {5, 5}, .channels = 3,
-                               .step = 3, .strength = 0.06}, 3);
-    check_definition(&(nf_nlm){.rank = 2, .extents = {17, 20}, .window = {5, 5}, .patch = {3, 3}, .channels = 3,
-                               .step = 4, .strength = 0.1}, 4);
+    check_definition(&(nf_nlm){.rank = 2,
+                               .extents = {17, 20},
+                               .window = {7, 7},
+                               .patch = {5, 5},
+                               .channels = 3,
+                               .step = 3,
+                               .strength = 0.06},
+                     3);
+    check_definition(&(nf_nlm){.rank = 2,
+                               .extents = {17, 20},
+                               .window = {5, 5},
+                               .patch = {3, 3},
+                               .channels = 3,
+                               .step = 4,
+                               .strength = 0.1},
+                     4);
 }
 END_TEST
 
 START_TEST(volume_equals_the_definition)
 {
-    check_definition(&(nf_nlm){.rank = 3, .extents = {7, 9, 8}, .window = {5, 5, 5}, .patch = {3, 3, 3}, .channels = 1,
-                               .step = 1, .strength = 0.1}, 5);
+    check_definition(&(nf_nlm){.rank = 3,
+                               .extents = {7, 9, 8},
+                               .window = {5, 5, 5},
+                               .patch = {3, 3, 3},
+                               .channels = 1,
+                               .step = 1,
+                               .strength = 0.1},
+                     5);
 }
 END_TEST
 
 START_TEST(a_line_equals_the_definition)
 {
-    check_definition(&(nf_nlm){.rank = 1, .extents = {40}, .window = {11}, .patch = {5}, .channels = 1, .step = 1,
-                               .strength = 0.1}, 6);
+    check_definition(
+        &(nf_nlm){.rank = 1, .extents = {40}, .window = {11}, .patch = {5}, .channels = 1, .step = 1, .strength = 0.1},
+        6);
 }
 END_TEST
 
@@ -201,8 +233,14 @@ END_TEST
 START_TEST(small_strength_equals_the_definition)
 {
     for (double strength = 0.03; strength >= NF_NLM_MIN_STRENGTH; strength /= 3)
-        check_definition(&(nf_nlm){.rank = 2, .extents = {16, 16}, .window = {7, 7}, .patch = {3, 3}, .channels = 1,
-                                   .step = 1, .strength = strength}, 7);
+        check_definition(&(nf_nlm){.rank = 2,
+                                   .extents = {16, 16},
+                                   .window = {7, 7},
+                                   .patch = {3, 3},
+                                   .channels = 1,
+                                   .step = 1,
+                                   .strength = strength},
+                         7);
 }
 END_TEST
 
@@ -210,8 +248,13 @@ END_TEST
 START_TEST(tiny_pictures_equal_the_definition)
 {
     for (int64_t side = 1; side <= 4; side++) {
-        const nf_nlm nlm = {.rank = 2, .extents = {side, 5}, .window = {side, 5}, .patch = {9, 9}, .channels = 1,
-                            .step = 1, .strength = 0.2};
+        const nf_nlm nlm = {.rank = 2,
+                            .extents = {side, 5},
+                            .window = {side, 5},
+                            .patch = {9, 9},
+                            .channels = 1,
+                            .step = 1,
+                            .strength = 0.2};
         float *const in = make_picture(&nlm, 8), *const out = run_nlm(&nlm, in);
         for (int64_t pixel = 0; pixel < side * 5; pixel++) {
             double value;
@@ -228,8 +271,8 @@ END_TEST
 
 START_TEST(blocks_equal_whole)
 {
-    nf_nlm nlm = {.rank = 2, .extents = {61, 50}, .window = {11, 11}, .patch = {5, 5}, .channels = 3, .step = 3,
-                  .strength = 0.1};
+    nf_nlm nlm = {
+        .rank = 2, .extents = {61, 50}, .window = {11, 11}, .patch = {5, 5}, .channels = 3, .step = 3, .strength = 0.1};
     float *const in = make_picture(&nlm, 9), *const whole = run_nlm(&nlm, in);
     static const size_t limits[] = {1, 100000, 300000};
     for (int i = 0; i < 3; i++) {
@@ -253,8 +296,14 @@ static void count_done(void *user, int64_t done)
 
 START_TEST(progress_reaches_the_end)
 {
-    const nf_nlm nlm = {.rank = 3, .extents = {6, 10, 9}, .window = {3, 3, 3}, .patch = {3, 3, 3}, .channels = 1,
-                        .step = 1, .strength = 0.1, .block_bytes = 40000};
+    const nf_nlm nlm = {.rank = 3,
+                        .extents = {6, 10, 9},
+                        .window = {3, 3, 3},
+                        .patch = {3, 3, 3},
+                        .channels = 1,
+                        .step = 1,
+                        .strength = 0.1,
+                        .block_bytes = 40000};
     float *const in = make_picture(&nlm, 10), *const out = malloc(540 * sizeof *out);
     nf_message message = {""};
     nf_nlm_report report;
@@ -269,8 +318,8 @@ END_TEST
 
 START_TEST(constants_stay)
 {
-    const nf_nlm nlm = {.rank = 2, .extents = {30, 30}, .window = {9, 9}, .patch = {5, 5}, .channels = 1, .step = 1,
-                        .strength = 0.01};
+    const nf_nlm nlm = {
+        .rank = 2, .extents = {30, 30}, .window = {9, 9}, .patch = {5, 5}, .channels = 1, .step = 1, .strength = 0.01};
     float in[900];
     for (int i = 0; i < 900; i++)
         in[i] = 0.7f;
@@ -283,8 +332,13 @@ END_TEST
 
 START_TEST(too_large_windows_are_refused)
 {
-    const nf_nlm nlm = {.rank = 3, .extents = {1000, 1000, 1000}, .window = {101, 101, 101}, .patch = {31, 31, 31},
-                        .channels = 1, .step = 1, .strength = 0.1};
+    const nf_nlm nlm = {.rank = 3,
+                        .extents = {1000, 1000, 1000},
+                        .window = {101, 101, 101},
+                        .patch = {31, 31, 31},
+                        .channels = 1,
+                        .step = 1,
+                        .strength = 0.1};
     nf_message message = {""};
     float pixel = 0;
     ck_assert(!nf_nlm_run(&nlm, context, &pixel, &pixel, NULL, NULL, NULL, &message));
@@ -292,7 +346,8 @@ START_TEST(too_large_windows_are_refused)
 }
 END_TEST
 
-/* ---- Noise --------------------------------------------------------------------------------------------------------- */
+/* ---- Noise ---------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(noise_has_its_deviation)
 {

@@ -124,22 +124,29 @@ static void start_file(file *f, int version, bool swapped, int datatype, int wid
     f->length = voxels_begin(f) + (size_t)(VOXELS * width);
 }
 
+#define PUT_VOXEL(type, expression)                                                                                    \
+    do {                                                                                                               \
+        const type voxel = (type)(expression);                                                                         \
+        put(f, at, &voxel, sizeof voxel);                                                                              \
+        return (double)voxel;                                                                                          \
+    } while (0)
+
 /* Voxel i of a type; unsigned types get large values, signed ones negative ones. */
 static double put_voxel(file *f, int datatype, int width, int i)
 {
     const size_t at = voxels_begin(f) + (size_t)(i * width);
     const int64_t small = 5 * i - 20;
     switch (datatype) {
-    case 2: { const uint8_t v = (uint8_t)(200 + i); put(f, at, &v, 1); return v; }
-    case 256: { const int8_t v = (int8_t)small; put(f, at, &v, 1); return v; }
-    case 512: { const uint16_t v = (uint16_t)(65000 + i); put(f, at, &v, 2); return v; }
-    case 4: { const int16_t v = (int16_t)(300 * small); put(f, at, &v, 2); return v; }
-    case 768: { const uint32_t v = UINT32_C(0x90000000) + (uint32_t)i * 4096; put(f, at, &v, 4); return v; }
-    case 8: { const int32_t v = (int32_t)(1 << 16) * (int32_t)small; put(f, at, &v, 4); return v; }
-    case 1280: { const uint64_t v = (UINT64_C(1) << 63) + ((uint64_t)i << 50); put(f, at, &v, 8); return (double)v; }
-    case 1024: { const int64_t v = small * (INT64_C(1) << 40); put(f, at, &v, 8); return (double)v; }
-    case 16: { const float v = (float)small / 8; put(f, at, &v, 4); return (double)v; }
-    default: { const double v = (double)small / 16; put(f, at, &v, 8); return v; }
+    case 2: PUT_VOXEL(uint8_t, 200 + i);
+    case 256: PUT_VOXEL(int8_t, small);
+    case 512: PUT_VOXEL(uint16_t, 65000 + i);
+    case 4: PUT_VOXEL(int16_t, 300 * small);
+    case 768: PUT_VOXEL(uint32_t, UINT32_C(0x90000000) + (uint32_t)i * 4096);
+    case 8: PUT_VOXEL(int32_t, 65536 * small);
+    case 1280: PUT_VOXEL(uint64_t, (UINT64_C(1) << 63) + ((uint64_t)i << 50));
+    case 1024: PUT_VOXEL(int64_t, small * (INT64_C(1) << 40));
+    case 16: PUT_VOXEL(float, (double)small / 8);
+    default: PUT_VOXEL(double, (double)small / 16);
     }
 }
 
@@ -182,7 +189,8 @@ START_TEST(all_types_are_read)
                     expected[i] = 2 * put_voxel(&f, types[t].code, types[t].width, i) + 0.5;
                 store(&f);
                 nf_volume volume = load(path);
-                ck_assert(volume.extents[0] == Z && volume.extents[1] == Y && volume.extents[2] == X && volume.count == 1);
+                ck_assert(volume.extents[0] == Z && volume.extents[1] == Y && volume.extents[2] == X &&
+                          volume.count == 1);
                 for (int i = 0; i < VOXELS; i++)
                     ck_assert_float_eq(volume.data[i], (float)expected[i]);
                 nf_volume_destroy(&volume);
@@ -260,8 +268,8 @@ END_TEST
 
 typedef struct refusal {
     const char *words;
-    size_t at;       /* in a NIfTI-1 header */
-    char kind;       /* what is put there: s int16, i int32, f float, m the magic "ni1" */
+    size_t at; /* in a NIfTI-1 header */
+    char kind; /* what is put there: s int16, i int32, f float, m the magic "ni1" */
     double value;
 } refusal;
 
@@ -319,7 +327,9 @@ END_TEST
 START_TEST(huge_volumes_are_refused)
 {
     NEEDS_NIFTI;
-    static const int64_t dims[][3] = {{INT64_MAX, 1, 1}, {INT64_MAX, INT64_MAX, INT64_MAX}, {1 << 15, 1 << 14, 1},
+    static const int64_t dims[][3] = {{INT64_MAX, 1, 1},
+                                      {INT64_MAX, INT64_MAX, INT64_MAX},
+                                      {1 << 15, 1 << 14, 1},
                                       {INT64_C(1) << 32, INT64_C(1) << 32, 1}};
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
         nf_message message = {""};

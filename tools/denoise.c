@@ -38,12 +38,14 @@ typedef struct denoise {
 static int parse(denoise *d, int argc, char **argv)
 {
     const nf_tool_option options[] = {
-        {"sigma", NF_TOOL_DOUBLE, &d->sigma, .value = "S", .help = "the noise's standard deviation (default: estimated)",
-         .minimum = 0, .maximum = HUGE_VAL},
+        {"sigma", NF_TOOL_DOUBLE, &d->sigma, .value = "S",
+         .help = "the noise's standard deviation (default: estimated)", .minimum = 0, .maximum = HUGE_VAL},
         {"window", NF_TOOL_INT, &d->window, .value = "W",
-         .help = "average over W^2 or W^3 pixels, W odd (21 for pictures, 7 for volumes)", .minimum = 1, .maximum = 1001},
+         .help = "average over W^2 or W^3 pixels, W odd (21 for pictures, 7 for volumes)", .minimum = 1,
+         .maximum = 1001},
         {"patch", NF_TOOL_INT, &d->patch, .value = "P",
-         .help = "compare P^2 or P^3 pixels, P odd (3 for colour and volumes, 5 for grey)", .minimum = 1, .maximum = 31},
+         .help = "compare P^2 or P^3 pixels, P odd (3 for colour and volumes, 5 for grey)", .minimum = 1,
+         .maximum = 31},
         {"strength", NF_TOOL_DOUBLE, &d->strength, .value = "H", .help = "h of exp(-d^2/h^2) (default: sigma)",
          .minimum = 0, .maximum = HUGE_VAL},
         {"add-noise", NF_TOOL_DOUBLE, &d->added, .value = "S",
@@ -58,15 +60,22 @@ static int parse(denoise *d, int argc, char **argv)
         {"progress", NF_TOOL_FLAG, &d->progress, .help = "show progress even if stderr is no terminal"},
         {0}};
     const nf_tool_command command = {
-        .name = self, .words = "IN OUT", .min_words = 2, .max_words = 2, .options = options,
+        .name = self,
+        .words = "IN OUT",
+        .min_words = 2,
+        .max_words = 2,
+        .options = options,
         .summary =
-            "Denoises by non-local means: every pixel becomes the mean of the pixels in a window around it, weighted by\n"
+            "Denoises by non-local means: every pixel becomes the mean of the pixels in a window around it, weighted "
+            "by\n"
             "exp(-d^2/h^2), where d^2 is the mean squared difference of the patches around the two. It is computed as\n"
             "neighborhood attention. At the borders patches are reflected, and the window is shifted inwards.\n"
             "\n"
-            "IN is a PNG or JPEG (OUT a PNG of the same depth; transparency is passed through; colour profiles are not\n"
+            "IN is a PNG or JPEG (OUT a PNG of the same depth; transparency is passed through; colour profiles are "
+            "not\n"
             "kept) or a NIfTI volume, .nii or .nii.gz (OUT is NIfTI of float32 with the same header; the volumes of a\n"
-            "series are filtered one by one). S and H are on a scale of 0 to 255 for pictures, 16-bit ones included, and\n"
+            "series are filtered one by one). S and H are on a scale of 0 to 255 for pictures, 16-bit ones included, "
+            "and\n"
             "in the volume's own units. The noise is not clipped, except in files; PSNR is relative to 255, or to the\n"
             "range of the clean volume."};
     const int stop = nf_tool_parse(&command, &argc, argv);
@@ -83,6 +92,8 @@ static int check_options(const denoise *d)
         return nf_tool_error(self, "--window %" PRId64 ": must be odd", d->window);
     if (d->patch % 2 == 0 && d->patch > 0)
         return nf_tool_error(self, "--patch %" PRId64 ": must be odd", d->patch);
+    if (d->added == 0)
+        return nf_tool_error(self, "--add-noise 0: must be above 0");
     if (d->paths[NOISY] && d->added < 0)
         return nf_tool_error(self, "--noisy-out %s: needs --add-noise", d->paths[NOISY]);
     if (d->paths[PICTURE] && !nf_path_ends(d->paths[PICTURE], ".png"))
@@ -111,7 +122,8 @@ static bool load(denoise *d, nf_message *message)
         return false;
     return nf_subject_read(&d->subject, d->input, d->crop_text ? &crop : NULL, message) &&
            nf_subject_check_name(&d->subject, d->paths[OUT], message) &&
-           (!d->paths[NOISY] || nf_subject_check_name(&d->subject, d->paths[NOISY], message));
+           (!d->paths[NOISY] || nf_subject_check_name(&d->subject, d->paths[NOISY], message)) &&
+           (!d->paths[PICTURE] || nf_subject_check_pair(&d->subject, d->paths[PICTURE], message));
 }
 
 static bool open_outputs(denoise *d, nf_message *message)
@@ -163,10 +175,7 @@ static void settle_filter(denoise *d)
     const nf_subject *const s = &d->subject;
     const int64_t patch = s->is_volume ? PATCH_3D : s->channels == 1 ? PATCH_GREY : PATCH_COLOUR;
     const int64_t window = d->window > 0 ? d->window : s->is_volume ? WINDOW_3D : WINDOW_2D;
-    d->nlm = (nf_nlm){.rank = s->rank,
-                      .channels = s->channels,
-                      .step = s->step,
-                      .strength = d->strength / s->unit};
+    d->nlm = (nf_nlm){.rank = s->rank, .channels = s->channels, .step = s->step, .strength = d->strength / s->unit};
     for (int a = 0; a < s->rank; a++) {
         d->nlm.extents[a] = s->extents[a];
         d->nlm.window[a] = window < s->extents[a] ? window : s->extents[a]; /* a short axis is seen whole */
@@ -223,7 +232,7 @@ static void print_report(const denoise *d)
     print_sides("filter: window ", s->rank, d->nlm.window);
     print_sides(", patch ", s->rank, d->nlm.patch);
     printf(", h %.4g\n", d->strength);
-    printf("computed by: %s, %" PRId64 " block%s of up to %.1f MiB of patches\n", r->chosen, r->blocks,
+    printf("computed by: %s, %" PRId64 " block%s of up to %.3g MiB of patches\n", r->chosen, r->blocks,
            r->blocks == 1 ? "" : "s", (double)r->patch_bytes / (1 << 20));
     printf("time: %.2f s, %.1f GFLOP/s\n", d->seconds, r->flops * (double)s->count / d->seconds * 1e-9);
     if (d->clean) {

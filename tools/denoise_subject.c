@@ -27,7 +27,6 @@ static bool look_at(const char *path, kind *found, nf_message *message)
     }
     (void)!fread(first, 1, sizeof first, file); /* a short file is of no kind */
     fclose(file);
-    *found = KIND_UNKNOWN;
     if (starts(first, "\x89PNG\r\n\x1a\n", 8))
         *found = KIND_PNG;
     else if (starts(first, "\xff\xd8\xff", 3))
@@ -45,8 +44,9 @@ static bool crop_image(nf_image *image, const nf_crop *crop, const char *path, n
     nf_image part;
     if (crop->width < 1 || crop->height < 1 || crop->x < 0 || crop->y < 0 || crop->width > image->width - crop->x ||
         crop->height > image->height - crop->y)
-        return nf_message_set(message, "--crop %" PRId64 "x%" PRId64 "+%" PRId64 "+%" PRId64 " must lie inside %s, %" PRId64
-                              "x%" PRId64, crop->width, crop->height, crop->x, crop->y, path, image->width, image->height);
+        return nf_message_set(
+            message, "--crop %" PRId64 "x%" PRId64 "+%" PRId64 "+%" PRId64 " must lie inside %s, %" PRId64 "x%" PRId64,
+            crop->width, crop->height, crop->x, crop->y, path, image->width, image->height);
     if (!nf_image_create(&part, crop->width, crop->height, image->channels, image->bits, path, message))
         return false;
     const int64_t row = crop->width * image->channels;
@@ -96,7 +96,7 @@ static void describe_volume(nf_subject *subject)
 
 bool nf_subject_read(nf_subject *subject, const char *path, const nf_crop *crop, nf_message *message)
 {
-    kind found;
+    kind found = KIND_UNKNOWN;
     *subject = (nf_subject){0};
     if (!look_at(path, &found, message))
         return false;
@@ -167,32 +167,73 @@ bool nf_subject_write(nf_subject *subject, float *data, nf_output *output, nf_me
     return done;
 }
 
-/* One half of a pair: the picture, or a slice of the volume, from column x of pair on. */
-static void place(const nf_subject *subject, const float *data, nf_image *pair, int64_t x)
+enum { PAIR_GAP = 4 }; /* columns between before and after */
+
+/* Where the picture, or the slice of the volume that is shown, begins. */
+static const float *shown(const nf_subject *subject, const float *data)
+{
+    return subject->is_volume ? data + subject->extents[0] / 2 * subject->extents[1] * subject->extents[2] : data;
+}
+
+static int compare_floats(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* What to show as white: a few bright voxels must not leave the others dark. */
+static float white_of(const nf_subject *subject, const float *data, const char *path, nf_message *message)
+{
+    if (!subject->is_volume)
+        return 1;
+    const int64_t count = subject->extents[1] * subject->extents[2];
+    float *const sorted = malloc((size_t)count * sizeof *sorted);
+    if (!sorted) {
+        nf_message_set(message, "%s: not enough memory", path);
+        return -1;
+    }
+    memcpy(sorted, shown(subject, data), (size_t)count * sizeof *sorted);
+    qsort(sorted, (size_t)count, sizeof *sorted, compare_floats);
+    const float white = sorted[(count - 1) * 995 / 1000];
+    free(sorted);
+    return white > 0 ? white : 1;
+}
+
+/* One half of a pair, from its column x on. */
+static void place(const nf_subject *subject, const float *data, float white, nf_image *pair, int64_t x)
 {
     const int64_t height = subject->extents[subject->rank - 2], width = subject->extents[subject->rank - 1];
-    const int64_t slice = subject->is_volume ? subject->extents[0] / 2 * height * width : 0;
     for (int64_t y = 0; y < height; y++) {
         const int64_t from_y = subject->is_volume ? height - 1 - y : y;
-        const float *from = data + (slice + from_y * width) * subject->step;
+        const float *from = shown(subject, data) + from_y * width * subject->step;
         float *to = pair->data + (y * pair->width + x) * pair->channels;
         for (int64_t i = 0; i < width; i++, from += subject->step, to += pair->channels)
-            memcpy(to, from, (size_t)pair->channels * sizeof *to);
+            for (int c = 0; c < pair->channels; c++)
+                to[c] = from[c] / white;
     }
+}
+
+bool nf_subject_check_pair(const nf_subject *subject, const char *path, nf_message *message)
+{
+    const int64_t height = subject->extents[subject->rank - 2],
+                  width = 2 * subject->extents[subject->rank - 1] + PAIR_GAP;
+    return (width <= NF_IMAGE_MAX_SIDE && height <= NF_IMAGE_MAX_SIDE && width * height <= NF_IMAGE_MAX_PIXELS) ||
+           nf_message_set(message, "%s: would be %" PRId64 "x%" PRId64 ": sides must be at most %d and pixels %" PRId64,
+                          path, width, height, NF_IMAGE_MAX_SIDE, NF_IMAGE_MAX_PIXELS);
 }
 
 bool nf_subject_write_pair(const nf_subject *subject, const float *left, const float *right, nf_output *output,
                            nf_message *message)
 {
-    enum { GAP = 4 };
     nf_image pair;
     const int64_t height = subject->extents[subject->rank - 2], width = subject->extents[subject->rank - 1];
-    if (!nf_image_create(&pair, 2 * width + GAP, height, subject->channels, 8, output->path, message))
+    const float white = white_of(subject, right, output->path, message);
+    if (white < 0 || !nf_image_create(&pair, 2 * width + PAIR_GAP, height, subject->channels, 8, output->path, message))
         return false;
     for (int64_t i = 0; i < pair.width * pair.height * pair.channels; i++)
         pair.data[i] = 1;
-    place(subject, left, &pair, 0);
-    place(subject, right, &pair, width + GAP);
+    place(subject, left, white, &pair, 0);
+    place(subject, right, white, &pair, width + PAIR_GAP);
     const bool done = nf_image_write_png(&pair, output, message);
     nf_image_destroy(&pair);
     return done;

@@ -14,9 +14,9 @@ bool nf_image_create(nf_image *image, int64_t width, int64_t height, int channel
 {
     if (width < 1 || height < 1 || width > NF_IMAGE_MAX_SIDE || height > NF_IMAGE_MAX_SIDE ||
         width * height > NF_IMAGE_MAX_PIXELS)
-        return nf_message_set(message,
-                              "%s: the picture is %" PRId64 "x%" PRId64 ": sides must be 1..%d and pixels at most %" PRId64,
-                              path, width, height, NF_IMAGE_MAX_SIDE, NF_IMAGE_MAX_PIXELS);
+        return nf_message_set(
+            message, "%s: the picture is %" PRId64 "x%" PRId64 ": sides must be 1..%d and pixels at most %" PRId64,
+            path, width, height, NF_IMAGE_MAX_SIDE, NF_IMAGE_MAX_PIXELS);
     float *const data = calloc((size_t)(width * height * channels), sizeof *data);
     if (!data)
         return nf_message_set(message, "%s: not enough memory for %" PRId64 "x%" PRId64 " pixels", path, width, height);

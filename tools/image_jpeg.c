@@ -74,8 +74,8 @@ static bool choose_colours(jpeg_job *job)
     } else if (jpeg->num_components == 3) {
         jpeg->out_color_space = JCS_RGB;
     } else {
-        return nf_message_set(job->message, "%s: has %d colour components (CMYK?): only grey and RGB are read", job->path,
-                              jpeg->num_components);
+        return nf_message_set(job->message, "%s: has %d colour components (CMYK?): only grey and RGB are read",
+                              job->path, jpeg->num_components);
     }
     return true;
 }

@@ -20,7 +20,7 @@ typedef struct png_job {
     png_structp png;
     png_infop info;
     nf_image image;
-    png_bytep bytes;  /* the whole picture for interlaced reading, one row for writing */
+    png_bytep bytes; /* the whole picture for interlaced reading, one row for writing */
     png_bytepp rows;
 } png_job;
 

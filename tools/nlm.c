@@ -17,13 +17,13 @@ typedef struct block {
 /* A run: the problem in rank 3 and its buffers. */
 typedef struct nlm_run {
     nf_nlm nlm;
-    int missing;          /* leading axes that are not the caller's */
+    int missing; /* leading axes that are not the caller's */
     const float *in;
     float *out;
-    int64_t dim;          /* of queries and keys: the patch and the extra channel */
-    int64_t size[NF_NLM_MAX_RANK]; /* of a block's queries, where the picture does not end earlier */
-    float *queries, *keys; /* the patches of one block */
-    float *mean;           /* colour of its keys */
+    int64_t dim;                      /* of queries and keys: the patch and the extra channel */
+    int64_t size[NF_NLM_MAX_RANK];    /* of a block's queries, where the picture does not end earlier */
+    float *queries, *keys;            /* the patches of one block */
+    float *mean;                      /* colour of its keys */
     int64_t *mirror[NF_NLM_MAX_RANK]; /* mirror[a][i + patch / 2] is coordinate i, reflected into the axis */
 } nlm_run;
 
@@ -184,8 +184,8 @@ static void set_problem(const nlm_run *run, const block *b, nf_problem *problem)
 }
 
 /* A block of patches of our own, [1, axes..., 1, dim]. */
-static nf_status patches_tensor(const nlm_run *run, nf_tensor *tensor, float *data,
-                                const range ranges[NF_NLM_MAX_RANK], int64_t dim)
+static nf_status patches_tensor(const nlm_run *run, nf_tensor *tensor, float *data, const range ranges[NF_NLM_MAX_RANK],
+                                int64_t dim)
 {
     int64_t extents[NF_NLM_MAX_RANK + 3] = {1};
     for (int a = 0; a < run->nlm.rank; a++)
@@ -204,8 +204,8 @@ static nf_status picture_tensor(const nlm_run *run, nf_tensor *tensor, const flo
     int64_t offset = 0;
     for (int a = 0; a < NF_NLM_MAX_RANK; a++)
         offset += ranges[a].first * strides[a];
-    const nf_status status = patches_tensor(run, tensor, (float *)(uintptr_t)(picture + offset), ranges,
-                                            run->nlm.channels);
+    const nf_status status =
+        patches_tensor(run, tensor, (float *)(uintptr_t)(picture + offset), ranges, run->nlm.channels);
     for (int a = 0; a < run->nlm.rank && status == NF_OK; a++)
         tensor->strides[1 + a] = strides[run->missing + a];
     return status;
@@ -334,8 +334,10 @@ bool nf_nlm_run(const nf_nlm *nlm, nf_context *context, const float *in, float *
     if (report)
         *report = (nf_nlm_report){.patch_bytes = bytes};
     if (bytes > NF_NLM_MAX_BLOCK_BYTES && bytes > run.nlm.block_bytes)
-        done = nf_message_set(message, "the patches in one pixel's window take %zu bytes, which must be at most %zu: "
-                              "use a smaller window or patch", bytes, NF_NLM_MAX_BLOCK_BYTES);
+        done = nf_message_set(message,
+                              "the patches in one pixel's window take %zu bytes, which must be at most %zu: "
+                              "use a smaller window or patch",
+                              bytes, NF_NLM_MAX_BLOCK_BYTES);
     else if (!allocate(&run))
         done = nf_message_set(message, "not enough memory for %zu bytes of patches", bytes);
     else if (run_blocks(&run, context, watcher, user, report) != NF_OK)

@@ -12,9 +12,9 @@
  * shifted inwards and stays whole, where the textbook cuts it off; further inside the two agree. And the variant with
  * max(d^2 - 2 sigma^2, 0) is not a dot product, so it is not offered.
  *
- * All patches at once would take hundreds of times the picture's memory: the picture is cut into blocks of queries, each
- * attended to with the ranges of keys it sees. The mean colour of a block's keys is subtracted from its patches, which
- * changes no difference and keeps the products small, so that f32 is accurate. */
+ * All patches at once would take hundreds of times the picture's memory: the picture is cut into blocks of queries,
+ * each attended to with the ranges of keys it sees. The mean colour of a block's keys is subtracted from its patches,
+ * which changes no difference and keeps the products small, so that f32 is accurate. */
 #ifndef NF_TOOLS_NLM_H
 #define NF_TOOLS_NLM_H
 
@@ -47,9 +47,9 @@ typedef void (*nf_nlm_watcher)(void *user, int64_t done);
 
 typedef struct nf_nlm_report {
     int64_t blocks;
-    size_t patch_bytes;   /* of the largest block */
-    double pairs, flops;  /* visible pairs and useful operations, over all blocks */
-    char chosen[96];      /* backend, algorithm and kernel of the first block */
+    size_t patch_bytes;  /* of the largest block */
+    double pairs, flops; /* visible pairs and useful operations, over all blocks */
+    char chosen[96];     /* backend, algorithm and kernel of the first block */
 } nf_nlm_report;
 
 /* Filters in to out, both [extents..., step], values in about 0..1; elements of out beyond channels are left alone.

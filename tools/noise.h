@@ -15,8 +15,8 @@ double nf_random_uniform(nf_random *random);
 /* Two independent standard normal variates: Box and Muller's transform. */
 void nf_random_normal(nf_random *random, double normal[2]);
 
-/* Adds sigma times a standard normal variate to every element, not clipped. The first `channels` of every `step` elements
- * get noise. */
+/* Adds sigma times a standard normal variate to every element, not clipped. The first `channels` of every `step`
+ * elements get noise. */
 void nf_noise_add(float *data, int64_t pixels, int channels, int step, double sigma, uint64_t seed);
 
 /* Peak signal-to-noise ratio in dB for a peak of `peak`, over the same elements; infinite for equal data. */

@@ -96,7 +96,8 @@ static bool read_fixed_header(nf_volume *volume, znzFile file, nifti_2_header *r
         return true;
     }
     if (true_size != sizeof(nifti_2_header))
-        return nf_message_set(message, "%s: not a NIfTI file: sizeof_hdr is %" PRId32 ", must be 348 or 540", path, size);
+        return nf_message_set(message, "%s: not a NIfTI file: sizeof_hdr is %" PRId32 ", must be 348 or 540", path,
+                              size);
     volume->version = 2;
     if (!read_bytes(file, (char *)raw + sizeof(nifti_1_header), sizeof(nifti_2_header) - sizeof(nifti_1_header)))
         return ends_early(path, "no NIfTI-2 header", message);
@@ -113,9 +114,9 @@ static bool check_dimensions(nf_volume *volume, const nifti_facts *facts, const 
     for (int i = 1; i <= facts->dim[0]; i++) {
         dim[i] = facts->dim[i];
         if (dim[i] < 1 || dim[i] > NF_VOLUME_MAX_VOXELS / product)
-            return nf_message_set(message,
-                                  "%s: dim[%d] is %" PRId64 ": must be at least 1 and the product of all at most %" PRId64,
-                                  path, i, dim[i], NF_VOLUME_MAX_VOXELS);
+            return nf_message_set(
+                message, "%s: dim[%d] is %" PRId64 ": must be at least 1 and the product of all at most %" PRId64, path,
+                i, dim[i], NF_VOLUME_MAX_VOXELS);
         product *= dim[i];
     }
     for (int i = 0; i < 3; i++)
@@ -127,9 +128,16 @@ static bool check_dimensions(nf_volume *volume, const nifti_facts *facts, const 
 static bool is_real_type(int64_t datatype)
 {
     switch (datatype) {
-    case NIFTI_TYPE_UINT8: case NIFTI_TYPE_INT8: case NIFTI_TYPE_UINT16: case NIFTI_TYPE_INT16:
-    case NIFTI_TYPE_UINT32: case NIFTI_TYPE_INT32: case NIFTI_TYPE_UINT64: case NIFTI_TYPE_INT64:
-    case NIFTI_TYPE_FLOAT32: case NIFTI_TYPE_FLOAT64:
+    case NIFTI_TYPE_UINT8:
+    case NIFTI_TYPE_INT8:
+    case NIFTI_TYPE_UINT16:
+    case NIFTI_TYPE_INT16:
+    case NIFTI_TYPE_UINT32:
+    case NIFTI_TYPE_INT32:
+    case NIFTI_TYPE_UINT64:
+    case NIFTI_TYPE_INT64:
+    case NIFTI_TYPE_FLOAT32:
+    case NIFTI_TYPE_FLOAT64:
         return true;
     default:
         return false;
@@ -144,8 +152,8 @@ static bool check_facts(nf_volume *volume, const nifti_facts *facts, const char 
                               facts->datatype, nifti_datatype_to_string((int)facts->datatype));
     nifti_datatype_sizes((int)facts->datatype, &bytes, &swap_size);
     if (facts->bitpix != 8 * bytes)
-        return nf_message_set(message, "%s: bitpix is %" PRId64 ", must be %d for datatype %" PRId64, path, facts->bitpix,
-                              8 * bytes, facts->datatype);
+        return nf_message_set(message, "%s: bitpix is %" PRId64 ", must be %d for datatype %" PRId64, path,
+                              facts->bitpix, 8 * bytes, facts->datatype);
     const double least = volume->version == 1 ? 352 : 544;
     if (!(facts->voxel_offset >= least && facts->voxel_offset <= (double)NF_VOLUME_MAX_HEADER) ||
         facts->voxel_offset != floor(facts->voxel_offset))
@@ -199,16 +207,36 @@ static void to_floats(const nifti_facts *raw_facts, const char *from, size_t cou
     if (facts->slope == 0)
         facts = &unscaled;
     switch (facts->datatype) {
-    case NIFTI_TYPE_UINT8: CONVERT(uint8_t); break;
-    case NIFTI_TYPE_INT8: CONVERT(int8_t); break;
-    case NIFTI_TYPE_UINT16: CONVERT(uint16_t); break;
-    case NIFTI_TYPE_INT16: CONVERT(int16_t); break;
-    case NIFTI_TYPE_UINT32: CONVERT(uint32_t); break;
-    case NIFTI_TYPE_INT32: CONVERT(int32_t); break;
-    case NIFTI_TYPE_UINT64: CONVERT(uint64_t); break;
-    case NIFTI_TYPE_INT64: CONVERT(int64_t); break;
-    case NIFTI_TYPE_FLOAT32: CONVERT(float); break;
-    default: CONVERT(double); break;
+    case NIFTI_TYPE_UINT8:
+        CONVERT(uint8_t);
+        break;
+    case NIFTI_TYPE_INT8:
+        CONVERT(int8_t);
+        break;
+    case NIFTI_TYPE_UINT16:
+        CONVERT(uint16_t);
+        break;
+    case NIFTI_TYPE_INT16:
+        CONVERT(int16_t);
+        break;
+    case NIFTI_TYPE_UINT32:
+        CONVERT(uint32_t);
+        break;
+    case NIFTI_TYPE_INT32:
+        CONVERT(int32_t);
+        break;
+    case NIFTI_TYPE_UINT64:
+        CONVERT(uint64_t);
+        break;
+    case NIFTI_TYPE_INT64:
+        CONVERT(int64_t);
+        break;
+    case NIFTI_TYPE_FLOAT32:
+        CONVERT(float);
+        break;
+    default:
+        CONVERT(double);
+        break;
     }
 }
 
@@ -325,7 +353,8 @@ bool nf_volume_write(const nf_volume *volume, nf_output *output, nf_message *mes
     if (!znz_isnull(file))
         done = znzclose(file) == 0 && done;
     free(header);
-    return done || nf_message_set(message, "%s: cannot write: %s", output->path, errno ? strerror(errno) : "unknown reason");
+    return done ||
+           nf_message_set(message, "%s: cannot write: %s", output->path, errno ? strerror(errno) : "unknown reason");
 }
 
 #else

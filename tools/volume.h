@@ -15,13 +15,13 @@
 #define NF_VOLUME_MAX_HEADER (INT64_C(16) << 20)
 
 typedef struct nf_volume {
-    int64_t extents[3]; /* z, y, x: slowest first, as in memory */
-    int64_t count;      /* volumes: the product of dimensions 4 to 7 */
-    float *data;        /* [count, z, y, x], scl_slope and scl_inter applied, all finite; owned */
+    int64_t extents[3];    /* z, y, x: slowest first, as in memory */
+    int64_t count;         /* volumes: the product of dimensions 4 to 7 */
+    float *data;           /* [count, z, y, x], scl_slope and scl_inter applied, all finite; owned */
     unsigned char *header; /* everything before the voxels, extensions included, as in the file; owned */
     size_t header_bytes;
-    int version;        /* 1 or 2 */
-    bool swapped;       /* the file has the other byte order */
+    int version;  /* 1 or 2 */
+    bool swapped; /* the file has the other byte order */
 } nf_volume;
 
 int64_t nf_volume_voxels(const nf_volume *volume); /* of one of them */
