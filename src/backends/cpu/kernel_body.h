@@ -62,16 +62,16 @@ static void NAME(load_row)(void *real, const void *source, nf_dtype dtype, int64
         CONVERT_RUN((REAL));
     } else if (dtype == NF_BF16) {
         const uint16_t *from = source;
+#if !defined(KERNEL_DOUBLE)
+        for (; stride == 1 && i + NAME(LANES) <= n; i += NAME(LANES))
+            v32_store(to + i, v32_from_bf16(from + i));
+#endif
         CONVERT_RUN((REAL)nf_bf16_to_f32);
     } else {
         const uint16_t *from = source;
-#if defined(__F16C__)
-        for (; stride == 1 && i + 8 <= n; i += 8) {
-            float wide[8];
-            _mm256_storeu_ps(wide, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(from + i))));
-            for (int j = 0; j < 8; j++)
-                to[i + j] = (REAL)wide[j];
-        }
+#if defined(__F16C__) && !defined(KERNEL_DOUBLE)
+        for (; stride == 1 && i + 8 <= n; i += 8)
+            _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(from + i))));
 #endif
         CONVERT_RUN((REAL)nf_f16_to_f32);
     }
@@ -130,11 +130,21 @@ static void NAME(store_row)(void *target, nf_dtype dtype, int64_t stride, int64_
             to[i * stride] = (float)(from[i] * f);
     } else if (dtype == NF_BF16) {
         uint16_t *to = target;
-        for (int64_t i = 0; i < n; i++)
+        int64_t i = 0;
+#if !defined(KERNEL_DOUBLE)
+        for (; stride == 1 && i + NAME(LANES) <= n; i += NAME(LANES))
+            v32_to_bf16(to + i, v32_load(from + i) * f);
+#endif
+        for (; i < n; i++)
             to[i * stride] = nf_f32_to_bf16((float)(from[i] * f));
     } else {
         uint16_t *to = target;
-        for (int64_t i = 0; i < n; i++)
+        int64_t i = 0;
+#if defined(__F16C__) && !defined(KERNEL_DOUBLE)
+        for (; stride == 1 && i + 8 <= n; i += 8)
+            _mm_storeu_si128((void *)(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i) * f, _MM_FROUND_TO_NEAREST_INT));
+#endif
+        for (; i < n; i++)
             to[i * stride] = nf_f32_to_f16((float)(from[i] * f));
     }
 }

@@ -56,6 +56,23 @@ SIMD_INLINE void v64_store(double *p, v64 x) { memcpy(p, &x, sizeof x); }
 SIMD_INLINE v32 v32_set1(float x) { return x - (v32){0}; }
 SIMD_INLINE v64 v64_set1(double x) { return x - (v64){0}; }
 
+/* bf16 is the upper half of a float; rounding to it is to nearest even, and NaN stays NaN. */
+typedef uint16_t v32h __attribute__((vector_size(SIMD_BYTES / 2)));
+typedef uint32_t v32u __attribute__((vector_size(SIMD_BYTES)));
+SIMD_INLINE v32 v32_from_bf16(const uint16_t *p)
+{
+    v32h x;
+    memcpy(&x, p, sizeof x);
+    return (v32)(__builtin_convertvector(x, v32u) << 16);
+}
+SIMD_INLINE void v32_to_bf16(uint16_t *p, v32 x)
+{
+    const v32u bits = (v32u)x, nan = (v32u)(x != x);
+    const v32u rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
+    const v32h half = __builtin_convertvector((nan & quiet) | (~nan & rounded), v32h);
+    memcpy(p, &half, sizeof half);
+}
+
 /* bits' lane ? a : b */
 #if defined(__AVX512F__)
 SIMD_INLINE v32 v32_select(uint32_t bits, v32 a, v32 b)
