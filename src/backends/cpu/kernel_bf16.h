@@ -46,27 +46,34 @@ static void pack_transposed_bf16(void *packed, const void *const *rows, int64_t 
     }
 }
 
-static void pack_straight_bf16(void *packed, const void *const *rows, int64_t count, int64_t n)
+/* Two rows of at most 16 floats, an element of each in a pair; odd NULL is a row of zeros. */
+SIMD_INLINE v32 pair_zip(const float *even, const float *odd, int64_t n)
 {
-    static const float none[LANES_f32];
     const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
                                          20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __mmask16 some = (__mmask16)(n >= LANES_f32 ? 0xffff : (1u << n) - 1);
+    const __m512 high = odd ? _mm512_maskz_loadu_ps(some, odd) : _mm512_setzero_ps();
+    const __m512bh both = _mm512_cvtne2ps_pbh(high, _mm512_maskz_loadu_ps(some, even));
+    return (v32)_mm512_permutexvar_epi16(zip, (__m512i)both);
+}
+
+static void pack_straight_bf16(void *packed, const void *const *rows, int64_t count, int64_t n)
+{
     uint32_t *to = packed;
     for (int64_t first = 0; first < n; first += PANEL_f32) {
         const int64_t left = n - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
         for (int64_t k = 0; k < count; k += 2, to += width)
             for (int64_t j = 0; j < width; j += LANES_f32) {
-                const __mmask16 some = (__mmask16)(left - j >= LANES_f32 ? 0xffff : (1u << (left - j)) - 1);
                 const float *even = (const float *)rows[k] + first + j;
-                const float *odd = k + 1 < count ? (const float *)rows[k + 1] + first + j : none;
-                const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(some, odd), _mm512_maskz_loadu_ps(some, even));
-                pair_store(to + j, (v32)_mm512_permutexvar_epi16(zip, (__m512i)both));
+                const float *odd = k + 1 < count ? (const float *)rows[k + 1] + first + j : NULL;
+                pair_store(to + j, pair_zip(even, odd, left - j));
             }
     }
 }
 
-SIMD_INLINE void block_bf16(int rows, int vectors, float *c, int64_t c_stride, const uint32_t *a, const uint32_t *b,
-                            int64_t b_stride, int64_t pairs, bool accumulate)
+/* Pair k of row r of a lies at r * a_row + k * a_pair. */
+SIMD_INLINE void block_bf16(int rows, int vectors, float *c, int64_t c_stride, const uint32_t *a, int64_t a_row,
+                            int64_t a_pair, const uint32_t *b, int64_t b_stride, int64_t pairs, bool accumulate)
 {
     __m512 sum[BLOCK_ROWS_f32][BLOCK_VECTORS_f32];
     SIMD_UNROLL
@@ -84,7 +91,7 @@ SIMD_INLINE void block_bf16(int rows, int vectors, float *c, int64_t c_stride, c
         }
         SIMD_UNROLL
         for (int r = 0; r < rows; r++) {
-            v32 y = (v32)_mm512_set1_epi32((int)a[r * (PAIR_DEPTH / 2) + k]);
+            v32 y = (v32)_mm512_set1_epi32((int)a[r * a_row + k * a_pair]);
             SIMD_KEEP(y);
             SIMD_UNROLL
             for (int v = 0; v < vectors; v++)
@@ -99,31 +106,33 @@ SIMD_INLINE void block_bf16(int rows, int vectors, float *c, int64_t c_stride, c
     }
 }
 
-SIMD_INLINE void panel_bf16(int vectors, float *c, int64_t c_stride, const uint32_t *a, const uint32_t *b, int64_t m,
-                            int64_t pairs, bool accumulate)
+SIMD_INLINE void panel_bf16(int vectors, float *c, int64_t c_stride, const uint32_t *a, int64_t a_row, int64_t a_pair,
+                            const uint32_t *b, int64_t m, int64_t pairs, bool accumulate)
 {
-    const int64_t width = vectors * LANES_f32, a_stride = PAIR_DEPTH / 2;
+    const int64_t width = vectors * LANES_f32;
     int64_t r = 0;
     for (; r + 6 <= m; r += 6)
-        block_bf16(6, vectors, c + r * c_stride, c_stride, a + r * a_stride, b, width, pairs, accumulate);
+        block_bf16(6, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_pair, b, width, pairs, accumulate);
     for (; r + 2 <= m; r += 2)
-        block_bf16(2, vectors, c + r * c_stride, c_stride, a + r * a_stride, b, width, pairs, accumulate);
+        block_bf16(2, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_pair, b, width, pairs, accumulate);
     for (; r < m; r++)
-        block_bf16(1, vectors, c + r * c_stride, c_stride, a + r * a_stride, b, width, pairs, accumulate);
+        block_bf16(1, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_pair, b, width, pairs, accumulate);
 }
 
-/* One block of rounded rows against all panels. */
-static void product_rows_bf16(float *c, int64_t c_stride, const uint32_t *a, const uint32_t *b, int64_t m, int64_t n,
-                              int64_t pairs, int64_t first_pair, int64_t step, bool accumulate)
+/* One block of rounded rows against all panels of b, depth pairs first .. first + step - 1 of pairs. */
+SIMD_INLINE void multiply_bf16(float *c, int64_t c_stride, const uint32_t *a, int64_t a_row, int64_t a_pair,
+                               const uint32_t *b, int64_t m, int64_t n, int64_t pairs, int64_t first, int64_t step,
+                               bool accumulate)
 {
-    for (int64_t first = 0; first < n; first += PANEL_f32) {
-        const int64_t left = n - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
-        const uint32_t *panel = b + first * pairs + first_pair * width;
+    for (int64_t column = 0; column < n; column += PANEL_f32) {
+        const int64_t left = n - column, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
+        const uint32_t *panel = b + column * pairs + first * width;
+        float *to = c + column;
         switch (width / LANES_f32) {
-        case 4: panel_bf16(4, c + first, c_stride, a, panel, m, step, accumulate); break;
-        case 3: panel_bf16(3, c + first, c_stride, a, panel, m, step, accumulate); break;
-        case 2: panel_bf16(2, c + first, c_stride, a, panel, m, step, accumulate); break;
-        default: panel_bf16(1, c + first, c_stride, a, panel, m, step, accumulate); break;
+        case 4: panel_bf16(4, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate); break;
+        case 3: panel_bf16(3, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate); break;
+        case 2: panel_bf16(2, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate); break;
+        default: panel_bf16(1, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate); break;
         }
     }
 }
@@ -140,8 +149,28 @@ static void product_bf16(void *c, int64_t c_stride, const void *a, int64_t a_str
                 for (int64_t i = 0; i < step; i += 2 * LANES_f32)
                     pair_store(rounded + (r * PAIR_DEPTH + i) / 2,
                                pair_round((const float *)a + (r0 + r) * a_stride + k + i, step - i));
-            product_rows_bf16((float *)c + r0 * c_stride, c_stride, rounded, b, rows, n, (depth + 1) / 2, k / 2,
-                              (step + 1) / 2, accumulate || k > 0);
+            multiply_bf16((float *)c + r0 * c_stride, c_stride, rounded, PAIR_DEPTH / 2, 1, b, rows, n, (depth + 1) / 2,
+                          k / 2, (step + 1) / 2, accumulate || k > 0);
+        }
+    }
+}
+
+static void product_transposed_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                                    int64_t n, int64_t depth, bool accumulate)
+{
+    uint32_t rounded[PAIR_ROWS * PAIR_DEPTH / 2];
+    for (int64_t r0 = 0; r0 < m; r0 += PAIR_ROWS) {
+        const int64_t rows = m - r0 < PAIR_ROWS ? m - r0 : PAIR_ROWS;
+        for (int64_t k = 0; k < depth; k += PAIR_DEPTH) {
+            const int64_t step = depth - k < PAIR_DEPTH ? depth - k : PAIR_DEPTH;
+            for (int64_t i = 0; i < step; i += 2)
+                for (int64_t r = 0; r < rows; r += LANES_f32) {
+                    const float *even = (const float *)a + (k + i) * a_stride + r0 + r;
+                    pair_store(rounded + i / 2 * PAIR_ROWS + r,
+                               pair_zip(even, i + 1 < step ? even + a_stride : NULL, rows - r));
+                }
+            multiply_bf16((float *)c + r0 * c_stride, c_stride, rounded, 1, PAIR_ROWS, b, rows, n, (depth + 1) / 2, k / 2,
+                          (step + 1) / 2, accumulate || k > 0);
         }
     }
 }
@@ -172,10 +201,12 @@ const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .panel = PANEL_f32,
     .load_rows = load_rows_f32,
     .store_rows = store_rows_f32,
+    .add_rows = add_rows_f32,
     .all_finite = all_finite_f32,
     .pack_transposed = pack_transposed_bf16,
     .pack_straight = pack_straight_bf16,
     .product = product_bf16,
+    .product_transposed = product_transposed_bf16,
     .product_masked = product_masked_bf16,
     .softmax = softmax_f32,
     .gradient = gradient_f32,

@@ -161,6 +161,21 @@ static void NAME(store_rows)(void *const *targets, nf_dtype dtype, int64_t strid
     }
 }
 
+static void NAME(add_rows)(void *const *targets, int64_t stride, int64_t count, int64_t n, const void *rows,
+                           int64_t row_stride, double factor)
+{
+    const REAL f = (REAL)factor;
+    for (int64_t r = 0; r < count; r++) {
+        const REAL *from = (const REAL *)rows + r * row_stride;
+        REAL *to = targets[r];
+        int64_t i = 0;
+        for (; stride == 1 && i + NAME(LANES) <= n; i += NAME(LANES))
+            OP(store)(to + i, OP(load)(to + i) + OP(load)(from + i) * f);
+        for (; i < n; i++)
+            to[i * stride] += from[i] * f;
+    }
+}
+
 /* x * 0 is 0 for finite x, else NaN, and NaN stays in the sum. */
 static bool NAME(all_finite)(const void *const *rows, int64_t count, int64_t n)
 {
@@ -235,9 +250,10 @@ static void NAME(pack_straight)(void *packed, const void *const *rows, int64_t c
     }
 }
 
-/* c (+)= a b for one block of registers: rows x vectors accumulators. The counts are constants where this is inlined. */
-SIMD_INLINE void NAME(block)(int rows, int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_stride,
-                             const REAL *b, int64_t b_stride, int64_t depth, bool accumulate)
+/* c (+)= a b for one block of registers: rows x vectors accumulators. Element (r, k) of a lies at r * a_row + k * a_depth.
+ * The counts, and one of the strides, are constants where this is inlined. */
+SIMD_INLINE void NAME(block)(int rows, int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_row,
+                             int64_t a_depth, const REAL *b, int64_t b_stride, int64_t depth, bool accumulate)
 {
     VEC sum[NAME(BLOCK_ROWS)][NAME(BLOCK_VECTORS)];
     SIMD_UNROLL
@@ -255,7 +271,7 @@ SIMD_INLINE void NAME(block)(int rows, int vectors, REAL *c, int64_t c_stride, c
         }
         SIMD_UNROLL
         for (int r = 0; r < rows; r++) {
-            VEC y = OP(set1)(a[r * a_stride + k]);
+            VEC y = OP(set1)(a[r * a_row + k * a_depth]);
             SIMD_KEEP(y);
             SIMD_UNROLL
             for (int v = 0; v < vectors; v++)
@@ -271,40 +287,51 @@ SIMD_INLINE void NAME(block)(int rows, int vectors, REAL *c, int64_t c_stride, c
 }
 
 /* All rows of one panel: blocks of six, then what is left. */
-SIMD_INLINE void NAME(panel)(int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_stride, const REAL *b,
-                             int64_t m, int64_t depth, bool accumulate)
+SIMD_INLINE void NAME(panel)(int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, int64_t a_depth,
+                             const REAL *b, int64_t m, int64_t depth, bool accumulate)
 {
     const int64_t width = vectors * NAME(LANES);
     int64_t r = 0;
     for (; r + 6 <= m; r += 6)
-        NAME(block)(6, vectors, c + r * c_stride, c_stride, a + r * a_stride, a_stride, b, width, depth, accumulate);
+        NAME(block)(6, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_depth, b, width, depth, accumulate);
     for (; r + 2 <= m; r += 2)
-        NAME(block)(2, vectors, c + r * c_stride, c_stride, a + r * a_stride, a_stride, b, width, depth, accumulate);
+        NAME(block)(2, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_depth, b, width, depth, accumulate);
     for (; r < m; r++)
-        NAME(block)(1, vectors, c + r * c_stride, c_stride, a + r * a_stride, a_stride, b, width, depth, accumulate);
+        NAME(block)(1, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_depth, b, width, depth, accumulate);
+}
+
+/* Panel by panel, so deep that a strip of the panel stays in the first-level cache while all rows pass over it. */
+SIMD_INLINE void NAME(multiply)(REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, int64_t a_depth, const REAL *b,
+                                int64_t m, int64_t n, int64_t depth, bool accumulate)
+{
+    for (int64_t first = 0; first < n; first += NAME(PANEL)) {
+        const int64_t left = n - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
+        for (int64_t k = 0; k < depth; k += NAME(DEPTH_BLOCK)) {
+            const int64_t step = depth - k < NAME(DEPTH_BLOCK) ? depth - k : NAME(DEPTH_BLOCK);
+            const REAL *from = a + k * a_depth, *strip = b + first * depth + k * width;
+            const bool add = accumulate || k > 0;
+            switch (width / NAME(LANES)) {
+#if SIMD_REGISTERS == 32
+            case 4: NAME(panel)(4, c + first, c_stride, from, a_row, a_depth, strip, m, step, add); break;
+            case 3: NAME(panel)(3, c + first, c_stride, from, a_row, a_depth, strip, m, step, add); break;
+#endif
+            case 2: NAME(panel)(2, c + first, c_stride, from, a_row, a_depth, strip, m, step, add); break;
+            default: NAME(panel)(1, c + first, c_stride, from, a_row, a_depth, strip, m, step, add); break;
+            }
+        }
+    }
 }
 
 static void NAME(product)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                           int64_t n, int64_t depth, bool accumulate)
 {
-    for (int64_t first = 0; first < n; first += NAME(PANEL)) {
-        const int64_t left = n - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
-        const REAL *panel = (const REAL *)b + first * depth;
-        REAL *to = (REAL *)c + first;
-        for (int64_t k = 0; k < depth; k += NAME(DEPTH_BLOCK)) {
-            const int64_t step = depth - k < NAME(DEPTH_BLOCK) ? depth - k : NAME(DEPTH_BLOCK);
-            const REAL *from = (const REAL *)a + k, *strip = panel + k * width;
-            const bool add = accumulate || k > 0;
-            switch (width / NAME(LANES)) {
-#if SIMD_REGISTERS == 32
-            case 4: NAME(panel)(4, to, c_stride, from, a_stride, strip, m, step, add); break;
-            case 3: NAME(panel)(3, to, c_stride, from, a_stride, strip, m, step, add); break;
-#endif
-            case 2: NAME(panel)(2, to, c_stride, from, a_stride, strip, m, step, add); break;
-            default: NAME(panel)(1, to, c_stride, from, a_stride, strip, m, step, add); break;
-            }
-        }
-    }
+    NAME(multiply)(c, c_stride, a, a_stride, 1, b, m, n, depth, accumulate);
+}
+
+static void NAME(product_transposed)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                                     int64_t n, int64_t depth, bool accumulate)
+{
+    NAME(multiply)(c, c_stride, a, 1, a_stride, b, m, n, depth, accumulate);
 }
 
 static void NAME(product_masked)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
@@ -407,10 +434,12 @@ const cpu_kernels KERNEL_TABLE = {
     .panel = NAME(PANEL),
     .load_rows = NAME(load_rows),
     .store_rows = NAME(store_rows),
+    .add_rows = NAME(add_rows),
     .all_finite = NAME(all_finite),
     .pack_transposed = NAME(pack_transposed),
     .pack_straight = NAME(pack_straight),
     .product = NAME(product),
+    .product_transposed = NAME(product_transposed),
     .product_masked = NAME(product_masked),
     .softmax = NAME(softmax),
     .gradient = NAME(gradient),

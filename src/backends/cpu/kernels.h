@@ -54,6 +54,9 @@ typedef struct cpu_kernels {
     /* Converts rows of n reals, each times its factor, to rows of elements stride apart. */
     void (*store_rows)(void *const *targets, nf_dtype dtype, int64_t stride, int64_t count, int64_t n, const void *rows,
                        int64_t row_stride, const double *factors);
+    /* Adds rows of n reals times factor to rows of reals, stride apart. */
+    void (*add_rows)(void *const *targets, int64_t stride, int64_t count, int64_t n, const void *rows, int64_t row_stride,
+                     double factor);
     /* True iff no element of any row is NaN or infinite. */
     bool (*all_finite)(const void *const *rows, int64_t count, int64_t n);
 
@@ -64,6 +67,9 @@ typedef struct cpu_kernels {
     /* c = a b, or c += a b: a is m x depth rows, b packed depth x n, c m rows with room for n rounded up to lanes. */
     void (*product)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m, int64_t n,
                     int64_t depth, bool accumulate);
+    /* The same with a stored depth x m, a row of depth a_stride apart: c (+)= transpose(a) b. */
+    void (*product_transposed)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                               int64_t n, int64_t depth, bool accumulate);
     /* c += a b over the (row, depth) pairs whose mask bit is set only, so that what a row must not see cannot reach it
      * even if it is NaN. Mask of row r: mask + CPU_MASK_WORDS * (r % mask_rows). */
     void (*product_masked)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
