@@ -244,6 +244,27 @@ START_TEST(small_strength_equals_the_definition)
 }
 END_TEST
 
+/* A faint texture on a bright ground: without the subtraction of the mean, errors reach 2e-6. */
+START_TEST(faint_textures_are_resolved)
+{
+    const nf_nlm nlm = {
+        .rank = 2, .extents = {20, 20}, .window = {7, 7}, .patch = {3, 3}, .channels = 1, .step = 1, .strength = 0.002};
+    float *const in = make_picture(&nlm, 11);
+    for (int i = 0; i < 400; i++)
+        in[i] = 0.9f + 0.01f * in[i];
+    float *const out = run_nlm(&nlm, in);
+    for (int64_t pixel = 0; pixel < 400; pixel++) {
+        double value;
+        int64_t i[3];
+        position(&nlm, pixel, i);
+        define(&nlm, in, i, &value);
+        ck_assert_double_eq_tol((double)out[pixel], value, 1e-6);
+    }
+    free(in);
+    free(out);
+}
+END_TEST
+
 /* Patches wider than the picture reflect more than once; windows may be the whole picture. */
 START_TEST(tiny_pictures_equal_the_definition)
 {
@@ -421,6 +442,7 @@ int main(void)
     tcase_add_test(tcase, volume_equals_the_definition);
     tcase_add_test(tcase, a_line_equals_the_definition);
     tcase_add_test(tcase, small_strength_equals_the_definition);
+    tcase_add_test(tcase, faint_textures_are_resolved);
     tcase_add_test(tcase, tiny_pictures_equal_the_definition);
     tcase_add_test(tcase, blocks_equal_whole);
     tcase_add_test(tcase, progress_reaches_the_end);
