@@ -146,6 +146,7 @@ static int processors_for(int threads)
 static double measure_flops(const peak_loop *loop, int threads)
 {
     const int processors = processors_for(threads);
+    (void)processors; /* without OpenMP nothing asks */
     const int64_t calibration = 1 << 18;
     const int64_t rounds = (int64_t)(trial_seconds * rate_of_thread(loop, calibration) / ACCUMULATORS) + 1;
     double best = 0;
