@@ -49,7 +49,7 @@ static nf_problem random_problem(uint64_t *seed)
 
 static nf_work_spec random_spec(uint64_t *seed, nf_side side)
 {
-    nf_work_spec spec = {.rows = side};
+    nf_work_spec spec = {.rows = side, .aligned = (int32_t)oracle_between(seed, 0, 1)};
     for (int32_t a = 0; a < NF_MAX_RANK; a++) {
         spec.group[a] = (int32_t)oracle_between(seed, 1, 12);
         spec.tile[a] = (int32_t)oracle_between(seed, 1, 5);

@@ -1,6 +1,7 @@
 /* Cutting axis tables into work. Everything here is a product over axes, lists and counts alike. */
 #include "core/work.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "core/mem.h"
@@ -27,16 +28,43 @@ static nf_tile_kind classify_axis(const nf_axis_class *c, nf_side side, nf_inter
     return last.begin <= columns.begin && columns.end <= first.end ? NF_TILE_FULL : NF_TILE_PARTIAL;
 }
 
-/* The index-th piece of an interval cut every size positions. */
-static nf_interval piece(nf_interval whole, int32_t size, int32_t index)
+/* How an interval is cut: every size positions from its begin, or at multiples of size. */
+typedef struct cut {
+    nf_interval whole;
+    int32_t size;
+    bool aligned;
+} cut;
+
+static int32_t pieces(cut c)
 {
-    const int32_t begin = whole.begin + index * size;
-    return (nf_interval){begin, whole.end - begin > size ? begin + size : whole.end}; /* size may be INT32_MAX */
+    if (nf_interval_size(c.whole) == 0)
+        return 0;
+    if (c.aligned)
+        return (c.whole.end - 1) / c.size - c.whole.begin / c.size + 1;
+    return ceil_div32(nf_interval_size(c.whole), c.size);
 }
 
-static int32_t pieces(nf_interval whole, int32_t size)
+/* The index-th piece. Sizes may be INT32_MAX, so ends are compared without forming begin + size. */
+static nf_interval piece(cut c, int32_t index)
 {
-    return ceil_div32(nf_interval_size(whole), size);
+    const int32_t base = c.aligned ? c.whole.begin / c.size * c.size : c.whole.begin;
+    const int32_t begin = base + index * c.size;
+    return (nf_interval){nf_max32(begin, c.whole.begin), c.whole.end - begin > c.size ? begin + c.size : c.whole.end};
+}
+
+static cut cut_group(const nf_work_spec *spec, int32_t axis, nf_interval rows)
+{
+    return (cut){rows, spec->group[axis], false};
+}
+
+static cut cut_rows(const nf_work_spec *spec, int32_t axis, nf_interval rows)
+{
+    return (cut){rows, spec->tile[axis], false};
+}
+
+static cut cut_columns(const nf_work_spec *spec, int32_t axis, nf_interval hull)
+{
+    return (cut){hull, spec->columns[axis], spec->aligned != 0};
 }
 
 /* Sums over one axis; the sums of a grid are their products. */
@@ -50,13 +78,13 @@ static void count_segment(const nf_axis_class *c, const nf_work_spec *spec, int3
 {
     for (int32_t r = s->rows.begin; r < s->rows.end; r++)
         sum->useful += nf_interval_size(nf_class_sees(c, spec->rows, r));
-    const int32_t row_tiles = pieces(s->rows, spec->tile[axis]);
-    const int32_t column_tiles = pieces(s->hull, spec->columns[axis]);
+    const cut by_row = cut_rows(spec, axis, s->rows), by_column = cut_columns(spec, axis, s->hull);
+    const int32_t row_tiles = pieces(by_row), column_tiles = pieces(by_column);
     sum->tiles += (double)row_tiles * column_tiles;
     for (int32_t i = 0; i < row_tiles; i++) {
-        const nf_interval rows = piece(s->rows, spec->tile[axis], i);
+        const nf_interval rows = piece(by_row, i);
         for (int32_t j = 0; j < column_tiles; j++) {
-            const nf_interval columns = piece(s->hull, spec->columns[axis], j);
+            const nf_interval columns = piece(by_column, j);
             const nf_tile_kind kind = classify_axis(c, spec->rows, rows, columns);
             const double pairs = (double)nf_interval_size(rows) * nf_interval_size(columns);
             if (kind == NF_TILE_ABSENT)
@@ -76,7 +104,7 @@ static int64_t count_segments(const nf_axis_table *table, const nf_work_spec *sp
     int64_t count = 0;
     for (int64_t g = 0; g < table->dilation; g++) {
         const nf_axis_class c = nf_axis_table_class(table, g);
-        count += pieces(nf_class_rows(&c, spec->rows), spec->group[axis]);
+        count += pieces(cut_group(spec, axis, nf_class_rows(&c, spec->rows)));
     }
     return count;
 }
@@ -93,10 +121,10 @@ static nf_status cut_axis(nf_work *work, const nf_context *context, int32_t axis
     work->segment_count[axis] = count;
     for (int64_t g = 0; g < table->dilation; g++) {
         const nf_axis_class c = nf_axis_table_class(table, g);
-        const nf_interval rows = nf_class_rows(&c, spec->rows);
-        for (int32_t i = 0; i < pieces(rows, spec->group[axis]); i++, segment++) {
+        const cut groups = cut_group(spec, axis, nf_class_rows(&c, spec->rows));
+        for (int32_t i = 0; i < pieces(groups); i++, segment++) {
             segment->class_index = (int32_t)g;
-            segment->rows = piece(rows, spec->group[axis], i);
+            segment->rows = piece(groups, i);
             segment->hull = hull_of(&c, spec->rows, segment->rows);
             count_segment(&c, spec, axis, segment, sum);
             *largest_group = nf_max32(*largest_group, nf_interval_size(segment->rows));
@@ -155,46 +183,58 @@ void nf_work_get_item(const nf_work *work, int64_t index, nf_work_item *item)
     }
 }
 
-/* The index-th box, row-major, of a product of intervals cut into sizes. */
-static void cut_box(const nf_interval *whole, const int32_t *size, int32_t rank, int64_t index, nf_box *box)
+static int64_t count_boxes(const cut *cuts, int32_t rank)
+{
+    int64_t count = 1;
+    for (int32_t a = 0; a < rank; a++)
+        count *= pieces(cuts[a]);
+    return count;
+}
+
+/* The index-th box, row-major, of a product of cut intervals. */
+static void get_box(const cut *cuts, int32_t rank, int64_t index, nf_box *box)
 {
     for (int32_t a = rank - 1; a >= 0; a--) {
-        const int32_t count = pieces(whole[a], size[a]);
-        box->axis[a] = piece(whole[a], size[a], (int32_t)(index % count));
+        const int32_t count = pieces(cuts[a]);
+        box->axis[a] = piece(cuts[a], (int32_t)(index % count));
         index /= count;
     }
 }
 
+/* The cuts of an item: its rows into tiles, or its hull into column tiles. */
+static void cut_item(const nf_work *work, const nf_work_item *item, bool columns, cut *cuts)
+{
+    for (int32_t a = 0; a < work->grid->rank; a++)
+        cuts[a] = columns ? cut_columns(&work->spec, a, item->segment[a].hull)
+                          : cut_rows(&work->spec, a, item->segment[a].rows);
+}
+
 int64_t nf_work_tile_count(const nf_work *work, const nf_work_item *item)
 {
-    int64_t count = 1;
-    for (int32_t a = 0; a < work->grid->rank; a++)
-        count *= pieces(item->segment[a].rows, work->spec.tile[a]);
-    return count;
+    cut cuts[NF_MAX_RANK];
+    cut_item(work, item, false, cuts);
+    return count_boxes(cuts, work->grid->rank);
 }
 
 void nf_work_tile(const nf_work *work, const nf_work_item *item, int64_t index, nf_box *tile)
 {
-    nf_interval rows[NF_MAX_RANK];
-    for (int32_t a = 0; a < work->grid->rank; a++)
-        rows[a] = item->segment[a].rows;
-    cut_box(rows, work->spec.tile, work->grid->rank, index, tile);
+    cut cuts[NF_MAX_RANK];
+    cut_item(work, item, false, cuts);
+    get_box(cuts, work->grid->rank, index, tile);
 }
 
 int64_t nf_work_column_tile_count(const nf_work *work, const nf_work_item *item)
 {
-    int64_t count = 1;
-    for (int32_t a = 0; a < work->grid->rank; a++)
-        count *= pieces(item->segment[a].hull, work->spec.columns[a]);
-    return count;
+    cut cuts[NF_MAX_RANK];
+    cut_item(work, item, true, cuts);
+    return count_boxes(cuts, work->grid->rank);
 }
 
 void nf_work_column_tile(const nf_work *work, const nf_work_item *item, int64_t index, nf_box *tile)
 {
-    nf_interval hull[NF_MAX_RANK];
-    for (int32_t a = 0; a < work->grid->rank; a++)
-        hull[a] = item->segment[a].hull;
-    cut_box(hull, work->spec.columns, work->grid->rank, index, tile);
+    cut cuts[NF_MAX_RANK];
+    cut_item(work, item, true, cuts);
+    get_box(cuts, work->grid->rank, index, tile);
 }
 
 nf_tile_kind nf_work_classify(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns)

@@ -1,17 +1,19 @@
 /* The work list: which boxes of rows meet which boxes of columns.
  *
  * A backend states box shapes; the core cuts every residue class of the rows into groups (boxes of rows that share packed
- * columns), a group into tiles (computed at once), and the columns a group sees into column tiles that start exactly at
- * the first one. Because a grid is a product of axes, the list is a product too: it stores segments per axis, and an item
- * is one segment of each. Forward and dq have queries as rows; dk and dv have keys. */
+ * columns), a group into tiles (computed at once), and the columns a group sees into column tiles. Because a grid is a
+ * product of axes, the list is a product too: it stores segments per axis, and an item is one segment of each. Forward
+ * and dq have queries as rows; dk and dv have keys. */
 #ifndef NF_CORE_WORK_H
 #define NF_CORE_WORK_H
 
 #include "core/axis.h"
 
-/* Box shapes in class positions. group is rounded up to whole tiles. */
+/* Box shapes in class positions. group is rounded up to whole tiles. Column tiles start at the first column a group sees,
+ * or, if aligned, at multiples of their size: then all groups of a class meet the same tiles. */
 typedef struct nf_work_spec {
     nf_side rows;
+    int32_t aligned;
     int32_t group[NF_MAX_RANK];
     int32_t tile[NF_MAX_RANK];
     int32_t columns[NF_MAX_RANK];

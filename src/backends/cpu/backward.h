@@ -1,5 +1,6 @@
-/* What the two passes of backward share: dq has queries as rows (backward_dq.c), dk and dv have keys (backward_dkv.c).
- * Seven products instead of five, but no sum is shared between threads, so the result does not depend on their number. */
+/* What the two passes of backward share: dq has queries as rows (backward_dq.c), dk and dv have keys (backward_dkv.c). With
+ * seven products no sum is shared between items; with five the pass by key also adds to dq, in turns (tile_order.h). Either
+ * way the result does not depend on the number of threads. */
 #ifndef NF_CPU_BACKWARD_H
 #define NF_CPU_BACKWARD_H
 
@@ -9,6 +10,9 @@ typedef struct backward_call {
     const cpu_tile_plan *plan;
     cpu_view q, k, v, extra_k, extra_v, out, lse, dout, dlse;
     cpu_view dq, dk, dv, dextra_k, dextra_v;
+    bool five;              /* dq is summed by the pass by key */
+    cpu_view dq_sum;        /* then where: dq, or reals in the workspace */
+    _Atomic int32_t *turns; /* per (batch, head): counters */
     char *partial; /* sums of extra tokens' gradients: [stream][split][tile] */
 } backward_call;
 

@@ -1,5 +1,5 @@
-/* dk and dv: key tiles against packed queries, the transposed problem. s = k q^T, dp = v dout^T, dv += p dout, dk += ds q.
- * The same tile step serves the gradients of extra tokens, whose columns are all queries. */
+/* dk and dv: key tiles against packed queries, the transposed problem. s = k q^T, dp = v dout^T, dv += p dout, dk += ds q,
+ * and with five products dq += ds^T k. The same tile step serves the gradients of extra tokens, whose columns are all queries. */
 #include <string.h>
 
 #include "backends/cpu/backward.h"
@@ -12,6 +12,8 @@ typedef struct dkv_scratch {
     void *lse, *delta;                     /* of a column tile */
     void *converted, *converted2;
     void *scores, *dscores;
+    void *k_straight, *dq;                 /* with five products: rows as depth, and what a column tile adds to dq */
+    bool keys_finite;
     uint32_t *mask;
     const void **rows, **rows2;
 } dkv_scratch;
@@ -39,8 +41,10 @@ static void carve_dkv(const cpu_tile_plan *p, cpu_arena *arena, dkv_scratch *s)
     s->converted2 = cpu_take(arena, w->columns * wide * real);
     s->scores = cpu_take(arena, score_bytes);
     s->dscores = cpu_take(arena, score_bytes);
+    s->k_straight = cpu_take(arena, p->five ? rows * p->head_dim * real : 0);
+    s->dq = cpu_take(arena, p->five ? w->columns * p->head_dim * real : 0);
     s->mask = cpu_take(arena, tile_rows * CPU_MASK_WORDS * (int64_t)sizeof *s->mask);
-    s->rows = cpu_take(arena, w->columns * (int64_t)sizeof *s->rows);
+    s->rows = cpu_take(arena, nf_max64(w->columns, CPU_TILE_ROWS) * (int64_t)sizeof *s->rows);
     s->rows2 = cpu_take(arena, w->columns * (int64_t)sizeof *s->rows2);
 }
 
@@ -80,6 +84,20 @@ static bool pack_queries(const backward_call *c, const dkv_scratch *s, const cpu
     return finite;
 }
 
+/* dq += ds^T k for the rows that just met the packed queries. */
+static void add_to_dq(const backward_call *c, const dkv_scratch *s, int64_t first, int64_t m, int64_t n,
+                      const uint32_t *mask, bool finite)
+{
+    const cpu_tile_plan *p = c->plan;
+    const cpu_kernels *k = p->kernels;
+    const int64_t stride = p->by_key.columns + CPU_SCORE_PAD, dim = p->request->problem->head_dim;
+    const void *keys = cpu_at(k, s->k_straight, first * p->head_dim);
+    if (mask && !finite)
+        k->product_transposed_masked(s->dq, p->head_dim, s->dscores, stride, keys, n, dim, m, mask, m);
+    else
+        k->product_transposed(s->dq, p->head_dim, s->dscores, stride, keys, n, dim, m, true);
+}
+
 /* m rows, from first on, meet the packed queries. */
 static void meet_queries(const backward_call *c, const dkv_scratch *s, int64_t first, int64_t m, int64_t n,
                          const uint32_t *mask, bool finite)
@@ -104,7 +122,7 @@ static void meet_queries(const backward_call *c, const dkv_scratch *s, int64_t f
 }
 
 /* Loads rows of keys and values and clears their sums. */
-static void load_keys(const backward_call *c, const dkv_scratch *s, const cpu_span *span, const cpu_view *keys,
+static void load_keys(const backward_call *c, dkv_scratch *s, const cpu_span *span, const cpu_view *keys,
                       const cpu_view *values, int64_t batch, int64_t kv_head, int64_t first)
 {
     const cpu_tile_plan *p = c->plan;
@@ -113,6 +131,12 @@ static void load_keys(const backward_call *c, const dkv_scratch *s, const cpu_sp
     const int64_t kd = first * p->head_dim, vd = first * p->value_dim;
     cpu_load_rows(k, span, keys, batch, kv_head, problem->head_dim, p->head_dim, cpu_at(k, s->k, kd));
     cpu_load_rows(k, span, values, batch, kv_head, problem->value_dim, p->value_dim, cpu_at(k, s->v, vd));
+    if (c->five) {
+        for (int64_t i = 0; i < span->count; i++)
+            s->rows[i] = cpu_at(k, s->k, kd + i * p->head_dim);
+        k->pack_straight(cpu_at(k, s->k_straight, kd), s->rows, span->count, problem->head_dim);
+        s->keys_finite &= k->all_finite(s->rows, span->count, problem->head_dim);
+    }
     memset(cpu_at(k, s->dk, kd), 0, (size_t)(span->count * p->head_dim * k->real_size));
     memset(cpu_at(k, s->dv, vd), 0, (size_t)(span->count * p->value_dim * k->real_size));
 }
@@ -130,10 +154,36 @@ static void meet_column_tile(const backward_call *c, const dkv_scratch *s, const
         if (masked)
             cpu_build_mask(&walk->work, item, &tile->box, box, s->mask);
         meet_queries(c, s, tile->first, tile->positions, n, masked ? s->mask : NULL, finite);
+        if (c->five)
+            add_to_dq(c, s, tile->first, tile->positions, n, masked ? s->mask : NULL, s->keys_finite);
     }
 }
 
-static void dkv_item(const backward_call *c, const dkv_scratch *s, int64_t index)
+/* A column tile of the queries of one head meets all row tiles; with five products what they add to dq is then added in
+ * this item's turn. An item that meets nothing still takes its turn. */
+static void meet_head(const backward_call *c, const dkv_scratch *s, const nf_work_item *item, int64_t index,
+                      int64_t tiles, const cpu_span *columns, int64_t batch, int64_t head, bool any, bool any_partial)
+{
+    const cpu_tile_plan *p = c->plan;
+    const nf_problem *problem = p->request->problem;
+    if (any) {
+        if (c->five)
+            memset(s->dq, 0, (size_t)(columns->count * p->head_dim * p->kernels->real_size));
+        const bool finite = pack_queries(c, s, columns, batch, head, any_partial);
+        meet_column_tile(c, s, item, tiles, columns->box, finite);
+    }
+    if (!c->five)
+        return;
+    int32_t turn;
+    const int64_t counter = cpu_order_turn(&p->turns, item, index, columns->box, &turn);
+    _Atomic int32_t *turns = &c->turns[(batch * problem->heads + head) * p->turns.counters + counter];
+    cpu_order_wait(turns, turn);
+    if (any)
+        cpu_add_rows(p->kernels, columns, &c->dq_sum, batch, head, problem->head_dim, p->head_dim, s->dq, p->scale);
+    cpu_order_done(turns, turn);
+}
+
+static void dkv_item(const backward_call *c, dkv_scratch *s, int64_t index)
 {
     const cpu_tile_plan *p = c->plan;
     const cpu_walk *walk = &p->by_key;
@@ -145,6 +195,7 @@ static void dkv_item(const backward_call *c, const dkv_scratch *s, int64_t index
     nf_work_get_item(&walk->work, index % walk->work.items, &item);
     const int64_t tiles = cpu_list_row_tiles(walk, &item, 1, s->tiles);
     cpu_span span = {.item = &item, .rows = NF_ROWS_KEYS, .rank = problem->rank};
+    s->keys_finite = true;
     for (int64_t t = 0; t < tiles; t++) {
         span.box = &s->tiles[t].box;
         span.count = s->tiles[t].positions;
@@ -155,14 +206,14 @@ static void dkv_item(const backward_call *c, const dkv_scratch *s, int64_t index
         nf_box box;
         bool any_partial;
         nf_work_column_tile(&walk->work, &item, j, &box);
-        if (!cpu_classify(walk, &item, &box, s->tiles, tiles, &any_partial))
+        const bool any = cpu_classify(walk, &item, &box, s->tiles, tiles, &any_partial);
+        if (!any && !c->five)
             continue;
         const cpu_span columns = {.count = nf_box_volume(&box, problem->rank), .item = &item, .box = &box,
                                   .rows = NF_ROWS_KEYS, .columns = true, .rank = problem->rank};
-        for (int64_t h = 0; h < group; h++) {
-            const bool finite = pack_queries(c, s, &columns, batch, kv_head * group + h, any_partial);
-            meet_column_tile(c, s, &item, tiles, &box, finite);
-        }
+        for (int64_t h = 0; h < group; h++)
+            meet_head(c, s, &item, index % walk->work.items, tiles, &columns, batch, kv_head * group + h, any,
+                      any_partial);
     }
     for (int64_t t = 0; t < tiles; t++) {
         const cpu_row_tile *tile = &s->tiles[t];
@@ -186,7 +237,7 @@ void cpu_backward_dkv(const backward_call *call, char *workspace)
         dkv_scratch scratch;
         cpu_arena arena = {.base = workspace + (size_t)cpu_thread_index() * plan->thread_bytes};
         carve_dkv(plan, &arena, &scratch);
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(monotonic : dynamic, 1)
         for (int64_t i = 0; i < items; i++)
             dkv_item(call, &scratch, i);
     }
@@ -210,7 +261,7 @@ static cpu_span extra_span(const nf_problem *problem, int64_t tile)
 }
 
 /* One tile of extra tokens against one part of the queries of its heads; the sums go to partial. */
-static void extra_item(const backward_call *c, const dkv_scratch *s, int64_t index)
+static void extra_item(const backward_call *c, dkv_scratch *s, int64_t index)
 {
     const cpu_tile_plan *p = c->plan;
     const nf_problem *problem = p->request->problem;

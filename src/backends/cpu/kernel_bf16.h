@@ -194,6 +194,27 @@ static void product_masked_bf16(void *c, int64_t c_stride, const void *a, int64_
     }
 }
 
+static void product_transposed_masked_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b,
+                                           int64_t m, int64_t n, int64_t depth, const uint32_t *mask, int64_t mask_rows)
+{
+    const int64_t pairs = (depth + 1) / 2;
+    for (int64_t first = 0; first < n; first += PANEL_f32) {
+        const int64_t left = n - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
+        for (int64_t k = 0; k < depth; k++) {
+            const uint32_t *seen = mask + CPU_MASK_WORDS * (k % mask_rows);
+            const uint32_t *row = (const uint32_t *)b + first * pairs + k / 2 * width;
+            const float *weight = (const float *)a + k * a_stride;
+            for (int64_t r = 0; r < m; r++) {
+                if (!(seen[r / 32] >> (r % 32) & 1))
+                    continue;
+                for (int64_t j = 0; j < width; j++)
+                    ((float *)c)[r * c_stride + first + j] +=
+                        weight[r] * nf_bf16_to_f32((uint16_t)(row[j] >> (k % 2 * 16)));
+            }
+        }
+    }
+}
+
 const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .isa = KERNEL_ISA,
     .real_size = sizeof(float),
@@ -208,6 +229,7 @@ const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .product = product_bf16,
     .product_transposed = product_transposed_bf16,
     .product_masked = product_masked_bf16,
+    .product_transposed_masked = product_transposed_masked_bf16,
     .softmax = softmax_f32,
     .gradient = gradient_f32,
     .pack_line = pack_line_f32,

@@ -352,6 +352,26 @@ static void NAME(product_masked)(void *c, int64_t c_stride, const void *a, int64
     }
 }
 
+static void NAME(product_transposed_masked)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b,
+                                            int64_t m, int64_t n, int64_t depth, const uint32_t *mask,
+                                            int64_t mask_rows)
+{
+    for (int64_t first = 0; first < n; first += NAME(PANEL)) {
+        const int64_t left = n - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
+        for (int64_t k = 0; k < depth; k++) {
+            const uint32_t *seen = mask + CPU_MASK_WORDS * (k % mask_rows);
+            const REAL *weight = (const REAL *)a + k * a_stride, *row = (const REAL *)b + first * depth + k * width;
+            for (int64_t r = 0; r < m; r++) {
+                if (!(seen[r / 32] >> (r % 32) & 1))
+                    continue;
+                REAL *to = (REAL *)c + r * c_stride + first;
+                for (int64_t j = 0; j < width; j += NAME(LANES))
+                    OP(store)(to + j, OP(load)(to + j) + weight[r] * OP(load)(row + j));
+            }
+        }
+    }
+}
+
 static void NAME(softmax)(void *s, int64_t s_stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
                           int64_t mask_rows, void *max, void *sum, void *out, int64_t out_stride, int64_t out_n)
 {
@@ -441,6 +461,7 @@ const cpu_kernels KERNEL_TABLE = {
     .product = NAME(product),
     .product_transposed = NAME(product_transposed),
     .product_masked = NAME(product_masked),
+    .product_transposed_masked = NAME(product_transposed_masked),
     .softmax = NAME(softmax),
     .gradient = NAME(gradient),
     .pack_line = NAME(pack_line),

@@ -75,6 +75,9 @@ typedef struct cpu_kernels {
     void (*product_masked)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                            int64_t n, int64_t depth, const uint32_t *mask, int64_t mask_rows);
 
+    void (*product_transposed_masked)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                                      int64_t n, int64_t depth, const uint32_t *mask, int64_t mask_rows);
+
     /* One step of softmax over a tile: s = m x n scores before scale. Leaves exp(scale s - max) in s, zero where masked,
      * updates the running max and sum, and scales the running out rows (out_n long) by the change of max. mask NULL:
      * everything is visible. */

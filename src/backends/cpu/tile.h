@@ -4,6 +4,7 @@
 #define NF_CPU_TILE_H
 
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/tile_order.h"
 #include "core/backend.h"
 
 #if defined(_OPENMP)
@@ -34,13 +35,16 @@ typedef struct cpu_tile_plan {
     const nf_request *request;
     const cpu_kernels *kernels;
     cpu_walk by_query, by_key;     /* by_key only if the problem names backward */
+    bool five;                     /* backward takes five products: dq is summed by the walk by key, in turns */
+    cpu_order turns;
+    size_t turn_bytes, dq_bytes;   /* shared workspace: counters, and sums of dq if dq is not made of reals */
     int64_t extra_splits;          /* parts the queries are cut into for the gradients of extra tokens */
     int64_t extra_tiles;           /* tiles of extra tokens as rows */
     int64_t head_dim, value_dim;   /* rounded up to lanes: row strides */
     double scale;
     int64_t threads;
     size_t thread_bytes;           /* workspace of one thread */
-    size_t shared_bytes;           /* partial gradients of extra tokens */
+    size_t extra_bytes;            /* partial gradients of extra tokens */
 } cpu_tile_plan;
 
 /* A tensor with its strides by name; data NULL if absent. */
@@ -79,6 +83,9 @@ void cpu_store_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *
                     int64_t n, int64_t stride, const void *rows, double factor);
 void cpu_store_rows_by(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
                        int64_t n, int64_t stride, const void *rows, const double *factors);
+/* Adds each position's row of reals times factor to a tensor of reals. */
+void cpu_add_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
+                  int64_t n, int64_t stride, const void *rows, double factor);
 /* Ends a softmax: out = rows / sum and, if there is an lse, max + log sum. Positions that saw nothing get 0 and -inf. */
 void cpu_store_softmax(const cpu_kernels *k, const cpu_span *span, const cpu_view *out, const cpu_view *lse,
                        int64_t batch, int64_t head, int64_t n, int64_t stride, const void *rows, const void *max,

@@ -7,6 +7,8 @@
 
 enum { EXTRA_SPLITS = 16, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
 
+static const size_t DQ_SUM_BYTES = 16 << 20; /* of dq summed apart from its tensor, at most */
+
 static nf_status tile_supports(const void *state, const nf_request *request)
 {
     (void)state;
@@ -30,12 +32,14 @@ static double tile_cost(const void *state, const nf_request *request)
     return (1.5 * by_query + 2 * by_key) / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
 }
 
-static nf_status create_walk(cpu_walk *walk, const nf_request *request, const cpu_kernels *kernels, nf_side rows)
+static nf_status create_walk(cpu_walk *walk, const nf_request *request, const cpu_kernels *kernels, nf_side rows,
+                             bool aligned)
 {
     const nf_problem *problem = request->problem;
     nf_work_spec spec;
     double operations;
     cpu_choose_shape(request, kernels, rows, &spec, &walk->fold, &operations);
+    spec.aligned = aligned;
     const nf_status status = nf_work_create(&walk->work, request->context, request->grid, &spec);
     if (status != NF_OK)
         return status;
@@ -57,6 +61,46 @@ static nf_status create_walk(cpu_walk *walk, const nf_request *request, const cp
     return NF_OK;
 }
 
+/* Bytes of dq summed as contiguous reals; 0 if the tensor itself is made of reals. */
+static size_t dq_sum_bytes(const cpu_tile_plan *plan)
+{
+    const nf_tensor *dq = &plan->request->layout[NF_DQ];
+    int64_t elements = 1;
+    if ((int64_t)nf_dtype_size(dq->dtype) == plan->kernels->real_size)
+        return 0;
+    for (int32_t i = 0; i < dq->rank; i++)
+        elements *= dq->extents[i];
+    return (size_t)(elements * plan->kernels->real_size);
+}
+
+/* Five products if dq can be summed in place or nearly so, and aligning the walk by key to shared tiles costs less than
+ * the two products saved. Extra tokens add to dq outside the walk: seven. */
+static nf_status choose_products(cpu_tile_plan *plan)
+{
+    const nf_request *request = plan->request;
+    if (request->problem->extra || dq_sum_bytes(plan) > DQ_SUM_BYTES)
+        return NF_OK;
+    cpu_walk aligned = {0};
+    nf_status status = create_walk(&aligned, request, plan->kernels, NF_ROWS_KEYS, true);
+    if (status != NF_OK)
+        return status;
+    const double seven = 3 * plan->by_query.work.counts.computed_pairs + 4 * plan->by_key.work.counts.computed_pairs;
+    if (5 * aligned.work.counts.computed_pairs >= seven) {
+        nf_work_destroy(&aligned.work, request->context);
+        return NF_OK;
+    }
+    nf_work_destroy(&plan->by_key.work, request->context);
+    plan->by_key = aligned;
+    status = cpu_order_create(&plan->turns, request->context, &plan->by_key.work);
+    if (status != NF_OK)
+        return status;
+    plan->five = true;
+    plan->dq_bytes = dq_sum_bytes(plan);
+    const size_t counters = (size_t)(plan->turns.counters * request->problem->batch * request->problem->heads);
+    plan->turn_bytes = (counters * sizeof(int32_t) + NF_ALIGNMENT - 1) / NF_ALIGNMENT * NF_ALIGNMENT;
+    return NF_OK;
+}
+
 static void size_workspace(cpu_tile_plan *plan, const nf_problem *problem)
 {
     plan->thread_bytes = problem->direction & NF_FWD ? cpu_forward_bytes(plan) : 0;
@@ -67,8 +111,8 @@ static void size_workspace(cpu_tile_plan *plan, const nf_problem *problem)
     const int64_t streams = problem->batch * problem->kv_heads;
     plan->extra_tiles = (problem->extra + CPU_TILE_ROWS - 1) / CPU_TILE_ROWS;
     plan->extra_splits = nf_max64(EXTRA_SPLITS / streams, 1);
-    plan->shared_bytes = (size_t)(streams * plan->extra_tiles * plan->extra_splits * CPU_TILE_ROWS
-                                  * (plan->head_dim + plan->value_dim) * plan->kernels->real_size);
+    plan->extra_bytes = (size_t)(streams * plan->extra_tiles * plan->extra_splits * CPU_TILE_ROWS
+                                 * (plan->head_dim + plan->value_dim) * plan->kernels->real_size);
 }
 
 static void tile_release(const nf_request *request, void *prepared)
@@ -76,6 +120,7 @@ static void tile_release(const nf_request *request, void *prepared)
     cpu_tile_plan *plan = prepared;
     if (!plan)
         return;
+    cpu_order_destroy(&plan->turns, request->context);
     nf_work_destroy(&plan->by_query.work, request->context);
     nf_work_destroy(&plan->by_key.work, request->context);
     nf_release(request->context, plan);
@@ -93,10 +138,12 @@ static nf_status tile_prepare(const void *state, const nf_request *request, void
     plan->head_dim = (problem->head_dim + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
     plan->value_dim = (problem->value_dim + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
     plan->scale = nf_problem_scale(problem);
-    nf_status status = create_walk(&plan->by_query, request, kernels, NF_ROWS_QUERIES);
+    nf_status status = create_walk(&plan->by_query, request, kernels, NF_ROWS_QUERIES, false);
     int64_t items = plan->by_query.items;
     if (status == NF_OK && problem->direction & NF_BWD) {
-        status = create_walk(&plan->by_key, request, kernels, NF_ROWS_KEYS);
+        status = create_walk(&plan->by_key, request, kernels, NF_ROWS_KEYS, false);
+        if (status == NF_OK)
+            status = choose_products(plan);
         items = nf_max64(items, plan->by_key.items);
     }
     if (status != NF_OK) {
@@ -112,7 +159,7 @@ static nf_status tile_prepare(const void *state, const nf_request *request, void
 static size_t tile_workspace(const void *prepared)
 {
     const cpu_tile_plan *plan = prepared;
-    return plan->thread_bytes * (size_t)plan->threads + plan->shared_bytes;
+    return plan->thread_bytes * (size_t)plan->threads + plan->extra_bytes + plan->turn_bytes + plan->dq_bytes;
 }
 
 static void tile_info(const void *prepared, nf_plan_info *info)
@@ -208,7 +255,8 @@ static void tile_describe(const void *prepared, nf_text *text)
     describe_walk(&plan->by_query, "query", "key", text);
     if (plan->by_key.items) {
         describe_walk(&plan->by_key, "key", "query", text);
-        nf_text_printf(text, "  backward in seven products: dq by query, dk and dv by key\n");
+        nf_text_printf(text, plan->five ? "  backward in five products: dq summed in turns by the walk by key\n"
+                                        : "  backward in seven products: dq by query, dk and dv by key\n");
     }
     draw_tile(&plan->by_query, text);
 }

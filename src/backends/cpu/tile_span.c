@@ -122,6 +122,14 @@ void cpu_store_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *
     cpu_store_rows_by(k, span, view, batch, head, n, stride, rows, factors);
 }
 
+void cpu_add_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
+                  int64_t n, int64_t stride, const void *rows, double factor)
+{
+    void *targets[CPU_MAX_COLUMNS];
+    row_pointers(span, view, batch, head, targets);
+    k->add_rows(targets, view->dim, span->count, n, rows, stride, factor);
+}
+
 void cpu_store_softmax(const cpu_kernels *k, const cpu_span *span, const cpu_view *out, const cpu_view *lse,
                        int64_t batch, int64_t head, int64_t n, int64_t stride, const void *rows, const void *max,
                        const void *sum)
