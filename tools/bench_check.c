@@ -13,7 +13,7 @@ static const char *const self = "bench";
 static const double reference_limit = 3e8;
 enum { SAMPLES = 6 };
 
-/* Inputs are N(0, 1), so scores stay below 30 and the simple norm-wise rule of doc/numerics holds. */
+/* Norm-wise limits for well-conditioned data: inputs are N(0, 1), so that scores stay small. */
 static double limit_of(nf_dtype dtype, nf_role role)
 {
     const double forward = dtype == NF_F64 ? 1e-13 : dtype == NF_F32 ? 1e-5 : dtype == NF_F16 ? 2e-3 : 2e-2;

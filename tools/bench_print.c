@@ -65,10 +65,10 @@ void bench_print_timing(bool csv, const bench_case *c, nf_direction direction, c
                "%d samples",
                name, 1e3 * seconds, 1e3 * timing->seconds.minimum, 1e3 * timing->seconds.maximum, flops / giga,
                100 * flops / peak, set, peak / giga, 100 * bytes / bandwidth, bandwidth / giga, timing->kept);
+        if (timing->busy)
+            printf(" (%d while other processes ran)", timing->busy);
         if (timing->discarded)
             printf(", %d discarded", timing->discarded);
-        if (timing->busy)
-            printf(", %d of them while other processes ran", timing->busy);
         putchar('\n');
     }
     fflush(stdout);

@@ -190,7 +190,7 @@ static bool find_backend(verify_engine *engine)
 {
     if (engine->backend) {
         engine->is_reference = strcmp(engine->backend, "reference") == 0;
-        engine->must_run = engine->is_reference || strcmp(engine->backend, "cpu") == 0;
+        engine->must_run = !engine->algo && (engine->is_reference || strcmp(engine->backend, "cpu") == 0);
         if (nf_backend_available(engine->context, engine->backend) == NF_OK)
             return true;
         nf_tool_fail_status("verify", "--backend %s", engine->backend);

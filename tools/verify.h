@@ -216,6 +216,7 @@ typedef struct verify_judge {
     const verify_values *truth, *plain, *unit;
     double score_size;     /* from verify_plain */
     bool well_conditioned; /* ordinary data: the norm-wise rule applies too */
+    int64_t equal_terms; /* of the longest sum, if all its terms may be equal; else 0 */
 } verify_judge;
 
 /* True if fast passes in this role; else why names rule, place, error and bound. */

@@ -1,14 +1,16 @@
 /* `plain`: the unfused computation in the working precision, and the rounding unit of every result.
  *
- * 16-bit types keep the weights p and their gradient in the type, as an unfused path stores them, and sum in f32. The unit
+ * 16-bit types keep the weights p, their gradient and dout in the type, as an unfused path stores them, and sum in f32. The unit
  * of an element is the error its inputs' roundings may cause to first order: eps times the absolute products behind it,
  * plus the working precision's epsilon times what the factors of those products have already lost:
  *     score                      |scale| |q| |k|
  *     out = sum p v              sum p |v| (eps + work size of the score); dv likewise with dout
- *     dS = p (dP - delta)        |dS| (eps + work size of the score) + p (work |dout| |v| + (eps_out + work) sum |dout out|)
+ *     dS = p (dP - delta)        |dS| (eps + work size of the score) + p (work |dout| |v| + (eps_out + work) sum |dout out|),
+ *                                eps for work in front of |dout| |v| if a wider dout is rounded to the type
  *     dq, dk                     |scale| times that, times |k|, |q| */
 #include "verify.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -16,19 +16,20 @@ typedef struct PLAIN(state) {
     const int64_t *keys;
     REAL *p, *ds, *out;     /* of the row in hand */
     double *size;           /* score sizes before cancellation, |scale| |q| |k| */
-    double *k_norm, *v_norm, *extra_k_norm, *extra_v_norm;
+    double *k_rms, *v_rms, *extra_k_rms, *extra_v_rms;
     verify_values *result, *unit;
     double score_max, size_max;
 } PLAIN(state);
 
-static PLAIN(tensor) PLAIN(import)(const verify_array *array, bool zero)
+/* Values as stored in a type, or zeros. */
+static PLAIN(tensor) PLAIN(import)(const verify_array *array, nf_dtype dtype, bool zero)
 {
     PLAIN(tensor) tensor = {NULL, array->tokens, array->heads, array->dim};
     if (!array->data)
         return tensor;
     tensor.data = verify_alloc(array->count, sizeof(REAL));
     for (int64_t i = 0; i < array->count && !zero; i++)
-        tensor.data[i] = (REAL)array->data[i];
+        tensor.data[i] = (REAL)verify_round(dtype, array->data[i]);
     return tensor;
 }
 
@@ -62,26 +63,35 @@ static void PLAIN(add)(REAL *sum, REAL weight, const REAL *row, int64_t n)
         sum[i] += weight * row[i];
 }
 
+/* Never adds nothing: a unit of 0 tells that no pair contributes at all. */
 static void PLAIN(add_size)(double *sum, double weight, const REAL *row, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        sum[i] += weight * fabs((double)row[i]);
+        sum[i] += weight * fabs((double)row[i]) + DBL_MIN;
 }
 
-static double *PLAIN(norms)(const PLAIN(tensor) *t, int64_t batch)
+/* Root mean square, also of rows whose squares or whose norm overflow or vanish. */
+static double PLAIN(rms)(const REAL *row, int64_t n)
+{
+    double largest = 0, sum = 0;
+    for (int64_t c = 0; c < n; c++)
+        if (!(fabs((double)row[c]) <= largest))
+            largest = fabs((double)row[c]);
+    for (int64_t c = 0; c < n && largest > 0; c++)
+        sum += ((double)row[c] / largest) * ((double)row[c] / largest);
+    return largest * sqrt(sum / (double)n);
+}
+
+static double *PLAIN(all_rms)(const PLAIN(tensor) *t, int64_t batch)
 {
     const int64_t rows = t->data ? batch * t->tokens * t->heads : 0;
-    double *norm = verify_alloc(rows, sizeof *norm);
-    for (int64_t r = 0; r < rows; r++) {
-        double sum = 0;
-        for (int64_t c = 0; c < t->dim; c++)
-            sum += (double)t->data[r * t->dim + c] * (double)t->data[r * t->dim + c];
-        norm[r] = sqrt(sum);
-    }
-    return norm;
+    double *rms = verify_alloc(rows, sizeof *rms);
+    for (int64_t r = 0; r < rows; r++)
+        rms[r] = PLAIN(rms)(t->data + r * t->dim, t->dim);
+    return rms;
 }
 
-static double PLAIN(norm_seen)(const PLAIN(state) *s, const double *grid, const double *extra, int64_t batch, int64_t j,
+static double PLAIN(rms_seen)(const PLAIN(state) *s, const double *grid, const double *extra, int64_t batch, int64_t j,
                                int64_t head)
 {
     if (j < s->visible)
@@ -89,24 +99,16 @@ static double PLAIN(norm_seen)(const PLAIN(state) *s, const double *grid, const 
     return extra[(batch * s->extra_k.tokens + j - s->visible) * s->k.heads + head];
 }
 
-static double PLAIN(norm)(const REAL *row, int64_t n)
-{
-    double sum = 0;
-    for (int64_t c = 0; c < n; c++)
-        sum += (double)row[c] * (double)row[c];
-    return sqrt(sum);
-}
-
 /* Softmax of the row's scores into p, rounded as an unfused path would store it; returns lse. */
 static REAL PLAIN(softmax)(PLAIN(state) *s, int64_t batch, int64_t kv_head, const REAL *q)
 {
     const bool reversed = s->options->reversed;
-    const double q_size = fabs((double)s->scale) * PLAIN(norm)(q, s->q.dim);
+    const double q_size = fabs((double)s->scale) * (double)s->q.dim * PLAIN(rms)(q, s->q.dim);
     REAL max = (REAL)-INFINITY, sum = 0;
     for (int64_t j = 0; j < s->total; j++) {
         const REAL *k = PLAIN(seen)(s, &s->k, &s->extra_k, batch, j, kv_head);
         s->p[j] = s->scale * PLAIN(dot)(q, k, s->q.dim, reversed);
-        s->size[j] = q_size * PLAIN(norm_seen)(s, s->k_norm, s->extra_k_norm, batch, j, kv_head);
+        s->size[j] = q_size * PLAIN(rms_seen)(s, s->k_rms, s->extra_k_rms, batch, j, kv_head);
         if (s->p[j] > max)
             max = s->p[j];
         s->score_max = fmax(s->score_max, fabs((double)s->p[j]));
@@ -127,8 +129,8 @@ static REAL PLAIN(softmax)(PLAIN(state) *s, int64_t batch, int64_t kv_head, cons
 
 static void PLAIN(forward_row)(PLAIN(state) *s, int64_t batch, int64_t query, int64_t head, int64_t kv_head)
 {
-    REAL *out = s->out;
     const int64_t dim = s->v.dim;
+    REAL *out = s->out;
     for (int64_t c = 0; c < dim; c++)
         out[c] = 0;
     const REAL lse = PLAIN(softmax)(s, batch, kv_head, PLAIN(at)(&s->q, batch, query, head));
@@ -152,24 +154,26 @@ static void PLAIN(score_gradient)(PLAIN(state) *s, int64_t batch, int64_t query,
     const bool reversed = s->options->reversed;
     const REAL *dout = PLAIN(at)(&s->dout, batch, query, head);
     const double *out = verify_row(&s->result->role[NF_OUT], batch, query, head);
+    const double *given = verify_row(&s->result->role[NF_DOUT], batch, query, head);
     const double eps = verify_epsilon(s->problem->dtype), work = verify_epsilon(s->options->working);
     const double eps_out = verify_epsilon(s->problem->out_dtype);
+    const double dp_eps = s->problem->out_dtype == s->problem->dtype ? work : eps; /* dout is rounded to the type */
     const REAL dlse = s->options->dlse ? (REAL)*verify_row(&s->result->role[NF_DLSE], batch, query, head) : 0;
     REAL delta = 0;
     double delta_size = fabs((double)dlse) * work;
     for (int64_t c = 0; c < s->dout.dim; c++) {
-        delta += dout[c] * (REAL)out[c];
-        delta_size += fabs((double)dout[c] * out[c]) * (eps_out + work);
+        delta += (REAL)given[c] * (REAL)out[c];
+        delta_size += fabs(given[c] * out[c]) * (eps_out + work);
     }
-    const double dout_norm = PLAIN(norm)(dout, s->dout.dim);
+    const double dout_size = (double)s->dout.dim * PLAIN(rms)(dout, s->dout.dim);
     delta -= dlse;
     for (int64_t j = 0; j < s->total; j++) {
         const REAL dp = PLAIN(dot)(dout, PLAIN(seen)(s, &s->v, &s->extra_v, batch, j, kv_head), s->v.dim, reversed);
         s->ds[j] = s->p[j] * (dp - delta);
         if (!s->options->exact)
             s->ds[j] = (REAL)verify_round(s->problem->dtype, (double)s->ds[j]);
-        const double dp_size = dout_norm * PLAIN(norm_seen)(s, s->v_norm, s->extra_v_norm, batch, j, kv_head);
-        s->size[j] = fabs((double)s->ds[j]) * (eps + work * s->size[j]) + (double)s->p[j] * (work * dp_size + delta_size);
+        const double dp_size = dout_size * PLAIN(rms_seen)(s, s->v_rms, s->extra_v_rms, batch, j, kv_head);
+        s->size[j] = fabs((double)s->ds[j]) * (eps + work * s->size[j]) + (double)s->p[j] * (dp_eps * dp_size + delta_size);
     }
 }
 
@@ -235,22 +239,23 @@ static void PLAIN(run)(const nf_problem *problem, const verify_mask *mask, const
 {
     const verify_array *role = result->role;
     const int64_t longest = mask->longest + problem->extra;
+    const nf_dtype dtype = options->exact ? NF_F64 : problem->dtype;
     int64_t *keys = verify_alloc(mask->longest, sizeof *keys);
     PLAIN(state) s = {
         .problem = problem, .options = options, .result = result, .unit = unit, .keys = keys,
         .scale = (REAL)(problem->scale_set ? problem->scale : 1 / sqrt((double)problem->head_dim)),
-        .q = PLAIN(import)(&role[NF_Q], false), .k = PLAIN(import)(&role[NF_K], false),
-        .v = PLAIN(import)(&role[NF_V], false), .extra_k = PLAIN(import)(&role[NF_EXTRA_K], false),
-        .extra_v = PLAIN(import)(&role[NF_EXTRA_V], false), .dout = PLAIN(import)(&role[NF_DOUT], false),
-        .dq = PLAIN(import)(&role[NF_DQ], true), .dk = PLAIN(import)(&role[NF_DK], true),
-        .dv = PLAIN(import)(&role[NF_DV], true), .dextra_k = PLAIN(import)(&role[NF_DEXTRA_K], true),
-        .dextra_v = PLAIN(import)(&role[NF_DEXTRA_V], true),
+        .q = PLAIN(import)(&role[NF_Q], dtype, false), .k = PLAIN(import)(&role[NF_K], dtype, false),
+        .v = PLAIN(import)(&role[NF_V], dtype, false), .extra_k = PLAIN(import)(&role[NF_EXTRA_K], dtype, false),
+        .extra_v = PLAIN(import)(&role[NF_EXTRA_V], dtype, false), .dout = PLAIN(import)(&role[NF_DOUT], dtype, false),
+        .dq = PLAIN(import)(&role[NF_DQ], dtype, true), .dk = PLAIN(import)(&role[NF_DK], dtype, true),
+        .dv = PLAIN(import)(&role[NF_DV], dtype, true), .dextra_k = PLAIN(import)(&role[NF_DEXTRA_K], dtype, true),
+        .dextra_v = PLAIN(import)(&role[NF_DEXTRA_V], dtype, true),
         .p = verify_alloc(longest, sizeof(REAL)), .ds = verify_alloc(longest, sizeof(REAL)),
         .out = verify_alloc(problem->value_dim, sizeof(REAL)), .size = verify_alloc(longest, sizeof(double))};
-    s.k_norm = PLAIN(norms)(&s.k, problem->batch);
-    s.v_norm = PLAIN(norms)(&s.v, problem->batch);
-    s.extra_k_norm = PLAIN(norms)(&s.extra_k, problem->batch);
-    s.extra_v_norm = PLAIN(norms)(&s.extra_v, problem->batch);
+    s.k_rms = PLAIN(all_rms)(&s.k, problem->batch);
+    s.v_rms = PLAIN(all_rms)(&s.v, problem->batch);
+    s.extra_k_rms = PLAIN(all_rms)(&s.extra_k, problem->batch);
+    s.extra_v_rms = PLAIN(all_rms)(&s.extra_v, problem->batch);
     PLAIN(all_rows)(&s, mask, keys);
     PLAIN(tensor) *const gradient[] = {&s.dq, &s.dk, &s.dv, &s.dextra_k, &s.dextra_v};
     for (int i = 0; i < 5; i++)
@@ -265,8 +270,8 @@ static void PLAIN(run)(const nf_problem *problem, const verify_mask *mask, const
     free(s.ds);
     free(s.out);
     free(s.size);
-    free(s.k_norm);
-    free(s.v_norm);
-    free(s.extra_k_norm);
-    free(s.extra_v_norm);
+    free(s.k_rms);
+    free(s.v_rms);
+    free(s.extra_k_rms);
+    free(s.extra_v_rms);
 }
