@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Plants each fault of mutants.list in a copy of its source file, builds a nearfield with it, and expects that verify fails.
+# The baseline instruction set is forced, so that a fault in a kernel needs one object.
+. "${srcdir:-.}/tests/count.sh"
+source_root=$(cd "${srcdir:-.}" && pwd)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+if ! [ -f libnearfield-internal.la ] || ! [ -f Makefile ]; then
+    skip mutants "needs a build tree"
+    finish
+fi
+compiler=${CC:-cc}
+flags="-O1 -std=gnu11 -D_GNU_SOURCE -DNF_BUILDING -DHAVE_CONFIG_H ${MUTANT_CFLAGS-}"
+
+# Compiles one file of the mutated tree; its own headers come first.
+compile() { # FILE OBJECT
+    # shellcheck disable=SC2086
+    $compiler $flags -w -I"$scratch/src" -I. -I"$source_root/include" -I"$source_root/src" -c "$1" -o "$2"
+}
+
+plant() { # FILE EXPRESSION
+    rm -rf "$scratch/src"
+    mkdir -p "$scratch/src/$(dirname "$1")"
+    sed -e "$2" "$source_root/src/$1" >"$scratch/src/$1"
+    ! cmp -s "$source_root/src/$1" "$scratch/src/$1"
+}
+
+build() { # FILE
+    local unit=$scratch/src/$1
+    case $1 in
+    *.h)
+        unit=$scratch/src/backends/cpu/kernels_baseline.c
+        cp "$source_root/src/backends/cpu/kernels_baseline.c" "$unit"
+        ;;
+    esac
+    rm -f "$scratch"/mutant*
+    # shellcheck disable=SC2086
+    compile "$unit" "$scratch/mutant.o" &&
+        ./libtool --silent --tag=CC --mode=link $compiler ${MUTANT_CFLAGS-} -o "$scratch/mutant" "$scratch/mutant.o" \
+            tools/nearfield.o libnearfield-tool.la libnearfield-internal.la
+}
+
+# verify must say 1 (checks failed), not 2, and must have run something.
+caught() {
+    local status
+    NEARFIELD_ISA=baseline timeout 120 "$scratch/mutant" verify --backend cpu --cases "${MUTANT_CASES:-150}" --seed 1 --threads 2 \
+        >"$scratch/said" 2>&1
+    status=$?
+    if [ "$status" -ne 1 ]; then
+        echo "verify exits $status: $(tail -n 1 "$scratch/said")"
+        return 1
+    fi
+    grep -m 1 FAIL "$scratch/said" | cut -c 6-90 >"$scratch/caught"
+}
+
+mutant() { # NAME FILE EXPRESSION
+    if ! plant "$2" "$3"; then
+        echo "the edit changes nothing in $2"
+        return 1
+    fi
+    build "$2" && caught
+}
+
+while IFS='|' read -r name file expression; do
+    case $name in '#'* | '') continue ;; esac
+    name=$(echo "$name" | sed 's/ *$//')
+    : >"$scratch/caught"
+    check "$name" mutant "$name" "$(echo "$file" | tr -d ' ')" "${expression# }"
+    printf '%-36s caught by %s\n' "$name" "$(cat "$scratch/caught")"
+done <"$source_root/tests/mutants.list"
+finish
