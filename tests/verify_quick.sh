@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # A reduced sweep of nearfield verify: the reference, and the cpu backend on every instruction set and both algorithm
 # families, one and two threads. Fuller sweeps: VERIFY_CASES=2000.
-. "${srcdir:-.}/tests/count.sh"
+. "$top_srcdir/tests/count.sh"
 cases=${VERIFY_CASES:-80}
-tool=./nearfield
+tool=$NEARFIELD
 
 check reference $tool verify --backend reference --cases "$cases" --seed 11
 available=$($tool info | sed -n 's/^ *instruction sets: //p')
