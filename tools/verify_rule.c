@@ -13,8 +13,8 @@
  * is no generosity: test_verify.c measures the rule against `plain` summed in the opposite order, and without it a correct
  * kernel fails on scores of 1e4 and on cancelling gradients whenever plain happens to be lucky on a small tensor. Equal terms
  * round the same way again and again, so a sum of n of them is off by about n eps / 8 in one order and by little in another
- * (seen: 40 eps in f32): data that is equal on purpose, or by a broadcast, gets n / 8 units more. 16-bit types do not: they
- * sum in f32, whose epsilon is nothing to theirs. */
+ * (seen: 27 eps after 480 terms in f32, 163 after 1107 in f64, where the truth is off as well): data that is equal on purpose,
+ * or by a broadcast, gets n / 4 units more. 16-bit types do not: they sum in f32, whose epsilon is nothing to theirs. */
 #include "verify.h"
 
 #include <math.h>
@@ -123,7 +123,7 @@ bool verify_judge_role(const verify_judge *judge, int role, const verify_array *
         return judge_lse(judge, fast, why);
     const rule_limits limits = measure(judge, role);
     const verify_array *truth = &judge->truth->role[role], *unit = &judge->unit->role[role];
-    const double floor_units = 8 + (double)judge->equal_terms / 8;
+    const double floor_units = 8 + (double)judge->equal_terms / 4;
     const double tensor_bound = 2 * limits.plain_error + limits.rounding + floor_units * limits.unit;
     double error_norm = 0;
     for (int64_t r = 0; r < fast->count / fast->dim; r++) {
