@@ -1,5 +1,5 @@
 /* The unfused computation for one working type: included by verify_plain.c once with REAL float and once with REAL double,
- * where PLAIN(name) makes the functions' names, EXP and LOG are the type's. */
+ * where PLAIN(name) makes the functions' names, EXP, LOG and SMALLEST (normal number) are the type's. */
 
 typedef struct PLAIN(tensor) {
     REAL *data;
@@ -140,7 +140,7 @@ static void PLAIN(forward_row)(PLAIN(state) *s, int64_t batch, int64_t query, in
         const int64_t j = s->options->reversed ? s->total - 1 - i : i;
         const REAL *v = PLAIN(seen)(s, &s->v, &s->extra_v, batch, j, kv_head);
         PLAIN(add)(out, s->p[j], v, dim);
-        PLAIN(add_size)(unit, (double)s->p[j] * (eps + work * s->size[j]), v, dim);
+        PLAIN(add_size)(unit, (double)s->p[j] * (eps + work * s->size[j]) + SMALLEST, v, dim);
     }
     double *result = verify_row(&s->result->role[NF_OUT], batch, query, head);
     for (int64_t c = 0; c < dim; c++)
@@ -157,14 +157,17 @@ static void PLAIN(score_gradient)(PLAIN(state) *s, int64_t batch, int64_t query,
     const double *given = verify_row(&s->result->role[NF_DOUT], batch, query, head);
     const double eps = verify_epsilon(s->problem->dtype), work = verify_epsilon(s->options->working);
     const double eps_out = verify_epsilon(s->problem->out_dtype);
-    const double dp_eps = s->problem->out_dtype == s->problem->dtype ? work : eps; /* dout is rounded to the type */
+    const double dim_root = sqrt((double)s->dout.dim);
+    const double dp_eps = work + (s->problem->out_dtype == s->problem->dtype ? 0 : eps / dim_root);
     const REAL dlse = s->options->dlse ? (REAL)*verify_row(&s->result->role[NF_DLSE], batch, query, head) : 0;
     REAL delta = 0;
-    double delta_size = fabs((double)dlse) * work;
+    double delta_size = fabs((double)dlse) * work, squares = 0;
     for (int64_t c = 0; c < s->dout.dim; c++) {
         delta += (REAL)given[c] * (REAL)out[c];
-        delta_size += fabs(given[c] * out[c]) * (eps_out + work);
+        delta_size += fabs(given[c] * out[c]) * work;
+        squares += given[c] * out[c] * given[c] * out[c];
     }
+    delta_size += eps_out * sqrt(squares);
     const double dout_size = (double)s->dout.dim * PLAIN(rms)(dout, s->dout.dim);
     delta -= dlse;
     for (int64_t j = 0; j < s->total; j++) {
@@ -173,7 +176,8 @@ static void PLAIN(score_gradient)(PLAIN(state) *s, int64_t batch, int64_t query,
         if (!s->options->exact)
             s->ds[j] = (REAL)verify_round(s->problem->dtype, (double)s->ds[j]);
         const double dp_size = dout_size * PLAIN(rms_seen)(s, s->v_rms, s->extra_v_rms, batch, j, kv_head);
-        s->size[j] = fabs((double)s->ds[j]) * (eps + work * s->size[j]) + (double)s->p[j] * (dp_eps * dp_size + delta_size);
+        s->size[j] = fabs((double)s->ds[j]) * (eps + work * s->size[j]) +
+                     (double)s->p[j] * (dp_eps * dp_size + delta_size) + SMALLEST * (dp_size + fabs((double)delta));
     }
 }
 
@@ -193,7 +197,7 @@ static void PLAIN(backward_row)(PLAIN(state) *s, int64_t batch, int64_t query, i
     for (int64_t j = 0; j < s->total; j++) {
         PLAIN(add)(PLAIN(seen)(s, &s->dv, &s->dextra_v, batch, j, kv_head), s->p[j], dout, s->dout.dim);
         PLAIN(add_size)(PLAIN(unit_seen)(s, NF_DV, NF_DEXTRA_V, batch, j, kv_head),
-                        (double)s->p[j] * (eps + work * s->size[j]), dout, s->dout.dim);
+                        (double)s->p[j] * (eps + work * s->size[j]) + SMALLEST, dout, s->dout.dim);
     }
     PLAIN(score_gradient)(s, batch, query, head, kv_head);
     for (int64_t i = 0; i < s->total; i++) {
