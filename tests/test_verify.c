@@ -1,5 +1,5 @@
-/* The checker must be able to fail: every judge of `nearfield verify` is fed results that are wrong in one way. And it must
- * not fail too early: sums in another order pass. */
+/* The checker must be able to fail: every judge of `nearfield verify` is fed results that are wrong in one way. And it
+ * must not fail too early: sums in another order pass. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,7 +71,8 @@ static bool passes(subject *s, int role)
 static void expect_failure(subject *s, int role, const char *word)
 {
     ck_assert_msg(!passes(s, role), "%s passed", nf_role_name((nf_role)role));
-    ck_assert_msg(strstr(s->why, word) && strstr(s->why, nf_role_name((nf_role)role)), "\"%s\" lacks \"%s\"", s->why, word);
+    ck_assert_msg(strstr(s->why, word) && strstr(s->why, nf_role_name((nf_role)role)), "\"%s\" lacks \"%s\"", s->why,
+                  word);
 }
 
 static const int judged[] = {NF_OUT, NF_LSE, NF_DQ, NF_DK, NF_DV, NF_DEXTRA_K, NF_DEXTRA_V};

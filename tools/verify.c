@@ -1,5 +1,5 @@
-/* `nearfield verify`: checks a backend against the reference and against identities (doc/numerics is the text of
- * verify_rule.c and of the verify_identity files). */
+/* `nearfield verify`: checks a backend against the reference (verify_rule.c) and against laws that need no reference
+ * (verify_identity*.c), on random problems or on given ones. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -267,9 +267,13 @@ int nf_tool_verify(int argc, char **argv)
         {.name = "verbose", .kind = NF_TOOL_FLAG, .target = &s.verbose, .help = "a line for every check"},
         {0}};
     const nf_tool_command command = {
-        .name = "verify", .words = "[PROBLEM...]", .max_words = -1, .options = options,
-        .summary = "Checks a backend against the reference and against identities: a seeded sweep over random problems, or\n"
-                   "the given problems with every kind of data. The last line counts the checks."};
+        .name = "verify",
+        .words = "[PROBLEM...]",
+        .max_words = -1,
+        .options = options,
+        .summary =
+            "Checks a backend against the reference and against identities: a seeded sweep over random problems, or\n"
+            "the given problems with every kind of data. The last line counts the checks."};
     const int stop = nf_tool_parse(&command, &argc, argv);
     if (stop != NF_TOOL_CONTINUE)
         return stop;

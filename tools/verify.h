@@ -64,7 +64,7 @@ bool verify_mask_sees(const verify_mask *mask, int64_t query, int64_t key);
 /* Multiply-adds of one forward over all batches and heads: what a check of the problem costs. */
 double verify_cost(const nf_problem *problem);
 
-/* ---- verify_values.c: the tensors of a problem as plain numbers --------------------------------------------------- */
+/* ---- verify_values.c: the tensors of a problem as plain numbers -------------------------------------------------- */
 
 /* Contiguous, heads-last; tokens is the product of the axes. data is NULL where the problem has no such tensor. */
 typedef struct verify_array {
@@ -88,7 +88,7 @@ static inline double *verify_row(const verify_array *array, int64_t batch, int64
 }
 static inline bool verify_is_gradient(int role) { return role >= NF_DQ && role <= NF_DEXTRA_V; }
 
-/* ---- verify_data.c: what the tensors hold ------------------------------------------------------------------------- */
+/* ---- verify_data.c: what the tensors hold ------------------------------------------------------------------------ */
 
 typedef enum verify_kind {
     VERIFY_NORMAL,     /* N(0,1) */
@@ -107,7 +107,7 @@ void verify_fill(verify_values *values, const nf_problem *problem, verify_kind k
 /* Fills them with N(0,1), whatever the seed's case would say. */
 void verify_fill_normal(verify_values *values, const nf_problem *problem, uint64_t seed);
 
-/* ---- verify_layout.c, verify_buffer.c: the same tensors as strided, guarded, poisoned memory ----------------------- */
+/* ---- verify_layout.c, verify_buffer.c: the same tensors as strided, guarded, poisoned memory --------------------- */
 
 typedef enum verify_layout {
     VERIFY_CONTIGUOUS,
@@ -123,8 +123,8 @@ typedef enum verify_layout {
 
 const char *verify_layout_name(verify_layout layout);
 /* Chooses strides; returns the elements spanned and stores where element [0, 0, ...] lies in the span. */
-int64_t verify_layout_strides(nf_tensor *tensor, int role, verify_layout layout, int far_dimension, verify_random *random,
-                              int64_t *origin);
+int64_t verify_layout_strides(nf_tensor *tensor, int role, verify_layout layout, int far_dimension,
+                              verify_random *random, int64_t *origin);
 /* True if this machine grants a sparse mapping of so many bytes. */
 bool verify_far_possible(size_t bytes);
 
@@ -157,7 +157,7 @@ void verify_buffers_seal(verify_buffers *buffers, int role);
 bool verify_buffers_unchanged(const verify_buffers *buffers, int role);
 void verify_buffers_io(const verify_buffers *buffers, nf_io *io, unsigned roles);
 
-/* ---- verify_run.c: one execution through the public interface ----------------------------------------------------- */
+/* ---- verify_run.c: one execution through the public interface ---------------------------------------------------- */
 
 typedef enum verify_outcome { VERIFY_PASS, VERIFY_FAIL, VERIFY_SKIP } verify_outcome;
 
@@ -195,7 +195,7 @@ verify_outcome verify_execute(const verify_call *call, const nf_problem *problem
 verify_outcome verify_under_test(const verify_engine *engine, const verify_call *call, const nf_problem *problem,
                                  verify_values *values, char *why);
 
-/* ---- verify_plain.c: the unfused computation, and how much rounding an element can suffer ------------------------- */
+/* ---- verify_plain.c: the unfused computation, and how much rounding an element can suffer ------------------------ */
 
 typedef struct verify_plain_options {
     nf_dtype working;  /* NF_F32 or NF_F64 */
@@ -204,12 +204,12 @@ typedef struct verify_plain_options {
     bool dlse;
 } verify_plain_options;
 
-/* Fills the outputs of result from its inputs; unit gets the rounding unit of every output element (verify_plain.c), and
- * score_size the greatest |score|, or a hundredth of the size before cancellation if that is more. */
+/* Fills the outputs of result from its inputs; unit gets the rounding unit of every output element (verify_plain.c),
+ * and score_size the greatest |score|, or a hundredth of the size before cancellation if that is more. */
 void verify_plain(const nf_problem *problem, const verify_mask *mask, const verify_plain_options *options,
                   verify_values *result, verify_values *unit, double *score_size);
 
-/* ---- verify_rule.c: the differential rule ------------------------------------------------------------------------- */
+/* ---- verify_rule.c: the differential rule ------------------------------------------------------------------------ */
 
 typedef struct verify_judge {
     const nf_problem *problem;
@@ -222,7 +222,7 @@ typedef struct verify_judge {
 /* True if fast passes in this role; else why names rule, place, error and bound. */
 bool verify_judge_role(const verify_judge *judge, int role, const verify_array *fast, char *why);
 
-/* ---- verify_case.c: random problems, and how a seed runs one ------------------------------------------------------ */
+/* ---- verify_case.c: random problems, and how a seed runs one ----------------------------------------------------- */
 
 typedef struct verify_case {
     nf_problem problem;
@@ -238,7 +238,7 @@ void verify_generate_small(nf_problem *problem, uint64_t seed);
 void verify_case_derive(verify_case *verify, const verify_engine *engine, const nf_problem *problem, uint64_t seed);
 verify_outcome verify_case_run(const verify_engine *engine, const verify_case *verify, char *why);
 
-/* ---- verify_identity*.c: laws that need no truth ------------------------------------------------------------------ */
+/* ---- verify_identity*.c: laws that need no truth ----------------------------------------------------------------- */
 
 /* VERIFY_SKIP with an empty why: the problem, even changed, cannot show this law or costs too much. */
 typedef struct verify_identity {

@@ -26,7 +26,8 @@ static void generate_ranges(nf_axis *axis, const recipe *r, verify_random *rando
     const int64_t keys = axis->key_extent ? axis->key_extent : axis->extent;
     if (!axis->key_extent && verify_random_chance(random, r->big ? 60 : 25)) {
         axis->q_begin = verify_random_below(random, axis->extent);
-        axis->q_count = verify_random_chance(random, 25) ? 0 : verify_random_between(random, 1, axis->extent - axis->q_begin);
+        axis->q_count =
+            verify_random_chance(random, 25) ? 0 : verify_random_between(random, 1, axis->extent - axis->q_begin);
         if (r->big && r->rank == 1 && axis->q_count > 300)
             axis->q_count = verify_random_between(random, 100, 300);
     }
@@ -154,7 +155,8 @@ void verify_case_derive(verify_case *verify, const verify_engine *engine, const 
 {
     verify_random random = verify_random_stream(seed, PURPOSE_CASE);
     *verify = (verify_case){.problem = *problem, .seed = seed, .call = verify_call_plain(engine)};
-    verify->kind = verify_random_chance(&random, 20) ? VERIFY_NORMAL : (verify_kind)verify_random_below(&random, VERIFY_KINDS);
+    verify->kind =
+        verify_random_chance(&random, 20) ? VERIFY_NORMAL : (verify_kind)verify_random_below(&random, VERIFY_KINDS);
     verify->call.layout = (verify_layout)verify_random_below(&random, VERIFY_LAYOUTS);
     verify->call.seed = seed;
     verify->call.lse = verify_random_chance(&random, 70);
@@ -210,7 +212,8 @@ static int64_t longest_sum(const nf_problem *problem, const verify_mask *mask)
     return longest;
 }
 
-static verify_outcome judge_all(const verify_engine *engine, const verify_case *verify, const verify_values *fast, char *why)
+static verify_outcome judge_all(const verify_engine *engine, const verify_case *verify, const verify_values *fast,
+                                char *why)
 {
     const nf_problem *problem = &verify->problem;
     verify_mask mask;
@@ -229,9 +232,10 @@ static verify_outcome judge_all(const verify_engine *engine, const verify_case *
     if (outcome == VERIFY_PASS)
         verify_plain(problem, &mask, &options, &plain, &unit, &judge.score_size);
     for (int role = NF_OUT; role < NF_ROLES && outcome == VERIFY_PASS; role++) {
-        const bool asked = verify_is_gradient(role)
-                               ? problem->direction != NF_FWD && verify->call.gradients >> role & 1
-                               : role == NF_OUT || (role == NF_LSE && (verify->call.lse || problem->direction != NF_FWD));
+        const bool asked =
+            verify_is_gradient(role)
+                ? problem->direction != NF_FWD && verify->call.gradients >> role & 1
+                : role == NF_OUT || (role == NF_LSE && (verify->call.lse || problem->direction != NF_FWD));
         if (asked && fast->role[role].data && !verify_judge_role(&judge, role, &fast->role[role], why))
             outcome = VERIFY_FAIL;
     }

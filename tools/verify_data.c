@@ -84,8 +84,9 @@ static double smallest_normal(nf_dtype dtype)
     return dtype == NF_F64 ? DBL_MIN : dtype == NF_F16 ? 0x1p-14 : 0x1p-126;
 }
 
-/* Subnormal q against huge k, so that losing the subnormals changes the scores. Not for bf16, whose hardware dot products
- * read subnormals as zero; nor for small scales, because scaling q first is allowed and costs a subnormal its last bits. */
+/* Subnormal q against huge k, so that losing the subnormals changes the scores. Not for bf16, whose hardware dot
+ * products read subnormals as zero; nor for small scales, because scaling q first is allowed and costs a subnormal its
+ * last bits. */
 static void fill_denormal(verify_values *values, const nf_problem *problem, verify_random *random)
 {
     fill_all(values, 1, random);
@@ -100,7 +101,8 @@ static void fill_denormal(verify_values *values, const nf_problem *problem, veri
     const double huge = fmin(1 / (0.75 * tiny * scale * sqrt((double)problem->head_dim)), verify_largest(dtype) / 8);
     verify_array *q = &values->role[NF_Q];
     for (int64_t i = 0; i < q->count; i++)
-        q->data[i] = verify_round(dtype, (q->data[i] < 0 ? -tiny : tiny) * (0.5 + 0.49 * verify_random_uniform(random)));
+        q->data[i] =
+            verify_round(dtype, (q->data[i] < 0 ? -tiny : tiny) * (0.5 + 0.49 * verify_random_uniform(random)));
     for (int role = NF_K; role <= NF_EXTRA_K; role += NF_EXTRA_K - NF_K)
         for (int64_t i = 0; values->role[role].data && i < values->role[role].count; i++)
             values->role[role].data[i] = verify_round(dtype, huge * (2 * verify_random_uniform(random) - 1));
@@ -124,8 +126,8 @@ static void fill_zero(verify_values *values, verify_random *random)
     }
 }
 
-/* An infinite key can give a score of -inf, whose weight is 0 or undefined depending on the order of summation: keys get
- * NaN only, values both. */
+/* An infinite key can give a score of -inf, whose weight is 0 or undefined depending on the order of summation: keys
+ * get NaN only, values both. */
 static void fill_poison(verify_values *values, verify_random *random)
 {
     fill_all(values, 1, random);

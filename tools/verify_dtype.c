@@ -33,7 +33,7 @@ static uint16_t encode_small(small_format f, double value)
         exponent = f.min_exponent;
     if (isinf(size) || exponent > 1 - f.min_exponent)
         return (uint16_t)(sign | exponent_ones);
-    /* The hidden bit carries into the exponent field, and so does a mantissa that rounds up to the next power of two. */
+    /* The hidden bit carries into the exponent field; so does a mantissa that rounds up to a power of two. */
     const int mantissa = (int)nearbyint(ldexp(size, f.mantissa - exponent));
     return (uint16_t)(sign | (((exponent - f.min_exponent) << f.mantissa) + mantissa));
 }

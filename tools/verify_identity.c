@@ -102,8 +102,8 @@ bool verify_same(const verify_array *a, const verify_array *b, double tolerance,
     const int64_t i = first_difference(a->data, b->data, a->count, bound);
     if (i < 0)
         return true;
-    snprintf(why, VERIFY_WHY, "%s: element %lld of %lld is %.9g against %.9g, error %.3g, bound %.3g", name, (long long)i,
-             (long long)a->count, a->data[i], b->data[i], fabs(a->data[i] - b->data[i]), bound);
+    snprintf(why, VERIFY_WHY, "%s: element %lld of %lld is %.9g against %.9g, error %.3g, bound %.3g", name,
+             (long long)i, (long long)a->count, a->data[i], b->data[i], fabs(a->data[i] - b->data[i]), bound);
     return false;
 }
 

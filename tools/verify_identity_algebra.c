@@ -162,8 +162,8 @@ static double loss(const verify_values *values)
 }
 
 /* The derivative of the loss along a random direction of one input, against its gradient. */
-static verify_outcome check_direction(const verify_engine *engine, const nf_problem *problem, const verify_values *values,
-                                      int input, verify_random *random, char *why)
+static verify_outcome check_direction(const verify_engine *engine, const nf_problem *problem,
+                                      const verify_values *values, int input, verify_random *random, char *why)
 {
     static const int gradient_of[] = {[NF_Q] = NF_DQ, [NF_K] = NF_DK, [NF_V] = NF_DV,
                                       [NF_EXTRA_K] = NF_DEXTRA_K, [NF_EXTRA_V] = NF_DEXTRA_V};

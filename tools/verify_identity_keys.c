@@ -31,15 +31,16 @@ static bool judge_degrees(const nf_problem *problem, const verify_mask *mask, co
         const double expected = degree && verify_mask_sees(mask, query, key) ? weight : 0;
         const double got = out->data[row * out->dim + key];
         if (!(fabs(got - expected) <= (expected != 0 ? tolerance : 0))) {
-            snprintf(why, VERIFY_WHY, "query %lld, key %lld of degree %lld: weight %.9g, expected %.9g", (long long)query,
-                     (long long)key, (long long)degree, got, expected);
+            snprintf(why, VERIFY_WHY, "query %lld, key %lld of degree %lld: weight %.9g, expected %.9g",
+                     (long long)query, (long long)key, (long long)degree, got, expected);
             return false;
         }
     }
     const double lse = values->role[NF_LSE].data[row], expected = degree ? log((double)degree) : -INFINITY;
     if (lse == expected || fabs(lse - expected) <= verify_tolerance(problem))
         return true;
-    snprintf(why, VERIFY_WHY, "query %lld: lse %.9g, expected log of degree %lld", (long long)query, lse, (long long)degree);
+    snprintf(why, VERIFY_WHY, "query %lld: lse %.9g, expected log of degree %lld", (long long)query, lse,
+             (long long)degree);
     return false;
 }
 
@@ -146,7 +147,7 @@ static verify_outcome check_invisible(const verify_engine *engine, const nf_prob
     return outcome;
 }
 
-/* ---- Split keys ---- */
+/* ---- Split keys -------------------------------------------------------------------------------------------------- */
 
 typedef struct split {
     nf_problem whole, part[MAX_PARTS];

@@ -77,7 +77,8 @@ static verify_outcome compare_part(const verify_engine *engine, const nf_problem
     for (int i = 0; i < TOKEN_OUTPUTS && outcome == VERIFY_PASS; i++) {
         const int role = token_outputs[i];
         verify_take_tokens(&expected.role[role], &whole->role[role], map);
-        if (!verify_same(&values.role[role], &expected.role[role], verify_tolerance(part), nf_role_name((nf_role)role), why))
+        if (!verify_same(&values.role[role], &expected.role[role], verify_tolerance(part), nf_role_name((nf_role)role),
+                         why))
             outcome = VERIFY_FAIL;
     }
     verify_add_array(&extra_sum->role[NF_DEXTRA_K], &values.role[NF_DEXTRA_K]);
@@ -197,8 +198,57 @@ static verify_outcome check_blocked(const verify_engine *engine, const nf_proble
     return outcome;
 }
 
+/* A query range of the whole, as a problem of its own: the tokens it has are the whole's map[]. */
+static verify_outcome compare_range(const verify_engine *engine, const nf_problem *part, const int64_t *map,
+                                    const verify_values *whole, verify_values *sum, char *why)
+{
+    verify_values got, expected;
+    verify_values_create(&got, part);
+    verify_values_create(&expected, part);
+    for (int i = 0; i < INPUTS; i++) {
+        const int role = inputs[i];
+        if (role == NF_Q || role == NF_DOUT || role == NF_DLSE)
+            verify_take_tokens(&got.role[role], &whole->role[role], map);
+        else
+            verify_copy_array(&got.role[role], &whole->role[role]);
+    }
+    verify_outcome outcome = verify_trial(engine, part, &got, true, why);
+    for (int i = 0; i < 3 && outcome == VERIFY_PASS; i++) {
+        const int role = token_outputs[i]; /* out, lse, dq */
+        verify_take_tokens(&expected.role[role], &whole->role[role], map);
+        if (!verify_same(&got.role[role], &expected.role[role], verify_tolerance(part), nf_role_name((nf_role)role),
+                         why))
+            outcome = VERIFY_FAIL;
+    }
+    for (int role = NF_DK; role < NF_ROLES; role++)
+        verify_add_array(&sum->role[role], &got.role[role]);
+    verify_values_destroy(&got);
+    verify_values_destroy(&expected);
+    return outcome;
+}
+
+/* Queries begin .. begin + count - 1 of the axis' range: the problem, and the whole's token of each of its own. */
+static void range_of(const nf_problem *whole, int32_t a, int64_t begin, int64_t count, nf_problem *part, int64_t **map)
+{
+    int64_t inner = 1, outer = 1;
+    for (int32_t i = 0; i < whole->rank; i++) {
+        const nf_axis *axis = &whole->axis[i];
+        const int64_t queries = axis->q_count ? axis->q_count : axis->extent - axis->q_begin;
+        inner *= i > a ? queries : 1;
+        outer *= i < a ? queries : 1;
+    }
+    *part = *whole;
+    part->axis[a].q_begin += begin;
+    part->axis[a].q_count = count;
+    const int64_t per_outer = count * inner, stride = whole->axis[a].q_count * inner;
+    *map = verify_alloc(outer * per_outer, sizeof **map);
+    for (int64_t t = 0; t < outer * per_outer; t++)
+        (*map)[t] = t / per_outer * stride + begin * inner + t % per_outer;
+}
+
 /* Some queries of the whole are the problem with that query range, and the key gradients of two ranges add up. */
-static verify_outcome check_query_range(const verify_engine *engine, const nf_problem *problem, uint64_t seed, char *why)
+static verify_outcome check_query_range(const verify_engine *engine, const nf_problem *problem, uint64_t seed,
+                                        char *why)
 {
     verify_random random = verify_random_stream(seed, PURPOSE_MASK);
     nf_problem whole = *problem;
@@ -209,44 +259,16 @@ static verify_outcome check_query_range(const verify_engine *engine, const nf_pr
     axis->q_count = axis->q_count ? axis->q_count : axis->extent - axis->q_begin;
     if (axis->q_count < 2 || !verify_tame(engine, &whole))
         return not_here(why);
-    const int64_t cut = verify_random_between(&random, 1, axis->q_count - 1), count = axis->q_count;
-    int64_t inner = 1;
-    for (int32_t i = a + 1; i < whole.rank; i++)
-        inner *= whole.axis[i].q_count ? whole.axis[i].q_count : whole.axis[i].extent - whole.axis[i].q_begin;
+    const int64_t cut = verify_random_between(&random, 1, axis->q_count - 1);
     verify_values values, sum;
     verify_values_create(&sum, &whole);
     verify_outcome outcome = verify_normal_trial(engine, &whole, seed, true, &values, why);
     for (int half = 0; half < 2 && outcome == VERIFY_PASS; half++) {
-        nf_problem part = whole;
-        part.axis[a].q_begin = axis->q_begin + (half ? cut : 0);
-        part.axis[a].q_count = half ? count - cut : cut;
-        verify_values got, expected;
-        verify_values_create(&got, &part);
-        verify_values_create(&expected, &part);
-        const int64_t per_part = part.axis[a].q_count * inner, tokens = got.role[NF_Q].tokens;
-        int64_t *map = verify_alloc(tokens, sizeof *map);
-        for (int64_t t = 0; t < tokens; t++)
-            map[t] = t / per_part * count * inner + (half ? cut * inner : 0) + t % per_part;
-        for (int i = 0; i < INPUTS; i++) {
-            const int role = inputs[i];
-            if (role == NF_Q || role == NF_DOUT || role == NF_DLSE)
-                verify_take_tokens(&got.role[role], &values.role[role], map);
-            else
-                verify_copy_array(&got.role[role], &values.role[role]);
-        }
-        outcome = verify_trial(engine, &part, &got, true, why);
-        for (int i = 0; i < 3 && outcome == VERIFY_PASS; i++) {
-            const int role = token_outputs[i]; /* out, lse, dq */
-            verify_take_tokens(&expected.role[role], &values.role[role], map);
-            if (!verify_same(&got.role[role], &expected.role[role], verify_tolerance(&whole), nf_role_name((nf_role)role),
-                             why))
-                outcome = VERIFY_FAIL;
-        }
-        for (int role = NF_DK; role < NF_ROLES; role++)
-            verify_add_array(&sum.role[role], &got.role[role]);
+        nf_problem part;
+        int64_t *map;
+        range_of(&whole, a, half ? cut : 0, half ? axis->q_count - cut : cut, &part, &map);
+        outcome = compare_range(engine, &part, map, &values, &sum, why);
         free(map);
-        verify_values_destroy(&got);
-        verify_values_destroy(&expected);
     }
     for (int role = NF_DK; role < NF_ROLES && outcome == VERIFY_PASS; role++)
         if (sum.role[role].data && !verify_same(&sum.role[role], &values.role[role], verify_tolerance(&whole),

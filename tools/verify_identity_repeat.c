@@ -105,7 +105,8 @@ static void reorder(verify_array *to, const verify_array *from, const int64_t *b
     for (int64_t b = 0; to->data && b < to->batch; b++)
         for (int64_t t = 0; t < to->tokens; t++)
             for (int64_t h = 0; h < to->heads; h++)
-                memcpy(verify_row(to, b, t, h), verify_row(from, batches[b], t, kv_heads[h / group] * group + h % group),
+                memcpy(verify_row(to, b, t, h),
+                       verify_row(from, batches[b], t, kv_heads[h / group] * group + h % group),
                        (size_t)to->dim * sizeof(double));
 }
 
@@ -152,8 +153,8 @@ const verify_identity verify_identities_repeat[] = {
     {NULL, NULL},
 };
 
-/* Tensors whose elements lie more than 2^32 elements apart, in sparse mappings; a small grid with the problem's own types
- * and flags. Which dimension is far is drawn from the seed. */
+/* Tensors whose elements lie more than 2^32 elements apart, in sparse mappings; a small grid with the problem's own
+ * types and flags. Which dimension is far is drawn from the seed. */
 static verify_outcome check_far(const verify_engine *engine, const nf_problem *problem, uint64_t seed, char *why)
 {
     nf_problem small;

@@ -47,8 +47,8 @@ static int64_t far_strides(nf_tensor *tensor, int dimension)
     return beyond + 2 * stride;
 }
 
-int64_t verify_layout_strides(nf_tensor *tensor, int role, verify_layout layout, int far_dimension, verify_random *random,
-                              int64_t *origin)
+int64_t verify_layout_strides(nf_tensor *tensor, int role, verify_layout layout, int far_dimension,
+                              verify_random *random, int64_t *origin)
 {
     *origin = 0;
     if (layout == VERIFY_FAR)

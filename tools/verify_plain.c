@@ -1,16 +1,15 @@
 /* `plain`: the unfused computation in the working precision, and the rounding unit of every result.
  *
- * 16-bit types keep the weights p, their gradient and dout in the type, as an unfused path stores them, and sum in f32. The
- * unit of an element is the error its inputs' roundings may cause to first order: eps times the absolute products behind
- * it, plus the working precision's epsilon times what the factors of those products have already lost:
- *     score                      |scale| |q| |k|
- *     out = sum p v              sum p |v| (eps + work size of the score); dv likewise with dout
- *     dP = dout v                work |dout| |v|; and eps |dout| |v| / sqrt(value_dim) if a wider dout is rounded to the type
- *     delta = sum dout out       work sum |dout out| + eps_out norm(dout out)
- *     dS = p (dP - delta)        |dS| (eps + work size of the score) + p (what dP and delta lose)
- *     dq, dk                     |scale| times that, times |k|, |q|
- * and the smallest normal number in place of any weight, because kernels may let exp end there instead of at 0.
- * The roundings of stored 16-bit values are independent, so they add up as squares do; plain makes the same ones. */
+ * 16-bit types keep the weights p, their gradient and dout in the type, as an unfused path stores them, and sum in f32.
+ * The unit of an element is the error its inputs' roundings may cause to first order: eps times the absolute products
+ * behind it, plus the working precision's epsilon times what the factors of those products have already lost:
+ *     score                  |scale| |q| |k|
+ *     out = sum p v          sum p |v| (eps + work size of the score); dv likewise with dout
+ *     dP = dout v            work |dout| |v|; and eps |dout| |v| / sqrt(value_dim) if a wider dout is rounded to the
+ * type delta = sum dout out   work sum |dout out| + eps_out norm(dout out) dS = p (dP - delta)    |dS| (eps + work size
+ * of the score) + p (what dP and delta lose) dq, dk                 |scale| times that, times |k|, |q| and the smallest
+ * normal number in place of any weight, because kernels may let exp end there instead of at 0. The roundings of stored
+ * 16-bit values are independent, so they add up as squares do; plain makes the same ones. */
 #include "verify.h"
 
 #include <float.h>

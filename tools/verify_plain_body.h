@@ -1,5 +1,5 @@
-/* The unfused computation for one working type: included by verify_plain.c once with REAL float and once with REAL double,
- * where PLAIN(name) makes the functions' names, EXP, LOG and SMALLEST (normal number) are the type's. */
+/* The unfused computation for one working type: included by verify_plain.c once with REAL float and once with REAL
+ * double, where PLAIN(name) makes the functions' names, EXP, LOG and SMALLEST (normal number) are the type's. */
 
 typedef struct PLAIN(tensor) {
     REAL *data;

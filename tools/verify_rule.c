@@ -1,20 +1,21 @@
 /* The differential rule: how far from the truth a result may be.
  *
- * truth is the reference in double precision on the same inputs, plain the unfused computation in the working precision,
- * U the rounding unit of an element (verify_plain.c), a = 2 max |(truth + 0.3 - 0.3) - truth| in the result's type.
+ * truth is the reference in double precision on the same inputs, plain the unfused computation in the working
+ * precision, U the rounding unit of an element (verify_plain.c), a = 2 max |(truth + 0.3 - 0.3) - truth| in the type.
  *     per tensor   max |fast - truth| <= 2 max |plain - truth| + a + 8 max U
  *     per row      |fast - truth| <= max(4 r, 8) U(row) + a,  r the largest plain row error in units of that row's U
- *     ordinary data with |score| <= 30: norms of the errors within 1e-5 (f32), 1e-13 (f64) of out, of U/eps for gradients
+ *     by norm      ordinary data, |score| <= 30: errors within 1e-5 (f32), 1e-13 (f64) of out, of U/eps for gradients
  *     lse          max(1, |score|max) times 1e-13 (f64), 1e-5 (f32), 1e-3 (bf16, f16)
- * Where the truth is not finite the result must not be; elsewhere it must be finite. What nothing contributes to (U and the
- * truth are 0) must be exactly 0.
+ * Where the truth is not finite the result must not be; elsewhere it must be finite. What nothing contributes to (U and
+ * the truth are 0) must be exactly 0.
  *
- * U is eps times the sum of absolute products of the last product, plus what its factors have lost before. That second part
- * is no generosity: test_verify.c measures the rule against `plain` summed in the opposite order, and without it a correct
- * kernel fails on scores of 1e4 and on cancelling gradients whenever plain happens to be lucky on a small tensor. Equal terms
- * round the same way again and again, so a sum of n of them is off by about n eps / 8 in one order and by little in another
- * (seen: 27 eps after 480 terms in f32, 163 after 1107 in f64, where the truth is off as well): data that is equal on purpose,
- * or by a broadcast, gets n / 4 units more. 16-bit types do not: they sum in f32, whose epsilon is nothing to theirs. */
+ * U is eps times the sum of absolute products of the last product, plus what its factors have lost before. That second
+ * part is no generosity: without it a correct kernel fails on scores of 1e4 and on cancelling gradients whenever plain
+ * happens to be lucky on a small tensor. test_verify.c holds the rule against `plain` summed in the opposite order.
+ * Equal terms round the same way again and again, so a sum of n of them is off by about n eps / 8 in one order and by
+ * little in another (seen: 27 eps after 480 terms in f32, 163 after 1107 in f64, where the truth is off as well): data
+ * that is equal on purpose, or by a broadcast, gets n / 4 units more. 16-bit types do not: they sum in f32, whose
+ * epsilon is nothing to theirs. */
 #include "verify.h"
 
 #include <math.h>
@@ -63,12 +64,14 @@ static rule_limits measure(const verify_judge *judge, int role)
     return limits;
 }
 
-static void explain(char *why, const verify_array *array, int role, int64_t i, const char *rule, double got, double truth,
-                    double bound)
+static void explain(char *why, const verify_array *array, int role, int64_t i, const char *rule, double got,
+                    double truth, double bound)
 {
     const int64_t row = i / array->dim, per_batch = array->tokens * array->heads;
-    snprintf(why, VERIFY_WHY, "%s: %s at batch %lld token %lld head %lld channel %lld: got %.9g, truth %.9g, error %.3g, "
-             "bound %.3g", nf_role_name((nf_role)role), rule, (long long)(row / per_batch),
+    snprintf(why, VERIFY_WHY,
+             "%s: %s at batch %lld token %lld head %lld channel %lld: got %.9g, truth %.9g, error %.3g, "
+             "bound %.3g",
+             nf_role_name((nf_role)role), rule, (long long)(row / per_batch),
              (long long)(row % per_batch / array->heads), (long long)(row % array->heads), (long long)(i % array->dim),
              got, truth, fabs(got - truth), bound);
 }

@@ -69,7 +69,8 @@ static verify_outcome run_plan(const verify_call *call, const nf_plan *plan, nf_
         outcome = failed(why, direction == NF_FWD ? "nf_forward" : "nf_backward");
     for (size_t i = 0; workspace && i < WORKSPACE_GUARD && outcome == VERIFY_PASS; i++)
         if (workspace[exec.workspace_bytes + i] != WORKSPACE_BYTE) {
-            snprintf(why, VERIFY_WHY, "wrote past the end of the caller's workspace of %zu bytes", exec.workspace_bytes);
+            snprintf(why, VERIFY_WHY, "wrote past the end of the caller's workspace of %zu bytes",
+                     exec.workspace_bytes);
             outcome = VERIFY_FAIL;
         }
     free(workspace);
@@ -115,7 +116,8 @@ static verify_outcome forward(const verify_call *call, const nf_problem *problem
                               verify_buffers *buffers, unsigned in, unsigned out, unsigned all, verify_values *values,
                               nf_plan **plan, char *why)
 {
-    verify_outcome outcome = make_plan(call, problem, direction, buffers, direction == NF_FWD ? in | out : all, plan, why);
+    verify_outcome outcome =
+        make_plan(call, problem, direction, buffers, direction == NF_FWD ? in | out : all, plan, why);
     if (outcome == VERIFY_PASS)
         outcome = run_plan(call, *plan, NF_FWD, buffers, in | out, why);
     if (outcome == VERIFY_PASS)
