@@ -9,7 +9,7 @@ small='na2d f32 h2 d8 9x11 w3 both'
 "$NEARFIELD" bench --csv --repeats 1 --threads 1 "$small" 'na1d f64 d4 40 w5' >rows.csv
 check csv_exits_0 test $? -eq 0
 check csv_rows test "$(wc -l <rows.csv)" -eq 4
-check csv_columns test "$(awk -F, '{print NF}' rows.csv | sort -u)" = 26
+check csv_columns test "$(awk -F, '{print NF}' rows.csv | sort -u)" = 29
 
 column() { # NAME: its values, one a line
     awk -F, -v name="$1" 'NR == 1 {for (i = 1; i <= NF; i++) if ($i == name) c = i; next} {print $c}' rows.csv
@@ -28,6 +28,9 @@ check computed_at_least_useful all computed_per_useful 'x >= 1'
 check below_peak all peak_fraction 'x > 0 && x < 1.05'
 check peak_plausible all peak_gflops 'x > 0.1'
 check bandwidth_plausible all bandwidth_gbs 'x > 0.1'
+check floor_positive all floor_s 'x > 0'
+check plan_again all plan_s 'x > 0 && x < 1'
+check stream_below_floor awk -F, 'NR > 1 && $29 > $28 * 1.001 {exit 1}' rows.csv
 check errors_within_limits awk -F, 'NR > 1 && $9 > $10 {exit 1}' rows.csv
 check library_counter_covers_plan awk -F, 'NR > 1 && $25 < $24 {exit 1}' rows.csv
 
@@ -45,6 +48,10 @@ check sampled_extra says 'verified by samples' 'na2d f32 d64 h2/1 64x64 w33 x5 s
 check unverified says 'not verified' --no-verify "$small"
 check reference_backend says 'reference/naive' --backend reference "$small"
 check every_algorithm says 'cpu/' --algo all --no-verify "$small"
+"$NEARFIELD" bench --csv --repeats 1 --interleave --threads 1,2 --algo auto,tile "$small" 'na1d f64 d4 40 w5' >rows.csv
+check interleaved_rows test "$(wc -l <rows.csv)" -eq 13
+check interleaved_threads test "$(column threads | tr '\n' ' ')" = '1 1 1 1 2 2 2 2 1 1 2 2 '
+check interleaved_algorithms test "$(column algo | sed -n '3p;4p;7p;8p' | sort -u)" = tile
 # Two runs of one seed judge the same numbers.
 says_error() { says "verified" "$@" && grep -o 'off by [^,]*' text; }
 check seeded test "$(says_error --seed 5 "$small" | tail -1)" = "$(says_error --seed 5 "$small" | tail -1)"

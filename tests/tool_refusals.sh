@@ -83,6 +83,7 @@ try refuse_run '--threads 0: must be between 1 and 4096' 'na2d w3' --out o.npy -
 try refuse_run "--backend nope: the option backend: 'nope' is no backend" 'na2d w3' --out o.npy --backend nope
 try refuse_run '--algo nope' 'na2d w3' --out o.npy --algo nope
 try refuse '--csv takes no value' bench --csv=yes
+try refuse '--threads 1,0: must be up to 16 numbers between 1 and 4096' bench --threads 1,0
 try refuse '--repeats 0: must be between 1 and' bench --repeats 0
 
 # Options that need each other, and paths.

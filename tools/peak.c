@@ -2,14 +2,15 @@
  * latency times issue width of any core so far; an empty asm after each step keeps the compiler from seeing through. */
 #include "peak.h"
 
-#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "stats.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -135,11 +136,16 @@ static double rate_of_thread(const peak_loop *loop, int64_t rounds)
     return (double)rounds * ACCUMULATORS / (nf_tool_thread_seconds() - start);
 }
 
+/* The main thread's own affinity would not do: OMP_PROC_BIND ties it to one processor. */
 static int processors_for(int threads)
 {
-    cpu_set_t allowed;
-    const int processors = sched_getaffinity(0, sizeof(allowed), &allowed) == 0 ? CPU_COUNT(&allowed) : threads;
+#ifdef _OPENMP
+    const int processors = omp_get_num_procs();
     return threads < processors ? threads : processors;
+#else
+    (void)threads;
+    return 1;
+#endif
 }
 
 /* Threads run together, because a processor's clock may depend on how many of its cores work. */
@@ -161,10 +167,12 @@ static double measure_flops(const peak_loop *loop, int threads)
 
 double nf_tool_peak_flops(const char *kernel, nf_dtype dtype, int threads, const char **set)
 {
+    enum { MAX_MEASURED = 32 };
     static struct {
-        int threads;
+        int set, kind, threads;
         double flops;
-    } measured[MAX_SETS][3];
+    } measured[MAX_MEASURED];
+    static int measurements;
     peak_set sets[MAX_SETS];
     const int count = list_sets(sets);
     int chosen = 0;
@@ -174,63 +182,17 @@ double nf_tool_peak_flops(const char *kernel, nf_dtype dtype, int threads, const
         chosen = sets[i].usable && strcmp(sets[i].name, kernel) == 0 ? i : chosen;
     const peak_set *s = &sets[chosen];
     const int kind = dtype == NF_F64 ? 1 : dtype == NF_BF16 && s->bf16.run ? 2 : 0;
-    if (measured[chosen][kind].threads != threads) {
-        measured[chosen][kind].flops = measure_flops(kind == 1 ? &s->f64 : kind == 2 ? &s->bf16 : &s->f32, threads);
-        measured[chosen][kind].threads = threads;
-    }
     if (set)
         *set = s->name;
-    return measured[chosen][kind].flops;
-}
-
-typedef uint64_t chunk __attribute__((vector_size(16), may_alias));
-
-/* Sums count chunks, a multiple of four. */
-static void read_chunks(const chunk *from, size_t count)
-{
-    chunk a = {0}, b = {0}, c = {0}, d = {0};
-    for (size_t i = 0; i < count; i += 4) {
-        a += from[i];
-        b += from[i + 1];
-        c += from[i + 2];
-        d += from[i + 3];
+    for (int i = 0; i < measurements; i++)
+        if (measured[i].set == chosen && measured[i].kind == kind && measured[i].threads == threads)
+            return measured[i].flops;
+    const double flops = measure_flops(kind == 1 ? &s->f64 : kind == 2 ? &s->bf16 : &s->f32, threads);
+    if (measurements < MAX_MEASURED) {
+        measured[measurements].set = chosen;
+        measured[measurements].kind = kind;
+        measured[measurements].threads = threads;
+        measured[measurements++].flops = flops;
     }
-    a += b + c + d;
-    __asm__ volatile("" : REGISTER(a));
-}
-
-static double measure_bandwidth(int threads)
-{
-    const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    const size_t each = (cache > 0 ? (size_t)cache : (size_t)32 << 20) * 4 / (size_t)threads / 4096 * 4096;
-    const size_t bytes = each * (size_t)threads;
-    char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return 0;
-    double best = 0;
-    for (int i = -1; i < TRIALS; i++) {
-        const double start = nf_tool_now();
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-        for (int t = 0; t < threads; t++) {
-            if (i < 0)
-                memset(memory + each * (size_t)t, 1, each);
-            else
-                read_chunks((const chunk *)(memory + each * (size_t)t), each / sizeof(chunk));
-        }
-        const double rate = (double)bytes / (nf_tool_now() - start);
-        best = i >= 0 && rate > best ? rate : best;
-    }
-    munmap(memory, bytes);
-    return best;
-}
-
-double nf_tool_peak_bandwidth(int threads)
-{
-    static int measured_threads;
-    static double bandwidth;
-    if (measured_threads != threads) {
-        bandwidth = measure_bandwidth(threads);
-        measured_threads = threads;
-    }
-    return bandwidth;
+    return flops;
 }
