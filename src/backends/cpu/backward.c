@@ -27,7 +27,7 @@ void cpu_row_terms(const cpu_kernels *k, const cpu_span *span, const cpu_view *l
 void cpu_load_row_terms(const backward_call *c, const cpu_span *span, int64_t batch, int64_t head,
                         const void *const *out, const void *const *dout, void *lse, void *delta)
 {
-    cpu_row_terms(c->plan->kernels, span, &c->lse, &c->dlse, batch, head, c->plan->request->problem->value_dim, out, dout,
+    cpu_row_terms(c->plan->kernels, span, &c->io.lse, &c->io.dlse, batch, head, c->plan->request->problem->value_dim, out, dout,
                   lse, delta);
 }
 
@@ -81,7 +81,7 @@ static void convert_run(const backward_call *c, const cpu_span *run, int64_t bat
     for (int64_t i = 0; i < run->count; i++) {
         const cpu_span one = {.count = 1, .begin = run->begin + i, .extents = run->extents, .rank = run->rank};
         const int64_t at = batch * c->dq_sum.batch + head * c->dq_sum.head + offsets[i];
-        cpu_store_rows(k, &one, &c->dq, batch, head, n, 0, cpu_at(k, c->dq_sum.data, at), 1);
+        cpu_store_rows(k, &one, &c->io.dq, batch, head, n, 0, cpu_at(k, c->dq_sum.data, at), 1);
     }
 }
 
@@ -92,7 +92,7 @@ static void lay_dq_sum(backward_call *c, char *workspace)
     const nf_problem *problem = p->request->problem;
     char *shared = workspace + (size_t)p->threads * p->thread_bytes + p->extra_bytes;
     c->turns = (_Atomic int32_t *)(void *)shared;
-    c->dq_sum = c->dq;
+    c->dq_sum = c->io.dq;
     if (p->dq_bytes == 0)
         return;
     int64_t stride = problem->heads * problem->head_dim;
@@ -108,39 +108,23 @@ static void lay_dq_sum(backward_call *c, char *workspace)
 nf_status cpu_tile_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
 {
     const cpu_tile_plan *plan = prepared;
-    const int32_t rank = plan->request->problem->rank;
     char *base = workspace;
-    backward_call call = {
-        .plan = plan,
-        .q = cpu_view_of(io[NF_Q], rank, true),
-        .k = cpu_view_of(io[NF_K], rank, true),
-        .v = cpu_view_of(io[NF_V], rank, true),
-        .extra_k = cpu_view_of(io[NF_EXTRA_K], 1, true),
-        .extra_v = cpu_view_of(io[NF_EXTRA_V], 1, true),
-        .out = cpu_view_of(io[NF_OUT], rank, true),
-        .lse = cpu_view_of(io[NF_LSE], rank, false),
-        .dout = cpu_view_of(io[NF_DOUT], rank, true),
-        .dlse = cpu_view_of(io[NF_DLSE], rank, false),
-        .dq = cpu_view_of(io[NF_DQ], rank, true),
-        .dk = cpu_view_of(io[NF_DK], rank, true),
-        .dv = cpu_view_of(io[NF_DV], rank, true),
-        .dextra_k = cpu_view_of(io[NF_DEXTRA_K], 1, true),
-        .dextra_v = cpu_view_of(io[NF_DEXTRA_V], 1, true),
-        .partial = base + (size_t)plan->threads * plan->thread_bytes,
-    };
-    call.five = plan->five && call.dq.data && (call.dk.data || call.dv.data);
+    backward_call call = {.plan = plan, .io = cpu_views_of(io, plan->request->problem->rank),
+                          .partial = base + (size_t)plan->threads * plan->thread_bytes};
+    const bool dq = call.io.dq.data, dkv = call.io.dk.data || call.io.dv.data;
+    call.five = plan->five && dq && dkv;
     if (call.five) {
         lay_dq_sum(&call, base);
         memset((void *)call.turns, 0, plan->turn_bytes);
         for_query_runs(&call, clear_run);
     }
-    if (call.dq.data && !call.five)
+    if (dq && !call.five)
         cpu_backward_dq(&call, base);
-    if (call.dk.data || call.dv.data)
+    if (dkv)
         cpu_backward_dkv(&call, base);
     if (call.five && plan->dq_bytes)
         for_query_runs(&call, convert_run);
-    if (call.dextra_k.data || call.dextra_v.data)
+    if (call.io.dextra_k.data || call.io.dextra_v.data)
         cpu_backward_extra(&call, base);
     return NF_OK;
 }

@@ -8,8 +8,7 @@
 
 typedef struct backward_call {
     const cpu_tile_plan *plan;
-    cpu_view q, k, v, extra_k, extra_v, out, lse, dout, dlse;
-    cpu_view dq, dk, dv, dextra_k, dextra_v;
+    cpu_views io;
     bool five;              /* dq is summed by the pass by key */
     cpu_view dq_sum;        /* then where: dq, or reals in the workspace */
     _Atomic int32_t *turns; /* per (batch, head): counters */

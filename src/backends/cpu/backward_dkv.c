@@ -6,6 +6,8 @@
 
 /* Workspace of one thread. */
 typedef struct dkv_scratch {
+    const backward_call *call;
+    cpu_item item;
     cpu_row_tile *tiles;
     void *k, *v, *dk, *dv;                 /* of all rows of an item */
     void *q_transposed, *q_straight, *dout_transposed, *dout_straight;
@@ -65,13 +67,13 @@ static bool pack_queries(const backward_call *c, const dkv_scratch *s, const cpu
     const nf_problem *problem = p->request->problem;
     const int64_t n = columns->count, lanes = k->lanes;
     bool finite = true;
-    cpu_fetch_rows(k, columns, &c->q, batch, head, problem->head_dim, p->head_dim, s->converted, s->rows);
+    cpu_fetch_rows(k, columns, &c->io.q, batch, head, problem->head_dim, p->head_dim, s->converted, s->rows);
     k->pack_transposed(s->q_transposed, s->rows, n, problem->head_dim);
     k->pack_straight(s->q_straight, s->rows, n, problem->head_dim);
     if (check_finite)
         finite = k->all_finite(s->rows, n, problem->head_dim);
-    cpu_fetch_rows(k, columns, &c->out, batch, head, problem->value_dim, p->value_dim, s->converted2, s->rows2);
-    cpu_fetch_rows(k, columns, &c->dout, batch, head, problem->value_dim, p->value_dim, s->converted, s->rows);
+    cpu_fetch_rows(k, columns, &c->io.out, batch, head, problem->value_dim, p->value_dim, s->converted2, s->rows2);
+    cpu_fetch_rows(k, columns, &c->io.dout, batch, head, problem->value_dim, p->value_dim, s->converted, s->rows);
     k->pack_transposed(s->dout_transposed, s->rows, n, problem->value_dim);
     k->pack_straight(s->dout_straight, s->rows, n, problem->value_dim);
     if (check_finite)
@@ -141,91 +143,86 @@ static void load_keys(const backward_call *c, dkv_scratch *s, const cpu_span *sp
     memset(cpu_at(k, s->dv, vd), 0, (size_t)(span->count * p->value_dim * k->real_size));
 }
 
-static void meet_column_tile(const backward_call *c, const dkv_scratch *s, const nf_work_item *item, int64_t tiles,
-                             const nf_box *box, bool finite)
+/* Row tiles meet packed queries. */
+static void meet_columns(const dkv_scratch *s, const nf_box *box, int64_t n, bool finite)
 {
-    const cpu_walk *walk = &c->plan->by_key;
-    const int64_t n = nf_box_volume(box, walk->work.grid->rank);
-    for (int64_t t = 0; t < tiles; t++) {
+    const backward_call *c = s->call;
+    for (int64_t t = 0; t < s->item.tile_count; t++) {
         const cpu_row_tile *tile = &s->tiles[t];
         if (tile->kind == NF_TILE_ABSENT)
             continue;
-        const bool masked = tile->kind == NF_TILE_PARTIAL;
-        if (masked)
-            cpu_build_mask(&walk->work, item, &tile->box, box, s->mask);
-        meet_queries(c, s, tile->first, tile->positions, n, masked ? s->mask : NULL, finite);
+        const uint32_t *mask = tile->kind == NF_TILE_PARTIAL ? s->mask : NULL;
+        if (mask)
+            cpu_build_mask(&s->item.walk->work, &s->item.work, &tile->box, box, s->mask);
+        meet_queries(c, s, tile->first, tile->positions, n, mask, finite);
         if (c->five)
-            add_to_dq(c, s, tile->first, tile->positions, n, masked ? s->mask : NULL, s->keys_finite);
+            add_to_dq(c, s, tile->first, tile->positions, n, mask, s->keys_finite);
     }
 }
 
-/* A column tile of the queries of one head meets all row tiles; with five products what they add to dq is then added in
- * this item's turn. An item that meets nothing still takes its turn. */
-static void meet_head(const backward_call *c, const dkv_scratch *s, const nf_work_item *item, int64_t index,
-                      int64_t tiles, const cpu_span *columns, int64_t batch, int64_t head, bool any, bool any_partial)
+/* What a column tile of one head's queries got from this item is added to dq in the item's turn. An item whose tiles are
+ * all absent there still takes its turn. */
+static void take_turn(const dkv_scratch *s, const cpu_span *columns, int64_t head, bool any)
 {
+    const backward_call *c = s->call;
     const cpu_tile_plan *p = c->plan;
     const nf_problem *problem = p->request->problem;
-    if (any) {
-        if (c->five)
-            memset(s->dq, 0, (size_t)(columns->count * p->head_dim * p->kernels->real_size));
-        const bool finite = pack_queries(c, s, columns, batch, head, any_partial);
-        meet_column_tile(c, s, item, tiles, columns->box, finite);
-    }
-    if (!c->five)
-        return;
     int32_t turn;
-    const int64_t counter = cpu_order_turn(&p->turns, item, index, columns->box, &turn);
-    _Atomic int32_t *turns = &c->turns[(batch * problem->heads + head) * p->turns.counters + counter];
+    const int64_t counter = cpu_order_turn(&p->turns, &s->item.work, s->item.index, columns->box, &turn);
+    _Atomic int32_t *turns = &c->turns[(s->item.batch * problem->heads + head) * p->turns.counters + counter];
     cpu_order_wait(turns, turn);
     if (any)
-        cpu_add_rows(p->kernels, columns, &c->dq_sum, batch, head, problem->head_dim, p->head_dim, s->dq, p->scale);
+        cpu_add_rows(p->kernels, columns, &c->dq_sum, s->item.batch, head, problem->head_dim, p->head_dim, s->dq,
+                     p->scale);
     cpu_order_done(turns, turn);
 }
 
-static void dkv_item(const backward_call *c, dkv_scratch *s, int64_t index)
+/* The queries of every head that reads the keys meet them. */
+static void visit_columns(void *context, const cpu_span *columns, bool any, bool partial)
 {
+    const dkv_scratch *s = context;
+    const backward_call *c = s->call;
     const cpu_tile_plan *p = c->plan;
-    const cpu_walk *walk = &p->by_key;
+    const int64_t group = nf_problem_group(p->request->problem);
+    for (int64_t h = 0; h < group; h++) {
+        const int64_t head = s->item.kv_head * group + h;
+        if (any) {
+            if (c->five)
+                memset(s->dq, 0, (size_t)(columns->count * p->head_dim * p->kernels->real_size));
+            const bool finite = pack_queries(c, s, columns, s->item.batch, head, partial);
+            meet_columns(s, columns->box, columns->count, finite);
+        }
+        if (c->five)
+            take_turn(s, columns, head, any);
+    }
+}
+
+static void store_tile(const dkv_scratch *s, const cpu_row_tile *tile)
+{
+    const backward_call *c = s->call;
+    const cpu_tile_plan *p = c->plan;
     const nf_problem *problem = p->request->problem;
-    const int64_t group = nf_problem_group(problem);
-    const int64_t stream = index / walk->work.items, batch = stream / problem->kv_heads;
-    const int64_t kv_head = stream % problem->kv_heads;
-    nf_work_item item;
-    nf_work_get_item(&walk->work, index % walk->work.items, &item);
-    const int64_t tiles = cpu_list_row_tiles(walk, &item, 1, s->tiles);
-    cpu_span span = {.item = &item, .rows = NF_ROWS_KEYS, .rank = problem->rank};
+    const cpu_span span = cpu_row_span(&s->item, tile);
+    if (c->io.dk.data)
+        cpu_store_rows(p->kernels, &span, &c->io.dk, s->item.batch, s->item.kv_head, problem->head_dim, p->head_dim,
+                       cpu_at(p->kernels, s->dk, tile->first * p->head_dim), p->scale);
+    if (c->io.dv.data)
+        cpu_store_rows(p->kernels, &span, &c->io.dv, s->item.batch, s->item.kv_head, problem->value_dim, p->value_dim,
+                       cpu_at(p->kernels, s->dv, tile->first * p->value_dim), 1);
+}
+
+static void dkv_item(dkv_scratch *s, int64_t index)
+{
+    const backward_call *c = s->call;
+    cpu_open_item(&s->item, &c->plan->by_key, c->plan->request->problem, 1, s->tiles, index);
     s->keys_finite = true;
-    for (int64_t t = 0; t < tiles; t++) {
-        span.box = &s->tiles[t].box;
-        span.count = s->tiles[t].positions;
-        load_keys(c, s, &span, &c->k, &c->v, batch, kv_head, s->tiles[t].first);
+    for (int64_t t = 0; t < s->item.tile_count; t++) {
+        const cpu_span span = cpu_row_span(&s->item, &s->tiles[t]);
+        load_keys(c, s, &span, &c->io.k, &c->io.v, s->item.batch, s->item.kv_head, s->tiles[t].first);
     }
-    const int64_t column_tiles = nf_work_column_tile_count(&walk->work, &item);
-    for (int64_t j = 0; j < column_tiles; j++) {
-        nf_box box;
-        bool any_partial;
-        nf_work_column_tile(&walk->work, &item, j, &box);
-        const bool any = cpu_classify(walk, &item, &box, s->tiles, tiles, &any_partial);
-        if (!any && !c->five)
-            continue;
-        const cpu_span columns = {.count = nf_box_volume(&box, problem->rank), .item = &item, .box = &box,
-                                  .rows = NF_ROWS_KEYS, .columns = true, .rank = problem->rank};
-        for (int64_t h = 0; h < group; h++)
-            meet_head(c, s, &item, index % walk->work.items, tiles, &columns, batch, kv_head * group + h, any,
-                      any_partial);
-    }
-    for (int64_t t = 0; t < tiles; t++) {
-        const cpu_row_tile *tile = &s->tiles[t];
-        span.box = &tile->box;
-        span.count = tile->positions;
-        if (c->dk.data)
-            cpu_store_rows(p->kernels, &span, &c->dk, batch, kv_head, problem->head_dim, p->head_dim,
-                           cpu_at(p->kernels, s->dk, tile->first * p->head_dim), p->scale);
-        if (c->dv.data)
-            cpu_store_rows(p->kernels, &span, &c->dv, batch, kv_head, problem->value_dim, p->value_dim,
-                           cpu_at(p->kernels, s->dv, tile->first * p->value_dim), 1);
-    }
+    cpu_for_columns(&s->item, visit_columns, s);
+    for (int64_t t = 0; t < s->item.tile_count; t++)
+        store_tile(s, &s->tiles[t]);
 }
 
 void cpu_backward_dkv(const backward_call *call, char *workspace)
@@ -234,12 +231,12 @@ void cpu_backward_dkv(const backward_call *call, char *workspace)
     const int64_t items = plan->by_key.items;
 #pragma omp parallel num_threads((int)plan->threads)
     {
-        dkv_scratch scratch;
+        dkv_scratch scratch = {.call = call};
         cpu_arena arena = {.base = workspace + (size_t)cpu_thread_index() * plan->thread_bytes};
         carve_dkv(plan, &arena, &scratch);
 #pragma omp for schedule(monotonic : dynamic, 1)
         for (int64_t i = 0; i < items; i++)
-            dkv_item(call, &scratch, i);
+            dkv_item(&scratch, i);
     }
 }
 
@@ -275,7 +272,7 @@ static void extra_item(const backward_call *c, dkv_scratch *s, int64_t index)
         queries *= extents[a] = nf_axis_query_range(&problem->axis[a]).count;
     const int64_t part = (queries + p->extra_splits - 1) / p->extra_splits;
     const int64_t begin = nf_min64(split * part, queries), end = nf_min64(begin + part, queries);
-    load_keys(c, s, &rows, &c->extra_k, &c->extra_v, batch, kv_head, 0);
+    load_keys(c, s, &rows, &c->io.extra_k, &c->io.extra_v, batch, kv_head, 0);
     for (int64_t i = begin; i < end; i += p->by_key.columns) {
         const cpu_span columns = {.count = nf_min64(p->by_key.columns, end - i), .begin = i, .extents = extents,
                                   .rank = problem->rank};
@@ -307,10 +304,10 @@ static void extra_sum(const backward_call *c, int64_t stream, int64_t tile)
         add_reals(p->kernels, dv, partial_sum(c, stream, split, tile, true), rows.count * p->value_dim);
     }
     const int64_t batch = stream / problem->kv_heads, kv_head = stream % problem->kv_heads;
-    if (c->dextra_k.data)
-        cpu_store_rows(p->kernels, &rows, &c->dextra_k, batch, kv_head, problem->head_dim, p->head_dim, dk, p->scale);
-    if (c->dextra_v.data)
-        cpu_store_rows(p->kernels, &rows, &c->dextra_v, batch, kv_head, problem->value_dim, p->value_dim, dv, 1);
+    if (c->io.dextra_k.data)
+        cpu_store_rows(p->kernels, &rows, &c->io.dextra_k, batch, kv_head, problem->head_dim, p->head_dim, dk, p->scale);
+    if (c->io.dextra_v.data)
+        cpu_store_rows(p->kernels, &rows, &c->io.dextra_v, batch, kv_head, problem->value_dim, p->value_dim, dv, 1);
 }
 
 void cpu_backward_extra(const backward_call *call, char *workspace)
@@ -320,7 +317,7 @@ void cpu_backward_extra(const backward_call *call, char *workspace)
     const int64_t items = streams * plan->extra_splits * plan->extra_tiles;
 #pragma omp parallel num_threads((int)plan->threads)
     {
-        dkv_scratch scratch;
+        dkv_scratch scratch = {.call = call};
         cpu_arena arena = {.base = workspace + (size_t)cpu_thread_index() * plan->thread_bytes};
         carve_dkv(plan, &arena, &scratch);
 #pragma omp for schedule(dynamic, 1)

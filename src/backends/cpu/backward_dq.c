@@ -5,6 +5,8 @@
 
 /* Workspace of one thread. */
 typedef struct dq_scratch {
+    const backward_call *call;
+    cpu_item item;
     cpu_row_tile *tiles;
     void *q, *dout, *dq, *lse, *delta; /* of all rows of an item */
     void *k_transposed, *v_transposed, *k_straight;
@@ -45,25 +47,20 @@ size_t cpu_backward_dq_bytes(const cpu_tile_plan *plan)
     return arena.used;
 }
 
-static cpu_span tile_span(const cpu_tile_plan *p, const nf_work_item *item, const cpu_row_tile *tile)
+static void load_tile(const dq_scratch *s, const cpu_row_tile *tile, int64_t first_head)
 {
-    return (cpu_span){.count = tile->positions, .item = item, .box = &tile->box, .rows = NF_ROWS_QUERIES,
-                      .rank = p->request->problem->rank};
-}
-
-static void load_tile(const backward_call *c, const dq_scratch *s, const nf_work_item *item, const cpu_row_tile *tile,
-                      int64_t batch, int64_t first_head)
-{
+    const backward_call *c = s->call;
     const cpu_tile_plan *p = c->plan;
     const cpu_kernels *k = p->kernels;
     const nf_problem *problem = p->request->problem;
-    const cpu_span span = tile_span(p, item, tile);
+    const cpu_span span = cpu_row_span(&s->item, tile);
+    const int64_t batch = s->item.batch;
     for (int64_t h = 0; h < tile->heads; h++) {
         const int64_t head = first_head + tile->head + h, row = tile->first + h * tile->positions;
         void *dout = cpu_at(k, s->dout, row * p->value_dim);
-        cpu_load_rows(k, &span, &c->q, batch, head, problem->head_dim, p->head_dim, cpu_at(k, s->q, row * p->head_dim));
-        cpu_load_rows(k, &span, &c->dout, batch, head, problem->value_dim, p->value_dim, dout);
-        cpu_fetch_rows(k, &span, &c->out, batch, head, problem->value_dim, p->value_dim, s->converted, s->rows);
+        cpu_load_rows(k, &span, &c->io.q, batch, head, problem->head_dim, p->head_dim, cpu_at(k, s->q, row * p->head_dim));
+        cpu_load_rows(k, &span, &c->io.dout, batch, head, problem->value_dim, p->value_dim, dout);
+        cpu_fetch_rows(k, &span, &c->io.out, batch, head, problem->value_dim, p->value_dim, s->converted, s->rows);
         for (int64_t i = 0; i < tile->positions; i++)
             s->rows2[i] = cpu_at(k, dout, i * p->value_dim);
         cpu_load_row_terms(c, &span, batch, head, s->rows, s->rows2, cpu_at(k, s->lse, row), cpu_at(k, s->delta, row));
@@ -72,20 +69,19 @@ static void load_tile(const backward_call *c, const dq_scratch *s, const nf_work
            (size_t)(tile->positions * tile->heads * p->head_dim * k->real_size));
 }
 
-static void meet_columns(const backward_call *c, const dq_scratch *s, const nf_work_item *item, int64_t tiles,
-                         const cpu_span *columns, bool finite)
+static void meet_columns(const dq_scratch *s, const cpu_span *columns, bool finite)
 {
-    const cpu_tile_plan *p = c->plan;
+    const cpu_tile_plan *p = s->call->plan;
     const cpu_kernels *k = p->kernels;
     const nf_problem *problem = p->request->problem;
     const int64_t stride = p->by_query.columns + CPU_SCORE_PAD, n = columns->count;
-    for (int64_t t = 0; t < tiles; t++) {
+    for (int64_t t = 0; t < s->item.tile_count; t++) {
         const cpu_row_tile *tile = &s->tiles[t];
         const bool masked = columns->item && tile->kind == NF_TILE_PARTIAL;
         if (columns->item && tile->kind == NF_TILE_ABSENT)
             continue;
         if (masked && tile->head == 0)
-            cpu_build_mask(&p->by_query.work, item, &tile->box, columns->box, s->mask);
+            cpu_build_mask(&p->by_query.work, &s->item.work, &tile->box, columns->box, s->mask);
         const uint32_t *mask = masked ? s->mask : NULL;
         const int64_t m = tile->positions * tile->heads;
         void *dq = cpu_at(k, s->dq, tile->first * p->head_dim);
@@ -103,58 +99,49 @@ static void meet_columns(const backward_call *c, const dq_scratch *s, const nf_w
     }
 }
 
-static void pack_and_meet(const backward_call *c, const dq_scratch *s, const nf_work_item *item, int64_t tiles,
-                          const cpu_span *columns, int64_t batch, int64_t kv_head, bool check_finite)
+/* Packs a column tile and lets the row tiles meet it. */
+static void visit_columns(void *context, const cpu_span *columns, bool any, bool partial)
 {
-    const cpu_tile_plan *p = c->plan;
+    const dq_scratch *s = context;
+    const cpu_tile_plan *p = s->call->plan;
+    const cpu_views *io = &s->call->io;
     const cpu_kernels *k = p->kernels;
     const nf_problem *problem = p->request->problem;
-    const cpu_view *keys = columns->item ? &c->k : &c->extra_k, *values = columns->item ? &c->v : &c->extra_v;
-    cpu_fetch_rows(k, columns, keys, batch, kv_head, problem->head_dim, p->head_dim, s->converted, s->rows);
+    if (!any)
+        return;
+    cpu_fetch_rows(k, columns, columns->item ? &io->k : &io->extra_k, s->item.batch, s->item.kv_head, problem->head_dim,
+                   p->head_dim, s->converted, s->rows);
     k->pack_transposed(s->k_transposed, s->rows, columns->count, problem->head_dim);
     k->pack_straight(s->k_straight, s->rows, columns->count, problem->head_dim);
-    const bool finite = !check_finite || k->all_finite(s->rows, columns->count, problem->head_dim);
-    cpu_fetch_rows(k, columns, values, batch, kv_head, problem->value_dim, p->value_dim, s->converted, s->rows);
+    const bool finite = !partial || k->all_finite(s->rows, columns->count, problem->head_dim);
+    cpu_fetch_rows(k, columns, columns->item ? &io->v : &io->extra_v, s->item.batch, s->item.kv_head, problem->value_dim,
+                   p->value_dim, s->converted, s->rows);
     k->pack_transposed(s->v_transposed, s->rows, columns->count, problem->value_dim);
-    meet_columns(c, s, item, tiles, columns, finite);
+    meet_columns(s, columns, finite);
 }
 
-static void dq_item(const backward_call *c, const dq_scratch *s, int64_t index)
+static void store_tile(const dq_scratch *s, const cpu_row_tile *tile, int64_t first_head)
 {
-    const cpu_tile_plan *p = c->plan;
-    const cpu_walk *walk = &p->by_query;
+    const cpu_tile_plan *p = s->call->plan;
+    const cpu_span span = cpu_row_span(&s->item, tile);
+    for (int64_t h = 0; h < tile->heads; h++)
+        cpu_store_rows(p->kernels, &span, &s->call->io.dq, s->item.batch, first_head + tile->head + h,
+                       p->request->problem->head_dim, p->head_dim,
+                       cpu_at(p->kernels, s->dq, (tile->first + h * tile->positions) * p->head_dim), p->scale);
+}
+
+static void dq_item(dq_scratch *s, int64_t index)
+{
+    const cpu_tile_plan *p = s->call->plan;
     const nf_problem *problem = p->request->problem;
     const int64_t group = nf_problem_group(problem);
-    const int64_t stream = index / walk->work.items, batch = stream / problem->kv_heads;
-    const int64_t kv_head = stream % problem->kv_heads;
-    nf_work_item item;
-    nf_work_get_item(&walk->work, index % walk->work.items, &item);
-    const int64_t tiles = cpu_list_row_tiles(walk, &item, group, s->tiles);
-    for (int64_t t = 0; t < tiles; t++)
-        load_tile(c, s, &item, &s->tiles[t], batch, kv_head * group);
-    const int64_t column_tiles = nf_work_column_tile_count(&walk->work, &item);
-    for (int64_t j = 0; j < column_tiles; j++) {
-        nf_box box;
-        bool any_partial;
-        nf_work_column_tile(&walk->work, &item, j, &box);
-        const cpu_span columns = {.count = nf_box_volume(&box, problem->rank), .item = &item, .box = &box,
-                                  .rows = NF_ROWS_QUERIES, .columns = true, .rank = problem->rank};
-        if (cpu_classify(walk, &item, &box, s->tiles, tiles, &any_partial))
-            pack_and_meet(c, s, &item, tiles, &columns, batch, kv_head, any_partial);
-    }
-    for (int64_t x = 0; x < problem->extra; x += walk->columns) {
-        const cpu_span columns = {.count = nf_min64(walk->columns, problem->extra - x), .begin = x,
-                                  .extents = &problem->extra, .rank = 1};
-        pack_and_meet(c, s, &item, tiles, &columns, batch, kv_head, false);
-    }
-    for (int64_t t = 0; t < tiles; t++) {
-        const cpu_row_tile *tile = &s->tiles[t];
-        const cpu_span span = tile_span(p, &item, tile);
-        for (int64_t h = 0; h < tile->heads; h++)
-            cpu_store_rows(p->kernels, &span, &c->dq, batch, kv_head * group + tile->head + h, problem->head_dim,
-                           p->head_dim,
-                           cpu_at(p->kernels, s->dq, (tile->first + h * tile->positions) * p->head_dim), p->scale);
-    }
+    cpu_open_item(&s->item, &p->by_query, problem, group, s->tiles, index);
+    for (int64_t t = 0; t < s->item.tile_count; t++)
+        load_tile(s, &s->tiles[t], s->item.kv_head * group);
+    cpu_for_columns(&s->item, visit_columns, s);
+    cpu_for_extra(&s->item, problem, visit_columns, s);
+    for (int64_t t = 0; t < s->item.tile_count; t++)
+        store_tile(s, &s->tiles[t], s->item.kv_head * group);
 }
 
 void cpu_backward_dq(const backward_call *call, char *workspace)
@@ -163,11 +150,11 @@ void cpu_backward_dq(const backward_call *call, char *workspace)
     const int64_t items = plan->by_query.items;
 #pragma omp parallel num_threads((int)plan->threads)
     {
-        dq_scratch scratch;
+        dq_scratch scratch = {.call = call};
         cpu_arena arena = {.base = workspace + (size_t)cpu_thread_index() * plan->thread_bytes};
         carve_dq(plan, &arena, &scratch);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < items; i++)
-            dq_item(call, &scratch, i);
+            dq_item(&scratch, i);
     }
 }

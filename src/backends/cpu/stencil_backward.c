@@ -9,7 +9,7 @@ typedef struct stencil_call {
     const cpu_stencil_plan *plan;
     const cpu_stencil_walk *walk;
     bool by_key;
-    cpu_view q, k, v, out, lse, dout, dlse, dq, dk, dv;
+    cpu_views io;
 } stencil_call;
 
 /* Workspace of one thread. rows[0] meets line matrix 0 to make scores, rows[1] matrix 1 to make their gradients. */
@@ -68,9 +68,9 @@ static void load_terms(stencil_scratch *s, const cpu_span *span, int64_t head, v
     const stencil_call *c = s->call;
     const cpu_kernels *k = c->plan->kernels;
     const int64_t n = c->plan->request->problem->value_dim, stride = c->plan->value_dim;
-    cpu_fetch_rows(k, span, &c->out, s->item.batch, head, n, stride, s->converted, s->pointers);
-    cpu_fetch_rows(k, span, &c->dout, s->item.batch, head, n, stride, s->converted2, s->pointers2);
-    cpu_row_terms(k, span, &c->lse, &c->dlse, s->item.batch, head, n, s->pointers, s->pointers2, lse, delta);
+    cpu_fetch_rows(k, span, &c->io.out, s->item.batch, head, n, stride, s->converted, s->pointers);
+    cpu_fetch_rows(k, span, &c->io.dout, s->item.batch, head, n, stride, s->converted2, s->pointers2);
+    cpu_row_terms(k, span, &c->io.lse, &c->io.dlse, s->item.batch, head, n, s->pointers, s->pointers2, lse, delta);
 }
 
 static void pack_terms(stencil_scratch *s, const nf_box *line, int64_t head, int64_t slot)
@@ -95,9 +95,9 @@ static void pack_line(void *context, const nf_box *line, int64_t ring_head, int6
     const stencil_call *c = s->call;
     const nf_problem *problem = c->plan->request->problem;
     const int64_t head = c->by_key ? s->item.kv_head * nf_problem_group(problem) + ring_head : s->item.kv_head;
-    cpu_stencil_pack_line(&s->item, &s->ring, c->plan->kernels, line, slot, c->by_key ? &c->q : &c->k, head, 0, 0,
+    cpu_stencil_pack_line(&s->item, &s->ring, c->plan->kernels, line, slot, c->by_key ? &c->io.q : &c->io.k, head, 0, 0,
                           problem->head_dim, s->converted, s->pointers);
-    cpu_stencil_pack_line(&s->item, &s->ring, c->plan->kernels, line, slot, c->by_key ? &c->dout : &c->v, head, 1,
+    cpu_stencil_pack_line(&s->item, &s->ring, c->plan->kernels, line, slot, c->by_key ? &c->io.dout : &c->io.v, head, 1,
                           c->by_key ? 1 : -1, problem->value_dim, s->converted, s->pointers);
     if (c->by_key)
         pack_terms(s, line, head, slot);
@@ -120,8 +120,8 @@ static void load_block(stencil_scratch *s, const nf_box *outer, int32_t first, i
     nf_box box;
     for (int32_t r = 0; r < end - first; r++) {
         const cpu_span span = cpu_stencil_span(&s->item, outer, first + r, b, k->lanes, &box);
-        load_rows(s, &span, c->by_key ? &c->k : &c->q, head, 0, r, problem->head_dim);
-        load_rows(s, &span, c->by_key ? &c->v : &c->dout, head, 1, r, problem->value_dim);
+        load_rows(s, &span, c->by_key ? &c->io.k : &c->io.q, head, 0, r, problem->head_dim);
+        load_rows(s, &span, c->by_key ? &c->io.v : &c->io.dout, head, 1, r, problem->value_dim);
         if (c->by_key)
             continue;
         for (int64_t l = span.count; l < k->lanes; l++) {
@@ -183,10 +183,10 @@ static void backward_block(stencil_scratch *s, const nf_box *outer, int32_t firs
         meet_lines(s, b, rows);
     }
     if (c->by_key) {
-        store_sums(s, outer, first, end, b, &c->dk, head, 0, problem->head_dim, p->head_dim, p->scale);
-        store_sums(s, outer, first, end, b, &c->dv, head, 1, problem->value_dim, p->value_dim, 1);
+        store_sums(s, outer, first, end, b, &c->io.dk, head, 0, problem->head_dim, p->head_dim, p->scale);
+        store_sums(s, outer, first, end, b, &c->io.dv, head, 1, problem->value_dim, p->value_dim, 1);
     } else {
-        store_sums(s, outer, first, end, b, &c->dq, head, 0, problem->head_dim, p->head_dim, p->scale);
+        store_sums(s, outer, first, end, b, &c->io.dq, head, 0, problem->head_dim, p->head_dim, p->scale);
     }
 }
 
@@ -229,26 +229,12 @@ static void run(const stencil_call *call, char *workspace)
 nf_status cpu_stencil_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
 {
     const cpu_stencil_plan *plan = prepared;
-    const int32_t rank = plan->request->problem->rank;
-    stencil_call call = {
-        .plan = plan,
-        .walk = &plan->by_query,
-        .q = cpu_view_of(io[NF_Q], rank, true),
-        .k = cpu_view_of(io[NF_K], rank, true),
-        .v = cpu_view_of(io[NF_V], rank, true),
-        .out = cpu_view_of(io[NF_OUT], rank, true),
-        .lse = cpu_view_of(io[NF_LSE], rank, false),
-        .dout = cpu_view_of(io[NF_DOUT], rank, true),
-        .dlse = cpu_view_of(io[NF_DLSE], rank, false),
-        .dq = cpu_view_of(io[NF_DQ], rank, true),
-        .dk = cpu_view_of(io[NF_DK], rank, true),
-        .dv = cpu_view_of(io[NF_DV], rank, true),
-    };
-    if (call.dq.data)
+    stencil_call call = {.plan = plan, .walk = &plan->by_query, .io = cpu_views_of(io, plan->request->problem->rank)};
+    if (call.io.dq.data)
         run(&call, workspace);
     call.by_key = true;
     call.walk = &plan->by_key;
-    if (call.dk.data || call.dv.data)
+    if (call.io.dk.data || call.io.dv.data)
         run(&call, workspace);
     return NF_OK;
 }

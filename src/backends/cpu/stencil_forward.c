@@ -7,7 +7,7 @@
 
 typedef struct forward_call {
     const cpu_stencil_plan *plan;
-    cpu_view q, k, v, out, lse;
+    cpu_views io;
 } forward_call;
 
 /* Workspace of one thread. */
@@ -51,9 +51,9 @@ static void pack_keys(void *context, const nf_box *line, int64_t head, int64_t s
     const forward_call *c = s->call;
     const nf_problem *problem = c->plan->request->problem;
     (void)head;
-    cpu_stencil_pack_line(&s->item, &s->ring, c->plan->kernels, line, slot, &c->k, s->item.kv_head, 0, -1,
+    cpu_stencil_pack_line(&s->item, &s->ring, c->plan->kernels, line, slot, &c->io.k, s->item.kv_head, 0, -1,
                           problem->head_dim, s->converted, s->rows);
-    cpu_stencil_pack_line(&s->item, &s->ring, c->plan->kernels, line, slot, &c->v, s->item.kv_head, -1, 0,
+    cpu_stencil_pack_line(&s->item, &s->ring, c->plan->kernels, line, slot, &c->io.v, s->item.kv_head, -1, 0,
                           problem->value_dim, s->converted, s->rows);
 }
 
@@ -69,7 +69,7 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
     nf_box box;
     for (int32_t r = 0; r < rows; r++) {
         const cpu_span span = cpu_stencil_span(&s->item, outer, first + r, b, k->lanes, &box);
-        cpu_fetch_rows(k, &span, &c->q, s->item.batch, head, depth, p->head_dim, s->converted, s->rows);
+        cpu_fetch_rows(k, &span, &c->io.q, s->item.batch, head, depth, p->head_dim, s->converted, s->rows);
         k->pack_line(cpu_at(k, s->q, r * depth * k->lanes), k->lanes, s->rows, span.count, depth);
     }
     for (int64_t i = 0; i < block; i++) {
@@ -87,7 +87,7 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
     for (int32_t r = 0; r < rows; r++) {
         const cpu_span span = cpu_stencil_span(&s->item, outer, first + r, b, k->lanes, &box);
         const int64_t lane = r * k->lanes;
-        cpu_store_softmax(k, &span, &c->out, &c->lse, s->item.batch, head, p->request->problem->value_dim, p->value_dim,
+        cpu_store_softmax(k, &span, &c->io.out, &c->io.lse, s->item.batch, head, p->request->problem->value_dim, p->value_dim,
                           cpu_at(k, s->out, lane * p->value_dim), cpu_at(k, s->max, lane), cpu_at(k, s->sum, lane));
     }
 }
@@ -117,15 +117,7 @@ static void forward_item(forward_scratch *s, int64_t index)
 nf_status cpu_stencil_forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
 {
     const cpu_stencil_plan *plan = prepared;
-    const int32_t rank = plan->request->problem->rank;
-    const forward_call call = {
-        .plan = plan,
-        .q = cpu_view_of(io[NF_Q], rank, true),
-        .k = cpu_view_of(io[NF_K], rank, true),
-        .v = cpu_view_of(io[NF_V], rank, true),
-        .out = cpu_view_of(io[NF_OUT], rank, true),
-        .lse = cpu_view_of(io[NF_LSE], rank, false),
-    };
+    const forward_call call = {.plan = plan, .io = cpu_views_of(io, plan->request->problem->rank)};
     const int64_t items = plan->by_query.items;
     char *base = workspace;
 #pragma omp parallel num_threads((int)plan->threads)

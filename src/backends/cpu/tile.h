@@ -57,6 +57,13 @@ typedef struct cpu_view {
 
 cpu_view cpu_view_of(const nf_tensor *tensor, int32_t rank, bool has_dim);
 
+/* All tensors of a call. */
+typedef struct cpu_views {
+    cpu_view q, k, v, extra_k, extra_v, out, lse, dout, dlse, dq, dk, dv, dextra_k, dextra_v;
+} cpu_views;
+
+cpu_views cpu_views_of(const nf_tensor *const io[NF_ROLES], int32_t rank);
+
 /* Where the rows or columns of a tile lie: a box of an item, or a run of a flattened range. */
 typedef struct cpu_span {
     int64_t count;
@@ -134,12 +141,30 @@ typedef struct cpu_row_tile {
     nf_tile_kind kind;   /* against the column tile at hand */
 } cpu_row_tile;
 
-/* Lists the row tiles of an item; group is the number of query heads to cover. Returns how many. */
-int64_t cpu_list_row_tiles(const cpu_walk *walk, const nf_work_item *item, int64_t group, cpu_row_tile *tiles);
+/* An item being worked on. */
+typedef struct cpu_item {
+    const cpu_walk *walk;
+    int64_t index; /* in the work list */
+    int64_t batch, kv_head;
+    nf_work_item work;
+    cpu_row_tile *tiles;
+    int64_t tile_count;
+} cpu_item;
 
-/* Classifies all row tiles against a column tile. Returns whether any is present, and says whether any is partial. */
-bool cpu_classify(const cpu_walk *walk, const nf_work_item *item, const nf_box *columns, cpu_row_tile *tiles,
-                  int64_t count, bool *any_partial);
+/* Opens item number `index` of a walk, whose row tiles cover `heads` heads; tiles has room for them. */
+void cpu_open_item(cpu_item *item, const cpu_walk *walk, const nf_problem *problem, int64_t heads, cpu_row_tile *tiles,
+                   int64_t index);
+
+/* The rows of one head of a row tile. */
+cpu_span cpu_row_span(const cpu_item *item, const cpu_row_tile *tile);
+
+/* Calls visit for every column tile of the hull, its row tiles classified: any says whether one is present, partial
+ * whether one is partial. */
+typedef void cpu_visit_columns(void *context, const cpu_span *columns, bool any, bool partial);
+void cpu_for_columns(cpu_item *item, cpu_visit_columns *visit, void *context);
+
+/* The same for the extra tokens, which all rows see. */
+void cpu_for_extra(const cpu_item *item, const nf_problem *problem, cpu_visit_columns *visit, void *context);
 
 nf_status cpu_tile_forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
 nf_status cpu_tile_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);

@@ -16,6 +16,26 @@ cpu_view cpu_view_of(const nf_tensor *tensor, int32_t rank, bool has_dim)
     return view;
 }
 
+cpu_views cpu_views_of(const nf_tensor *const io[NF_ROLES], int32_t rank)
+{
+    return (cpu_views){
+        .q = cpu_view_of(io[NF_Q], rank, true),
+        .k = cpu_view_of(io[NF_K], rank, true),
+        .v = cpu_view_of(io[NF_V], rank, true),
+        .extra_k = cpu_view_of(io[NF_EXTRA_K], 1, true),
+        .extra_v = cpu_view_of(io[NF_EXTRA_V], 1, true),
+        .out = cpu_view_of(io[NF_OUT], rank, true),
+        .lse = cpu_view_of(io[NF_LSE], rank, false),
+        .dout = cpu_view_of(io[NF_DOUT], rank, true),
+        .dlse = cpu_view_of(io[NF_DLSE], rank, false),
+        .dq = cpu_view_of(io[NF_DQ], rank, true),
+        .dk = cpu_view_of(io[NF_DK], rank, true),
+        .dv = cpu_view_of(io[NF_DV], rank, true),
+        .dextra_k = cpu_view_of(io[NF_DEXTRA_K], 1, true),
+        .dextra_v = cpu_view_of(io[NF_DEXTRA_V], 1, true),
+    };
+}
+
 /* Offsets of all positions of a product of lines: position i of axis a lies at start[a] + i * step[a]. */
 static void product_offsets(int32_t rank, const int64_t *start, const int64_t *step, const int64_t *count,
                             int64_t *offsets)
@@ -226,41 +246,4 @@ void cpu_build_mask(const nf_work *work, const nf_work_item *item, const nf_box 
         for (int32_t a = rank - 1; a >= 0 && ++position[a] == rows->axis[a].end; a--)
             position[a] = rows->axis[a].begin;
     }
-}
-
-void *cpu_take(cpu_arena *arena, int64_t bytes)
-{
-    void *taken = arena->base ? arena->base + arena->used : NULL;
-    arena->used += (size_t)(bytes + 63) / 64 * 64;
-    return taken;
-}
-
-int64_t cpu_list_row_tiles(const cpu_walk *walk, const nf_work_item *item, int64_t group, cpu_row_tile *tiles)
-{
-    const int64_t boxes = nf_work_tile_count(&walk->work, item);
-    int64_t count = 0, first = 0;
-    for (int64_t t = 0; t < boxes; t++)
-        for (int64_t head = 0; head < group; head += walk->fold) {
-            cpu_row_tile *tile = &tiles[count++];
-            nf_work_tile(&walk->work, item, t, &tile->box);
-            tile->positions = nf_box_volume(&tile->box, walk->work.grid->rank);
-            tile->head = head;
-            tile->heads = nf_min64(walk->fold, group - head);
-            tile->first = first;
-            first += tile->positions * tile->heads;
-        }
-    return count;
-}
-
-bool cpu_classify(const cpu_walk *walk, const nf_work_item *item, const nf_box *columns, cpu_row_tile *tiles,
-                  int64_t count, bool *any_partial)
-{
-    bool any = false;
-    *any_partial = false;
-    for (int64_t t = 0; t < count; t++) {
-        tiles[t].kind = nf_work_classify(&walk->work, item, &tiles[t].box, columns);
-        any |= tiles[t].kind != NF_TILE_ABSENT;
-        *any_partial |= tiles[t].kind == NF_TILE_PARTIAL;
-    }
-    return any;
 }

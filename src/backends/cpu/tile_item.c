@@ -1,0 +1,72 @@
+/* Items of a tile walk: their row tiles, the column tiles these meet, and the workspace they are handed. */
+#include "backends/cpu/tile.h"
+
+void *cpu_take(cpu_arena *arena, int64_t bytes)
+{
+    void *taken = arena->base ? arena->base + arena->used : NULL;
+    arena->used += (size_t)(bytes + 63) / 64 * 64;
+    return taken;
+}
+
+/* Row tiles in order of their boxes, and for each box of the heads folded or following. */
+static int64_t list_row_tiles(const cpu_walk *walk, const nf_work_item *item, int64_t heads, cpu_row_tile *tiles)
+{
+    const int64_t boxes = nf_work_tile_count(&walk->work, item);
+    int64_t count = 0, first = 0;
+    for (int64_t t = 0; t < boxes; t++)
+        for (int64_t head = 0; head < heads; head += walk->fold) {
+            cpu_row_tile *tile = &tiles[count++];
+            nf_work_tile(&walk->work, item, t, &tile->box);
+            tile->positions = nf_box_volume(&tile->box, walk->work.grid->rank);
+            tile->head = head;
+            tile->heads = nf_min64(walk->fold, heads - head);
+            tile->first = first;
+            first += tile->positions * tile->heads;
+        }
+    return count;
+}
+
+void cpu_open_item(cpu_item *item, const cpu_walk *walk, const nf_problem *problem, int64_t heads, cpu_row_tile *tiles,
+                   int64_t index)
+{
+    const int64_t stream = index / walk->work.items;
+    *item = (cpu_item){.walk = walk, .index = index % walk->work.items, .batch = stream / problem->kv_heads,
+                       .kv_head = stream % problem->kv_heads, .tiles = tiles};
+    nf_work_get_item(&walk->work, item->index, &item->work);
+    item->tile_count = list_row_tiles(walk, &item->work, heads, tiles);
+}
+
+cpu_span cpu_row_span(const cpu_item *item, const cpu_row_tile *tile)
+{
+    return (cpu_span){.count = tile->positions, .item = &item->work, .box = &tile->box,
+                      .rows = item->walk->work.spec.rows, .rank = item->walk->work.grid->rank};
+}
+
+void cpu_for_columns(cpu_item *item, cpu_visit_columns *visit, void *context)
+{
+    const nf_work *work = &item->walk->work;
+    const int64_t column_tiles = nf_work_column_tile_count(work, &item->work);
+    for (int64_t j = 0; j < column_tiles; j++) {
+        nf_box box;
+        bool any = false, partial = false;
+        nf_work_column_tile(work, &item->work, j, &box);
+        for (int64_t t = 0; t < item->tile_count; t++) {
+            cpu_row_tile *tile = &item->tiles[t];
+            tile->kind = nf_work_classify(work, &item->work, &tile->box, &box);
+            any |= tile->kind != NF_TILE_ABSENT;
+            partial |= tile->kind == NF_TILE_PARTIAL;
+        }
+        const cpu_span columns = {.count = nf_box_volume(&box, work->grid->rank), .item = &item->work, .box = &box,
+                                  .rows = work->spec.rows, .columns = true, .rank = work->grid->rank};
+        visit(context, &columns, any, partial);
+    }
+}
+
+void cpu_for_extra(const cpu_item *item, const nf_problem *problem, cpu_visit_columns *visit, void *context)
+{
+    for (int64_t x = 0; x < problem->extra; x += item->walk->columns) {
+        const cpu_span columns = {.count = nf_min64(item->walk->columns, problem->extra - x), .begin = x,
+                                  .extents = &problem->extra, .rank = 1};
+        visit(context, &columns, true, false);
+    }
+}
