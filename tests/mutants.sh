@@ -2,7 +2,7 @@
 # Plants each fault of mutants.list in a copy of its source file, builds a nearfield with it, and expects that verify fails.
 # The baseline instruction set is forced, so that a fault in a kernel needs one object.
 . "$top_srcdir/tests/count.sh"
-case $MUTANT_CFLAGS in
+case $TESTED_CFLAGS in
 *-fsanitize*)
     skip mutants "faults are planted in builds without sanitizers, which would stop at them"
     finish
@@ -13,7 +13,7 @@ trap 'rm -rf "$scratch"' EXIT
 cd "$top_builddir" || exit
 source_root=$top_srcdir
 compiler=${CC:-cc}
-flags="-O1 -std=gnu11 -D_GNU_SOURCE -DNF_BUILDING -DHAVE_CONFIG_H ${MUTANT_CFLAGS-}"
+flags="-O1 -std=gnu11 -D_GNU_SOURCE -DNF_BUILDING -DHAVE_CONFIG_H ${TESTED_CFLAGS-}"
 
 # Compiles one file of the mutated tree; its own headers come first.
 compile() { # FILE OBJECT
@@ -39,21 +39,22 @@ build() { # FILE
     rm -f "$scratch"/mutant*
     # shellcheck disable=SC2086
     compile "$unit" "$scratch/mutant.o" &&
-        ./libtool --silent --tag=CC --mode=link $compiler ${MUTANT_CFLAGS-} -o "$scratch/mutant" "$scratch/mutant.o" \
+        ./libtool --silent --tag=CC --mode=link $compiler ${TESTED_CFLAGS-} -o "$scratch/mutant" "$scratch/mutant.o" \
             tools/nearfield.o libnearfield-tool.la libnearfield-internal.la
 }
 
 # verify must say 1 (checks failed), not 2, and must have run something.
-caught() {
-    local status
-    NEARFIELD_ISA=baseline timeout 120 "$scratch/mutant" verify --backend cpu --cases "${MUTANT_CASES:-150}" --seed 1 --threads 2 \
-        >"$scratch/said" 2>&1
+caught() { # FILE
+    local status backend=cpu
+    case $1 in backends/reference/*) backend=reference ;; esac
+    NEARFIELD_ISA=baseline timeout 120 "$scratch/mutant" verify --stop --backend $backend --seed 1 --threads 2 \
+        --cases "${MUTANT_CASES:-150}" >"$scratch/said" 2>&1
     status=$?
     if [ "$status" -ne 1 ]; then
         echo "verify exits $status: $(tail -n 1 "$scratch/said")"
         return 1
     fi
-    grep -m 1 FAIL "$scratch/said" | cut -c 6-90 >"$scratch/caught"
+    grep -m 1 FAIL "$scratch/said" | sed 's/^FAIL \([^:]*\):.*--seed \([0-9]*\) /\1, seed \2, /' >"$scratch/caught"
 }
 
 mutant() { # NAME FILE EXPRESSION
@@ -61,7 +62,7 @@ mutant() { # NAME FILE EXPRESSION
         echo "the edit changes nothing in $2"
         return 1
     fi
-    build "$2" && caught
+    build "$2" && caught "$2"
 }
 
 while IFS='|' read -r name file expression; do
