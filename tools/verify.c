@@ -25,7 +25,7 @@ typedef struct totals {
 typedef struct session {
     verify_engine engine;
     totals totals;
-    bool verbose;
+    bool verbose, stop_at_failure;
     char last_skip[VERIFY_WHY];
 } session;
 
@@ -41,6 +41,11 @@ static void on_crash(int signal_number)
         write(STDOUT_FILENO, summary, sizeof summary - 1) < 0)
         _exit(NF_TOOL_BAD);
     _exit(NF_TOOL_FAILED);
+}
+
+static bool is_over(const session *s)
+{
+    return s->stop_at_failure && s->totals.failed;
 }
 
 /* The command that runs this check again. */
@@ -123,7 +128,7 @@ static void sweep_identity(session *s, uint64_t seed, int64_t turn)
 static void sweep(session *s, uint64_t first_seed, int64_t cases)
 {
     const bool progress = isatty(STDERR_FILENO);
-    for (int64_t i = 0; i < cases; i++) {
+    for (int64_t i = 0; i < cases && !is_over(s); i++) {
         const uint64_t seed = first_seed + (uint64_t)i;
         nf_problem problem;
         verify_case c;
@@ -165,7 +170,7 @@ static void check_problem(session *s, const nf_problem *problem, uint64_t seed)
     verify_case_derive(&c, &s->engine, &compared, seed);
     const verify_kind first = c.kind;
     run_case(s, &c);
-    for (int kind = 0; kind < VERIFY_KINDS; kind++) {
+    for (int kind = 0; kind < VERIFY_KINDS && !is_over(s); kind++) {
         if (kind == (int)first)
             continue;
         c.kind = (verify_kind)kind;
@@ -173,7 +178,7 @@ static void check_problem(session *s, const nf_problem *problem, uint64_t seed)
         c.call.gradients = 31u << NF_DQ;
         run_case(s, &c);
     }
-    for (int i = 0; verify_identity_at(i); i++)
+    for (int i = 0; verify_identity_at(i) && !is_over(s); i++)
         run_identity(s, verify_identity_at(i), problem, seed);
 }
 
@@ -242,7 +247,8 @@ static int check_all(session *s, int count, char **words, uint64_t seed, int64_t
         if (read_problem(&problem, words[i]) != NF_TOOL_OK)
             return NF_TOOL_BAD;
         s->engine.affordable = s->engine.is_reference ? affordable : affordable_alone;
-        check_problem(s, &problem, seed);
+        if (!is_over(s))
+            check_problem(s, &problem, seed);
     }
     const totals *t = &s->totals;
     printf("%" PRId64 " passed, %" PRId64 " failed, %" PRId64 " skipped\n", t->passed, t->failed, t->skipped);
@@ -264,6 +270,7 @@ int nf_tool_verify(int argc, char **argv)
          .help = "random cases when no problem is given (default 200)"},
         {.name = "threads", .kind = NF_TOOL_INT, .target = &s.engine.threads, .value = "N", .minimum = 1,
          .maximum = 65536, .help = "threads to run on (default: the environment's choice)"},
+        {.name = "stop", .kind = NF_TOOL_FLAG, .target = &s.stop_at_failure, .help = "end at the first failure"},
         {.name = "verbose", .kind = NF_TOOL_FLAG, .target = &s.verbose, .help = "a line for every check"},
         {0}};
     const nf_tool_command command = {

@@ -223,7 +223,7 @@ static verify_outcome judge_all(const verify_engine *engine, const verify_case *
     const verify_plain_options options = {.working = verify_working(problem->dtype), .dlse = verify->call.dlse,
                                           .reversed = problem->dtype == NF_F64}; /* not the very sums of the truth */
     verify_judge judge = {.problem = problem, .truth = &truth, .plain = &plain, .unit = &unit,
-                          .well_conditioned = verify->kind == VERIFY_NORMAL};
+                          .well_conditioned = verify->kind == VERIFY_NORMAL && verify->call.layout != VERIFY_BROADCAST};
     if ((verify->kind == VERIFY_EQUAL || verify->call.layout == VERIFY_BROADCAST) &&
         problem->dtype == verify_working(problem->dtype))
         judge.equal_terms = longest_sum(problem, &mask);
