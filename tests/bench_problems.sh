@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The problem sets of bench/ parse and are valid, with tags of their own; and every target has a measure that exists.
+. "$top_srcdir/tests/count.sh"
+problems=$top_srcdir/bench/problems
+
+# The reference backend's plans are the cheapest, whatever the size.
+is_valid() { # PROBLEM
+    "$NEARFIELD" plan --backend reference "$1"
+}
+
+for file in "$problems"/*.txt; do
+    set=$(basename "$file" .txt)
+    [ "$set" != targets ] || continue
+    while read -r tag problem; do
+        check "$set/$tag" is_valid "${problem%%#*}"
+    done < <(grep -v '^#' "$file")
+    check "$set: no tag twice" test -z "$(grep -v '^#' "$file" | awk '{ print $1 }' | sort | uniq -d)"
+done
+
+while IFS='|' read -r name measure goal list; do
+    check "target $name: measure $measure" grep -q -x -E ' *(peak|stream|speed|fused|unfused|plan|call|memory) *' <<<"$measure"
+    check "target $name: goal $goal" grep -q -x -E ' *(fwd|bwd) [0-9.e-]+( bwd [0-9.e-]+)? *' <<<"$goal"
+    while read -r problem; do
+        check "target $name" is_valid "$problem"
+    done < <(tr ';' '\n' <<<"$list")
+done < <(grep '|' "$problems/targets.txt" | grep -v '^#')
+finish
