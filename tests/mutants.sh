@@ -48,7 +48,7 @@ caught() { # FILE
     local status backend=cpu
     case $1 in backends/reference/*) backend=reference ;; esac
     NEARFIELD_ISA=baseline timeout 120 "$scratch/mutant" verify --stop --backend $backend --seed 1 --threads 2 \
-        --cases "${MUTANT_CASES:-150}" >"$scratch/said" 2>&1
+        --cases "${MUTANT_CASES:-300}" >"$scratch/said" 2>&1
     status=$?
     if [ "$status" -ne 1 ]; then
         echo "verify exits $status: $(tail -n 1 "$scratch/said")"

@@ -119,7 +119,7 @@ static void sweep_identity(session *s, uint64_t seed, int64_t turn)
 {
     const int cheap = count_identities() - 1;
     nf_problem problem;
-    verify_generate_small(&problem, seed);
+    verify_generate_cheap(&problem, seed);
     for (int i = 0; i < cheap; i++)
         if (run_identity(s, verify_identity_at((int)((turn + i) % cheap)), &problem, seed))
             return;

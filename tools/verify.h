@@ -232,8 +232,8 @@ typedef struct verify_case {
 } verify_case;
 
 void verify_generate(nf_problem *problem, uint64_t seed);
-/* A small problem for identities. */
-void verify_generate_small(nf_problem *problem, uint64_t seed);
+/* A cheaper problem, for laws that run it several times. */
+void verify_generate_cheap(nf_problem *problem, uint64_t seed);
 /* Everything else about a case follows from its seed: data, strides, which outputs are asked for. */
 void verify_case_derive(verify_case *verify, const verify_engine *engine, const nf_problem *problem, uint64_t seed);
 verify_outcome verify_case_run(const verify_engine *engine, const verify_case *verify, char *why);
