@@ -5,9 +5,10 @@ set boxwidth 0.7
 set grid ytics
 set xtics rotate by -50 left font ",9" noenhanced
 set key top right
+set rmargin 12
 set terminal pngcairo size 1500,700 font "sans,11"
 
-rows(kinds) = sprintf("< awk -F, -v OFS=, '$2 ~ /^(%s)$/ && $8 != \"\" { print $1 \" \" $3, $8, $9, $8 / $9 }' targets.csv", kinds)
+rows(kinds) = sprintf("< awk -F, -v OFS=, '$2 ~ /^(%s)$/ && $8 != \"\" { print $1 \" \" $3 ($2 == \"threads\" ? \" threads\" : \"\"), $8, $9, $8 / $9 }' targets.csv", kinds)
 peak_rows = rows("peak|stream")
 avx2_rows = rows("avx2")
 ratio_rows = rows("speed|threads|fused|unfused")

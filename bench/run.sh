@@ -3,6 +3,7 @@
 #   bench/run.sh cpu [OPTION...]         the target table: problems/targets.txt, judged
 #   bench/run.sh peers [OPTION...]       against what else one could use; peers/setup.sh installs it
 #   bench/run.sh set NAME [REGEX]        nearfield bench on problems/NAME.txt, on the tags that match
+#   bench/run.sh record --out DIR        puts the tables that cpu and peers left in DIR into doc/performance.md
 # Options:
 #   --tool PATH     the nearfield program or the folder it was built in; else the one in PATH, else build/gcc's
 #   --out DIR       keep the numbers there (CSV), and plots of them if there is gnuplot
@@ -84,7 +85,7 @@ describe() {
 run_cpu() {
     local name measure goal problems list avx2=0
     [ "$quick" -eq 0 ] && NEARFIELD_ISA=avx2 "$tool" plan 'na1d d8 16 w3' 2>/dev/null | grep -qw avx2 && avx2=1
-    describe | tee "$work/about.txt"
+    describe | tee "$work/about-cpu.txt"
     echo
     : >"$work/raw.csv"
     while IFS='|' read -r name measure goal problems <&3; do
@@ -96,7 +97,7 @@ run_cpu() {
     targets >"$work/targets.txt"
     awk -v threads="$threads" -v avx2="$avx2" -v csv="$work/targets.csv" -f "$here/targets.awk" \
         "$work/targets.txt" "$work/raw.csv" | tee "$work/targets.table"
-    keep cpu about.txt raw.csv targets.csv targets.table
+    keep cpu about-cpu.txt raw.csv targets.csv targets.table
 }
 
 # Moves files to --out and plots them.
@@ -123,7 +124,7 @@ run_set() { # NAME [REGEX]
 run_peers() {
     . "$here/peers/where.sh"
     [ -x "$peers_dir/bin/python" ] || die "the peers are not installed: run bench/peers/setup.sh"
-    describe | tee "$work/about.txt"
+    describe | tee "$work/about-peers.txt"
     echo
     export PYTHONDONTWRITEBYTECODE=1
     local part
@@ -135,7 +136,24 @@ run_peers() {
         "$peers_dir/bin/python" "$here/peers/peers.py" "${options[@]}" --csv "$work/$part.csv"
     done | tee "$work/peers.table"
     { cat "$work/attention.csv"; tail -n +2 "$work/pictures.csv"; } >"$work/peers.csv"
-    keep peers about.txt peers.csv peers.table
+    keep peers about-peers.txt peers.csv peers.table
+}
+
+run_record() {
+    local document=$here/../doc/performance.md part table
+    [ -n "$out" ] || die "record needs --out DIR"
+    cp "$document" "$work/document.md" || exit
+    for part in cpu peers; do
+        table=targets && [ $part = cpu ] || table=peers
+        [ -f "$out/$table.csv" ] || continue
+        { sed 's/^/    /' "$out/about-$part.txt"; echo; awk -F, -f "$here/markdown.awk" "$out/$table.csv"; } >"$work/$part.md"
+        awk -v name=$part -v file="$work/$part.md" '
+            $0 == "<!-- end " name " -->" { inside = 0 }
+            !inside
+            $0 == "<!-- begin " name " -->" { inside = 1; while ((getline line < file) > 0) print line }
+        ' "$work/document.md" >"$work/next.md" && mv "$work/next.md" "$work/document.md" || exit
+    done
+    cp "$work/document.md" "$document"
 }
 
 [ $# -gt 0 ] || usage
@@ -154,7 +172,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-find_tool
+[ "$command" = record ] || find_tool
 if [ -n "$out" ]; then
     mkdir -p "$out" && out=$(cd "$out" && pwd) || exit
 fi
@@ -163,6 +181,7 @@ trap 'rm -rf "$work"' EXIT
 case $command in
 cpu) run_cpu ;;
 peers) run_peers ;;
+record) run_record ;;
 set) [ ${#words[@]} -gt 0 ] && run_set "${words[@]}" || usage ;;
 *) usage ;;
 esac

@@ -1,7 +1,7 @@
 """Denoising: scikit-image and OpenCV on a photograph, DIPY on a brain scan, against nearfield denoise.
 
-All filters get the same noisy file, window and patch; each uses the strength that is best for it, the volumes' and the slowest's
-found on a part."""
+All filters get the same noisy file, window and patch; each uses the strength that is best for it, which for volumes and
+for the slowest filter is found on a part."""
 import os
 import re
 import subprocess

@@ -85,6 +85,6 @@ class Table:
             print("* other processes ran during some of the samples: measure again on a quiet machine")
         print(f"{sum(row[10] == 'met' for row in judged)} of {len(judged)} rows met")
         with open(path, "w", newline="") as file:
-            writer = csv.writer(file)
+            writer = csv.writer(file, lineterminator="\n")
             writer.writerow(self.COLUMNS)
             writer.writerows([f"{x:.6g}" if isinstance(x, float) else x for x in row] for row in self.rows)
