@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # Installs what bench/run.sh peers compares with, into a virtual environment of its own. Nothing else needs it.
-#   bench/peers/setup.sh [--dir DIR]     DIR: by default nearfield-peers in the user's cache directory
+# The environment is nearfield-peers in the user's cache directory (XDG_CACHE_HOME moves that).
 # Python packages come from PyPI (torch alone is gigabytes); oneDNN, photograph and scan from Debian if apt-get works.
 set -u
 cd "$(dirname "$0")" || exit
 . ./where.sh
 . ../../build-aux/packages.sh
-[ "${1-}" = --dir ] && peers_dir=${2:?--dir needs a directory}
 failed=0
 
 skip() { # WHAT REASON
