@@ -156,10 +156,14 @@ typedef struct nf_tensor {
  *   q [batch, q axes, heads, head_dim]        k [batch, k axes, kv_heads, head_dim]   v [.., kv_heads, value_dim]
  *   extra_k [batch, extra, kv_heads, head_dim]     extra_v [batch, extra, kv_heads, value_dim]
  *   out [batch, q axes, heads, value_dim]     lse [batch, q axes, heads]
- * Each gradient has the shape of what it is the gradient of. */
+ *   scores [batch, heads, q axes, window + extra]
+ * Each gradient has the shape of what it is the gradient of. scores (f32; f64 for f64) has one slot per key of the
+ * whole window, which is the product of the axes' windows, row-major, and then one per extra token. Slot j of an axis is
+ * key first + j of the query's class, where first is the first key of the rule before key ranges are applied: parts of a
+ * problem with different key ranges have the same slots. A slot exists if the query sees its key. */
 typedef enum nf_role {
     NF_Q, NF_K, NF_V, NF_EXTRA_K, NF_EXTRA_V, NF_BIAS, NF_OUT, NF_LSE, NF_DOUT, NF_DLSE,
-    NF_DQ, NF_DK, NF_DV, NF_DEXTRA_K, NF_DEXTRA_V, NF_ROLES
+    NF_DQ, NF_DK, NF_DV, NF_DEXTRA_K, NF_DEXTRA_V, NF_SCORES, NF_DSCORES, NF_ROLES
 } nf_role;
 
 /* "q", "dextra_k", ...; NULL for a value that is no role. */
@@ -169,7 +173,8 @@ NF_API const char *nf_role_name(nf_role role);
 NF_API nf_status nf_tensor_init(nf_tensor *tensor, void *data, nf_dtype dtype, int32_t rank, const int64_t *extents);
 
 /* Describes the tensor a checked problem has in a role, contiguous and heads-last, data NULL. NF_ERR_PROBLEM if the
- * problem is invalid, NF_ERR_ARGUMENT if it has no such tensor (extra tokens without extra, bias). */
+ * problem is invalid, NF_ERR_ARGUMENT if it has no such tensor (extra tokens without extra, bias, scores beyond 2^57
+ * bytes). */
 NF_API nf_status nf_problem_tensor(const nf_problem *problem, nf_role role, nf_tensor *tensor);
 
 /* Fills a tensor from a DLPack DLTensor (https://dmlc.github.io/dlpack, version 1.0 struct layout), without taking
@@ -178,13 +183,14 @@ NF_API nf_status nf_tensor_from_dlpack(nf_tensor *tensor, const void *dltensor);
 
 /* The tensors of one call; NULL = absent. Forward reads q, k, v (and extra_k, extra_v iff the problem has extra tokens)
  * and writes out and, if present, lse. Backward reads those, out, lse, dout and, if present, dlse, and writes the
- * gradients that are present (at least one). */
+ * gradients that are present (at least one). Other functions say what they take; what they do not name is ignored. */
 typedef struct nf_io {
     size_t size; /* sizeof(nf_io) */
     const nf_tensor *q, *k, *v, *extra_k, *extra_v;
     const nf_tensor *bias; /* reserved: must be NULL */
     const nf_tensor *out, *lse, *dout, *dlse;
     const nf_tensor *dq, *dk, *dv, *dextra_k, *dextra_v;
+    const nf_tensor *scores, *dscores; /* of the unfused functions only */
 } nf_io;
 
 NF_API void nf_io_init(nf_io *io);
@@ -294,6 +300,31 @@ NF_API nf_status nf_forward(const nf_plan *plan, const nf_io *io, const nf_exec 
 
 /* Gradients of forward given dout (and dlse). Deterministic. */
 NF_API nf_status nf_backward(const nf_plan *plan, const nf_io *io, const nf_exec *exec);
+
+/* ---- The unfused pair --------------------------------------------------------------------------------------------
+ * The two products of forward, and their gradients, with the scores in the caller's memory: for a softmax of one's own,
+ * or to look at the weights. nf_forward and nf_backward need no such tensor and are faster.
+ *
+ * The plan must be made with an algorithm that keeps scores ("unfused" of the cpu backend); another one answers
+ * NF_ERR_UNSUPPORTED. nf_qk and nf_av need a plan that includes forward, their backward one that includes backward. A
+ * tensor that is missing, or differs from what the plan was made for, is NF_ERR_TENSOR. The scores of a plan that
+ * includes forward, and the dscores of one that includes backward, must not overlap themselves. A slot that does not
+ * exist is never read: it may hold anything. Deterministic; exec as for nf_forward. */
+
+/* scores = scale q k^T: reads q, k and extra_k, writes scores; -inf in slots that do not exist. */
+NF_API nf_status nf_qk(const nf_plan *plan, const nf_io *io, const nf_exec *exec);
+
+/* out = scores v: reads scores (any weights, such as their softmax), v and extra_v, writes out. In bf16 problems weights
+ * may be rounded to bf16 before they multiply, as in nf_forward; the same holds for the gradients below. */
+NF_API nf_status nf_av(const nf_plan *plan, const nf_io *io, const nf_exec *exec);
+
+/* Gradients of nf_qk: reads q, k, extra_k and dscores; writes dq = scale dscores k, dk and dextra_k = scale dscores^T q,
+ * as far as they are present (at least one). */
+NF_API nf_status nf_qk_backward(const nf_plan *plan, const nf_io *io, const nf_exec *exec);
+
+/* Gradients of nf_av: reads v, extra_v, dout and scores; writes dscores = dout v^T, 0 in slots that do not exist, dv and
+ * dextra_v = scores^T dout, as far as they are present (at least one). */
+NF_API nf_status nf_av_backward(const nf_plan *plan, const nf_io *io, const nf_exec *exec);
 
 /* ---- Merging partial results ----------------------------------------------------------------------------------- */
 

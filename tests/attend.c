@@ -14,7 +14,7 @@ void attend_create(attend *a, const nf_problem *problem)
     *a = (attend){.problem = *problem};
     for (int role = 0; role < NF_ROLES; role++) {
         const bool extra = role == NF_EXTRA_K || role == NF_EXTRA_V || role == NF_DEXTRA_K || role == NF_DEXTRA_V;
-        if (role == NF_BIAS || (extra && problem->extra == 0))
+        if (role == NF_BIAS || role >= NF_SCORES || (extra && problem->extra == 0))
             continue;
         if (nf_problem_tensor(problem, (nf_role)role, &a->tensor[role]) != NF_OK)
             ck_abort_msg("%s", nf_last_error());
@@ -141,12 +141,13 @@ bool tensor_equal(const nf_tensor *a, const nf_tensor *b)
     return tensor_distance(a, b) == 0;
 }
 
-static void collect(nf_io *io, const attend *a)
+void attend_io(nf_io *io, const attend *a)
 {
     const nf_tensor **const member[NF_ROLES] = {
         [NF_Q] = &io->q, [NF_K] = &io->k, [NF_V] = &io->v, [NF_EXTRA_K] = &io->extra_k, [NF_EXTRA_V] = &io->extra_v,
         [NF_OUT] = &io->out, [NF_LSE] = &io->lse, [NF_DOUT] = &io->dout, [NF_DLSE] = &io->dlse, [NF_DQ] = &io->dq,
-        [NF_DK] = &io->dk, [NF_DV] = &io->dv, [NF_DEXTRA_K] = &io->dextra_k, [NF_DEXTRA_V] = &io->dextra_v};
+        [NF_DK] = &io->dk, [NF_DV] = &io->dv, [NF_DEXTRA_K] = &io->dextra_k, [NF_DEXTRA_V] = &io->dextra_v,
+        [NF_SCORES] = &io->scores, [NF_DSCORES] = &io->dscores};
     nf_io_init(io);
     for (int role = 0; role < NF_ROLES; role++)
         if (a->tensor[role].rank)
@@ -156,7 +157,7 @@ static void collect(nf_io *io, const attend *a)
 void attend_run(attend *a, nf_context *context, const char *backend, const char *algo, nf_direction direction)
 {
     nf_io io;
-    collect(&io, a);
+    attend_io(&io, a);
     nf_plan_options options;
     nf_plan_options_init(&options);
     options.backend = backend;

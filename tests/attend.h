@@ -13,7 +13,8 @@ typedef struct attend {
     void *memory[NF_ROLES];
 } attend;
 
-/* Allocates every tensor contiguously, filled with a pattern that is NaN in every type. Aborts the test on failure. */
+/* Allocates every tensor but the scores contiguously, filled with a pattern that is NaN in every type. Aborts the test on
+ * failure. */
 void attend_create(attend *a, const nf_problem *problem);
 void attend_create_text(attend *a, const char *problem);
 void attend_destroy(attend *a);
@@ -34,6 +35,9 @@ void tensor_position(const nf_tensor *tensor, int64_t number, int64_t *position)
 double tensor_distance(const nf_tensor *a, const nf_tensor *b);
 /* Whether all elements are equal, a NaN equal to a NaN. */
 bool tensor_equal(const nf_tensor *a, const nf_tensor *b);
+
+/* Names all tensors that the case has. */
+void attend_io(nf_io *io, const attend *a);
 
 /* Runs NF_FWD, NF_BWD or both in this order, on a backend (NULL: the library's choice) and algorithm, with all tensors
  * that the problem has. Aborts the test with the library's error on failure. */

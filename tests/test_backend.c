@@ -232,6 +232,7 @@ static const nf_algorithm mean_algorithm = {
     .describe = mean_describe,
     .forward = mean_forward,
     .backward = mean_backward,
+    .pair = &nf_stub_pair,
 };
 
 static nf_status mean_open(const nf_context *context, void **state)

@@ -268,7 +268,7 @@ START_TEST(strides)
     attend_create_text(&strided, text);
     attend_fill(&a, &seed, 1);
     strided.tensor[NF_DOUT].strides[0] = 0;
-    for (int role = NF_DLSE; role < NF_ROLES; role++) {
+    for (int role = NF_DLSE; role < NF_SCORES; role++) {
         nf_tensor *tensor = &strided.tensor[role];
         tensor->data = (char *)tensor->data + (tensor_count(tensor) - 1) * (int64_t)nf_dtype_size(tensor->dtype);
         for (int32_t i = 0; i < tensor->rank; i++)
@@ -282,7 +282,7 @@ START_TEST(strides)
             attend_copy(&strided, &a, (nf_role)role);
     run(&a, NF_BOTH);
     run(&strided, NF_BOTH);
-    for (int role = NF_DQ; role < NF_ROLES; role++)
+    for (int role = NF_DQ; role < NF_SCORES; role++)
         ck_assert_msg(tensor_equal(&a.tensor[role], &strided.tensor[role]), "%s", nf_role_name((nf_role)role));
     attend_destroy(&a);
     attend_destroy(&strided);
@@ -311,7 +311,7 @@ START_TEST(thread_count)
                 if (many.tensor[role].rank && role != NF_OUT && role != NF_LSE)
                     attend_copy(&many, &one, (nf_role)role);
             attend_run(&many, own, "reference", NULL, NF_BOTH);
-            for (int role = NF_OUT; role < NF_ROLES; role++)
+            for (int role = NF_OUT; role < NF_SCORES; role++)
                 ck_assert(tensor_equal(&one.tensor[role], &many.tensor[role]));
             attend_destroy(&many);
         }

@@ -456,8 +456,8 @@ START_TEST(verbose_lines)
     ck_assert_int_eq(nf_forward(c.plan, &c.io, NULL), NF_OK);
     ck_assert_int_eq(nf_backward(c.plan, &c.io, NULL), NF_OK);
     ck_assert_int_eq(book.lines, 2);
-    ck_assert_ptr_nonnull(strstr(book.text, "1 fake fast fwd "));
-    ck_assert_ptr_nonnull(strstr(book.text, "1 fake fast bwd "));
+    ck_assert_ptr_nonnull(strstr(book.text, "1 fake fast forward "));
+    ck_assert_ptr_nonnull(strstr(book.text, "1 fake fast backward "));
     ck_assert_ptr_nonnull(strstr(book.text, " ms: na1d f32 b1 h1 d4 16 w3 both\n"));
     call_destroy(&c);
 }

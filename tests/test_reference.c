@@ -245,7 +245,7 @@ START_TEST(types_round_once)
         attend_copy(&exact, &a, NF_DLSE);
         run(&a, NF_BOTH);
         run(&exact, NF_BOTH);
-        for (int role = NF_OUT; role < NF_ROLES; role++) {
+        for (int role = NF_OUT; role < NF_SCORES; role++) {
             attend rounded = a;
             void *const copy = malloc((size_t)tensor_count(&a.tensor[role]) * sizeof(double));
             rounded.tensor[role].data = copy;

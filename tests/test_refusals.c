@@ -717,7 +717,7 @@ static const struct {
     {typeless_tensor, NF_ERR_TENSOR, "tensor: dtype 4 is no nf_dtype"},
     {tensor_of_bias, NF_ERR_ARGUMENT, "role: the problem has no bias"},
     {tensor_of_no_extra, NF_ERR_ARGUMENT, "role: the problem has no extra_k without extra tokens"},
-    {tensor_of_no_role, NF_ERR_ARGUMENT, "role: 15 is no nf_role"},
+    {tensor_of_no_role, NF_ERR_ARGUMENT, "role: 17 is no nf_role"},
     {dl_lanes, NF_ERR_TENSOR, "dltensor: lanes 4 must be 1"},
     {dl_integer, NF_ERR_TENSOR, "dltensor: type code 0 with 32 bits is none of f32, f64, bf16 and f16"},
     {dl_device, NF_ERR_TENSOR, "dltensor: device type 8 is none of cpu, cuda and opencl"},

@@ -57,6 +57,7 @@ START_TEST(roles_of_a_problem)
         {NF_DLSE, NF_F32, 4, {2, 4, 7, 6}},       {NF_DQ, NF_BF16, 5, {2, 4, 7, 6, 16}},
         {NF_DK, NF_BF16, 5, {2, 8, 3, 3, 16}},    {NF_DV, NF_BF16, 5, {2, 8, 3, 3, 8}},
         {NF_DEXTRA_K, NF_BF16, 4, {2, 5, 3, 16}}, {NF_DEXTRA_V, NF_BF16, 4, {2, 5, 3, 8}},
+        {NF_SCORES, NF_F32, 5, {2, 6, 4, 7, 14}}, {NF_DSCORES, NF_F32, 5, {2, 6, 4, 7, 14}},
     };
     for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
         ck_assert_int_eq(nf_problem_tensor(&p, expected[i].role, &t), NF_OK);
@@ -74,8 +75,8 @@ END_TEST
 
 START_TEST(role_names)
 {
-    const char *const names[NF_ROLES] = {"q",    "k",    "v",  "extra_k", "extra_v", "bias",     "out",     "lse",
-                                         "dout", "dlse", "dq", "dk",      "dv",      "dextra_k", "dextra_v"};
+    const char *const names[NF_ROLES] = {"q",    "k",    "v",  "extra_k", "extra_v", "bias",     "out",      "lse",    "dout",
+                                         "dlse", "dq",   "dk", "dv",      "dextra_k", "dextra_v", "scores",   "dscores"};
     for (int role = 0; role < NF_ROLES; role++)
         ck_assert_str_eq(nf_role_name((nf_role)role), names[role]);
     ck_assert_ptr_null(nf_role_name(NF_ROLES));

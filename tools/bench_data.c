@@ -16,7 +16,7 @@ bool bench_is_output(nf_role role)
 static bool is_wanted(const nf_problem *problem, nf_role role)
 {
     const bool extra = role == NF_EXTRA_K || role == NF_EXTRA_V || role == NF_DEXTRA_K || role == NF_DEXTRA_V;
-    if (role == NF_BIAS || role == NF_DLSE || (extra && problem->extra == 0))
+    if (role == NF_BIAS || role == NF_DLSE || role >= NF_SCORES || (extra && problem->extra == 0))
         return false;
     return role < NF_DOUT || problem->direction != NF_FWD;
 }

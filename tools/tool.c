@@ -127,7 +127,7 @@ const nf_tensor **nf_tool_io_slot(nf_io *io, nf_role role)
         [NF_Q] = &io->q, [NF_K] = &io->k, [NF_V] = &io->v, [NF_EXTRA_K] = &io->extra_k, [NF_EXTRA_V] = &io->extra_v,
         [NF_BIAS] = &io->bias, [NF_OUT] = &io->out, [NF_LSE] = &io->lse, [NF_DOUT] = &io->dout, [NF_DLSE] = &io->dlse,
         [NF_DQ] = &io->dq, [NF_DK] = &io->dk, [NF_DV] = &io->dv, [NF_DEXTRA_K] = &io->dextra_k,
-        [NF_DEXTRA_V] = &io->dextra_v};
+        [NF_DEXTRA_V] = &io->dextra_v, [NF_SCORES] = &io->scores, [NF_DSCORES] = &io->dscores};
     return slots[role];
 }
 

@@ -30,7 +30,7 @@ void verify_values_create(verify_values *values, const nf_problem *problem)
         verify_array *array = &values->role[role];
         array->shape.size = sizeof array->shape;
         const bool extra = role == NF_EXTRA_K || role == NF_EXTRA_V || role == NF_DEXTRA_K || role == NF_DEXTRA_V;
-        if (role == NF_BIAS || (extra && !problem->extra))
+        if (role == NF_BIAS || role >= NF_SCORES || (extra && !problem->extra))
             continue;
         if (nf_problem_tensor(problem, (nf_role)role, &array->shape) != NF_OK) {
             fprintf(stderr, "nearfield verify: no tensor %s: %s\n", nf_role_name((nf_role)role), nf_last_error());

@@ -29,6 +29,15 @@ typedef struct nf_request {
     int64_t threads;              /* threads an execution may use, >= 1 */
 } nf_request;
 
+/* The unfused pair of an algorithm that keeps scores, and its gradients: nf_qk, nf_av, nf_qk_backward, nf_av_backward.
+ * Called like forward and backward below. */
+typedef struct nf_pair {
+    nf_status (*qk)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
+    nf_status (*av)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
+    nf_status (*qk_backward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
+    nf_status (*av_backward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
+} nf_pair;
+
 /* One way to run a problem. Slots that take prepared get what prepare made. */
 typedef struct nf_algorithm {
     const char *name; /* unique in its backend: "tile", "naive" */
@@ -56,6 +65,7 @@ typedef struct nf_algorithm {
      * find any of the gradients absent, at least one is present. */
     nf_status (*forward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
     nf_status (*backward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
+    const nf_pair *pair; /* &nf_stub_pair if the algorithm keeps no scores */
 } nf_algorithm;
 
 typedef struct nf_backend {
@@ -81,5 +91,6 @@ extern const nf_backend nf_backend_cpu, nf_backend_reference, nf_backend_opencl,
 nf_status nf_stub_open(const nf_context *context, void **state);
 void nf_stub_close(const nf_context *context, void *state);
 void nf_stub_describe(const void *state, nf_text *text);
+extern const nf_pair nf_stub_pair;
 
 #endif

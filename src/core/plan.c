@@ -133,25 +133,45 @@ static double now_ms(void)
     return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
 }
 
-static nf_status dispatch(const nf_plan *plan, const nf_tensor *const tensors[NF_ROLES], nf_direction direction,
-                          void *workspace)
+static nf_status run(const nf_plan *plan, const nf_tensor *const tensors[NF_ROLES], nf_operation operation,
+                     void *workspace)
 {
     const nf_algorithm *algo = plan->selection.algo;
+    switch (operation) {
+    case NF_FORWARD:
+        return algo->forward(plan->prepared, tensors, workspace);
+    case NF_BACKWARD:
+        return algo->backward(plan->prepared, tensors, workspace);
+    case NF_QK:
+        return algo->pair->qk(plan->prepared, tensors, workspace);
+    case NF_AV:
+        return algo->pair->av(plan->prepared, tensors, workspace);
+    case NF_QK_BACKWARD:
+        return algo->pair->qk_backward(plan->prepared, tensors, workspace);
+    case NF_AV_BACKWARD:
+    default:
+        return algo->pair->av_backward(plan->prepared, tensors, workspace);
+    }
+}
+
+static nf_status dispatch(const nf_plan *plan, const nf_tensor *const tensors[NF_ROLES], nf_operation operation,
+                          void *workspace)
+{
     const bool logged = nf_log_wants(&plan->context, NF_LOG_CALLS);
     const double start = logged ? now_ms() : 0;
-    const nf_status status = direction == NF_FWD ? algo->forward(plan->prepared, tensors, workspace)
-                                                 : algo->backward(plan->prepared, tensors, workspace);
+    const nf_status status = run(plan, tensors, operation, workspace);
     if (logged)
         nf_log(&plan->context, NF_LOG_CALLS, "%s %s %s %.3f ms%s: %s", plan->selection.backend->backend->name,
-               algo->name, nf_direction_name(direction), now_ms() - start, status == NF_OK ? "" : " failed",
-               plan->text);
+               plan->selection.algo->name, nf_operation_name(operation), now_ms() - start,
+               status == NF_OK ? "" : " failed", plan->text);
     return status;
 }
 
-static nf_status execute(const nf_plan *plan, const nf_io *io, const nf_exec *exec, nf_direction direction)
+static nf_status execute(const nf_plan *plan, const nf_io *io, const nf_exec *exec, nf_operation operation)
 {
     if (!plan)
         return nf_fail(NF_ERR_ARGUMENT, "plan: NULL");
+    const nf_direction direction = nf_operation_direction(operation);
     if (!(plan->problem.direction & direction))
         return nf_fail(NF_ERR_ARGUMENT, "plan: made for %s, which does not include %s",
                        nf_direction_name(plan->problem.direction), nf_direction_name(direction));
@@ -160,27 +180,47 @@ static nf_status execute(const nf_plan *plan, const nf_io *io, const nf_exec *ex
         return status;
     const nf_tensor *tensors[NF_ROLES];
     nf_io_by_role(io, tensors);
-    if ((status = nf_call_check(tensors, plan->request.layout, direction)) != NF_OK)
+    if ((status = nf_call_check(tensors, plan->request.layout, operation)) != NF_OK)
         return status;
     if (exec && exec->workspace)
-        return dispatch(plan, tensors, direction, exec->workspace);
+        return dispatch(plan, tensors, operation, exec->workspace);
     /* The guard is the only part of a plan that changes; no plan is ever a const object. */
     atomic_flag *busy = &((nf_plan *)plan)->busy;
     if (atomic_flag_test_and_set(busy))
         return nf_fail(NF_ERR_BUSY,
                        "plan: another call is using its workspace; pass a workspace of %zu bytes in nf_exec",
                        plan->workspace_bytes);
-    status = dispatch(plan, tensors, direction, plan->workspace);
+    status = dispatch(plan, tensors, operation, plan->workspace);
     atomic_flag_clear(busy);
     return status;
 }
 
 nf_status nf_forward(const nf_plan *plan, const nf_io *io, const nf_exec *exec)
 {
-    return execute(plan, io, exec, NF_FWD);
+    return execute(plan, io, exec, NF_FORWARD);
 }
 
 nf_status nf_backward(const nf_plan *plan, const nf_io *io, const nf_exec *exec)
 {
-    return execute(plan, io, exec, NF_BWD);
+    return execute(plan, io, exec, NF_BACKWARD);
+}
+
+nf_status nf_qk(const nf_plan *plan, const nf_io *io, const nf_exec *exec)
+{
+    return execute(plan, io, exec, NF_QK);
+}
+
+nf_status nf_av(const nf_plan *plan, const nf_io *io, const nf_exec *exec)
+{
+    return execute(plan, io, exec, NF_AV);
+}
+
+nf_status nf_qk_backward(const nf_plan *plan, const nf_io *io, const nf_exec *exec)
+{
+    return execute(plan, io, exec, NF_QK_BACKWARD);
+}
+
+nf_status nf_av_backward(const nf_plan *plan, const nf_io *io, const nf_exec *exec)
+{
+    return execute(plan, io, exec, NF_AV_BACKWARD);
 }

@@ -72,3 +72,18 @@ void nf_stub_describe(const void *state, nf_text *text)
     (void)state;
     (void)text;
 }
+
+static nf_status no_scores(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
+{
+    (void)prepared;
+    (void)io;
+    (void)workspace;
+    return nf_fail(NF_ERR_UNSUPPORTED, "plan: its algorithm keeps no scores; \"unfused\" of the cpu backend does");
+}
+
+const nf_pair nf_stub_pair = {
+    .qk = no_scores,
+    .av = no_scores,
+    .qk_backward = no_scores,
+    .av_backward = no_scores,
+};

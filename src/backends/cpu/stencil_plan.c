@@ -184,4 +184,5 @@ const nf_algorithm cpu_algorithm_stencil = {
     .describe = stencil_describe,
     .forward = cpu_stencil_forward,
     .backward = cpu_stencil_backward,
+    .pair = &nf_stub_pair,
 };

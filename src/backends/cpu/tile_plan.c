@@ -272,4 +272,5 @@ const nf_algorithm cpu_algorithm_tile = {
     .describe = tile_describe,
     .forward = cpu_tile_forward,
     .backward = cpu_tile_backward,
+    .pair = &nf_stub_pair,
 };

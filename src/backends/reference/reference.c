@@ -166,6 +166,7 @@ static const nf_algorithm naive = {
     .describe = describe,
     .forward = forward,
     .backward = backward,
+    .pair = &nf_stub_pair,
 };
 
 static nf_status open_host(const nf_context *context, void **state)
