@@ -2,6 +2,7 @@
 #include "backends/cpu/cpu.h"
 
 #include "backends/cpu/stencil.h"
+#include "backends/cpu/unfused.h"
 #include "core/context.h"
 #include "core/mem.h"
 
@@ -48,7 +49,8 @@ static void cpu_describe(const void *state, nf_text *text)
 #endif
 }
 
-static const nf_algorithm *const algorithms[] = {&cpu_algorithm_stencil, &cpu_algorithm_tile, NULL};
+static const nf_algorithm *const algorithms[] = {&cpu_algorithm_stencil, &cpu_algorithm_tile, &cpu_algorithm_unfused,
+                                                NULL};
 
 const nf_backend nf_backend_cpu = {
     .name = "cpu",
