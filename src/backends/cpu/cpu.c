@@ -1,6 +1,7 @@
 /* The cpu backend: OpenMP across work items, one instruction set chosen when the context is created. */
 #include "backends/cpu/cpu.h"
 
+#include "backends/cpu/naive.h"
 #include "backends/cpu/stencil.h"
 #include "backends/cpu/unfused.h"
 #include "core/context.h"
@@ -50,7 +51,7 @@ static void cpu_describe(const void *state, nf_text *text)
 }
 
 static const nf_algorithm *const algorithms[] = {&cpu_algorithm_stencil, &cpu_algorithm_tile, &cpu_algorithm_unfused,
-                                                NULL};
+                                                &cpu_algorithm_naive, NULL};
 
 const nf_backend nf_backend_cpu = {
     .name = "cpu",
