@@ -24,6 +24,10 @@ for isa in baseline avx2 avx512 avx512bf16; do
             step "verify cpu, $isa, $threads threads" env NEARFIELD_ISA=$isa NEARFIELD_NUM_THREADS=$threads \
                 build/gcc/nearfield verify --backend cpu --cases 2000
         done
+        for algo in stencil tile unfused naive; do
+            step "verify cpu, $isa, $algo" env NEARFIELD_ISA=$isa \
+                build/gcc/nearfield verify --backend cpu --algo $algo --cases 2000
+        done
     else
         skip "verify cpu, $isa" "this machine or build does not have it"
     fi
