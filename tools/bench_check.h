@@ -1,5 +1,5 @@
 /* Is a result right? Judged before it is timed: against the reference backend where that takes seconds, else by sampled
- * rows of out, lse and dq, and by the sums that dk and dv must have. */
+ * rows, and by the sums that dk and dv must have. */
 #ifndef NF_TOOLS_BENCH_CHECK_H
 #define NF_TOOLS_BENCH_CHECK_H
 

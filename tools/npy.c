@@ -1,5 +1,5 @@
-/* Reading .npy arrays. The header is a Python dictionary, parsed here by a small grammar that accepts what NumPy writes:
- * { 'descr': 'TYPE', 'fortran_order': True|False, 'shape': (N, ...) } in any order, padded with spaces, and a newline. */
+/* Reading .npy arrays. The header is a Python dictionary, parsed here by a small grammar that accepts what NumPy writes,
+ * { 'descr': 'TYPE', 'fortran_order': True|False, 'shape': (N, ...) }, in any order, then spaces and a newline. */
 #include "npy.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* NumPy .npy files, format versions 1.0, 2.0 and 3.0: a strict reader that trusts no size, and a writer that never leaves
- * half a file. Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html */
+/* NumPy .npy files, format versions 1.0, 2.0 and 3.0: a strict reader that trusts no size, and a writer that never
+ * leaves half a file. Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html */
 #ifndef NF_TOOLS_NPY_H
 #define NF_TOOLS_NPY_H
 
@@ -41,8 +41,8 @@ struct npy_output {
     char error[NPY_ERROR_SIZE];
 };
 
-/* Writes count elements, row-major, into a temporary file beside path, and checks that they reached it. Returns 0, or -1
- * with output->error set and nothing left behind. */
+/* Writes count elements, row-major, into a temporary file beside path, and checks that they reached it. Returns 0, or
+ * -1 with output->error set and nothing left behind. */
 int npy_stage(struct npy_output *output, const char *path, npy_type type, int rank, const int64_t *extents,
               const void *data);
 /* Renames the temporary file to its path. Returns 0, or -1 with output->error set and the temporary file removed. */

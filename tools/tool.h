@@ -1,6 +1,6 @@
 /* What the sub-commands of the nearfield program share. Each lives in a file of its own and uses only nearfield.h.
  *
- * Exit statuses: 0 all is well, 1 a check failed, 2 bad usage or input (said on stderr, with argument, value and rule). */
+ * Exit statuses: 0 all is well, 1 a check failed, 2 bad usage or input (stderr says which argument, value and rule). */
 #ifndef NF_TOOLS_TOOL_H
 #define NF_TOOLS_TOOL_H
 
@@ -26,7 +26,7 @@ int nf_tool_error(const char *command, const char *format, ...) __attribute__((f
 /* The same, followed by ": " and nf_last_error(). */
 int nf_tool_fail_status(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Flushes stdout; NF_TOOL_BAD and a message if anything printed was lost, else status. End every sub-command with it. */
+/* Flushes stdout; NF_TOOL_BAD and a message if anything printed was lost, else status. Ends every sub-command. */
 int nf_tool_finish(const char *command, int status);
 
 /* Text of a *_describe or nf_problem_format function; free() it. NULL with the error printed if that failed. */
