@@ -32,35 +32,6 @@ static double tile_cost(const void *state, const nf_request *request)
     return (1.5 * by_query + 2 * by_key) / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
 }
 
-static nf_status create_walk(cpu_walk *walk, const nf_request *request, const cpu_kernels *kernels, nf_side rows,
-                             bool aligned)
-{
-    const nf_problem *problem = request->problem;
-    nf_work_spec spec;
-    double operations;
-    cpu_choose_shape(request, kernels, rows, &spec, &walk->fold, &operations);
-    spec.aligned = aligned;
-    const nf_status status = nf_work_create(&walk->work, request->context, request->grid, &spec);
-    if (status != NF_OK)
-        return status;
-    const int64_t group = rows == NF_ROWS_QUERIES ? nf_problem_group(problem) : 1;
-    int64_t positions = 1, boxes = 1;
-    walk->columns = 1;
-    for (int32_t a = 0; a < problem->rank; a++) {
-        positions *= walk->work.spec.tile[a];
-        boxes *= walk->work.spec.group[a] / walk->work.spec.tile[a];
-        walk->columns *= walk->work.spec.columns[a];
-    }
-    /* Extra tokens and their gradients take columns of any number: give them full tiles too. */
-    if (problem->extra)
-        walk->columns = cpu_column_limit(request, kernels);
-    walk->folds = (group + walk->fold - 1) / walk->fold;
-    walk->tile_rows = positions * walk->fold;
-    walk->tiles = boxes * walk->folds;
-    walk->items = walk->work.items * problem->batch * problem->kv_heads;
-    return NF_OK;
-}
-
 /* Bytes of dq summed as contiguous reals; 0 if the tensor itself is made of reals. */
 static size_t dq_sum_bytes(const cpu_tile_plan *plan)
 {
@@ -81,7 +52,7 @@ static nf_status choose_products(cpu_tile_plan *plan)
     if (request->problem->extra || dq_sum_bytes(plan) > DQ_SUM_BYTES)
         return NF_OK;
     cpu_walk aligned = {0};
-    nf_status status = create_walk(&aligned, request, plan->kernels, NF_ROWS_KEYS, true);
+    nf_status status = cpu_create_walk(&aligned, request, plan->kernels, NF_ROWS_KEYS, true);
     if (status != NF_OK)
         return status;
     const double seven = 3 * plan->by_query.work.counts.computed_pairs + 4 * plan->by_key.work.counts.computed_pairs;
@@ -138,10 +109,10 @@ static nf_status tile_prepare(const void *state, const nf_request *request, void
     plan->head_dim = (problem->head_dim + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
     plan->value_dim = (problem->value_dim + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
     plan->scale = nf_problem_scale(problem);
-    nf_status status = create_walk(&plan->by_query, request, kernels, NF_ROWS_QUERIES, false);
+    nf_status status = cpu_create_walk(&plan->by_query, request, kernels, NF_ROWS_QUERIES, false);
     int64_t items = plan->by_query.items;
     if (status == NF_OK && problem->direction & NF_BWD) {
-        status = create_walk(&plan->by_key, request, kernels, NF_ROWS_KEYS, false);
+        status = cpu_create_walk(&plan->by_key, request, kernels, NF_ROWS_KEYS, false);
         if (status == NF_OK)
             status = choose_products(plan);
         items = nf_max64(items, plan->by_key.items);

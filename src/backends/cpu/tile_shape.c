@@ -174,3 +174,32 @@ void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_
     for (int32_t a = 0; a < problem->rank; a++)
         *operations *= (double)request->grid->axis[a].dilation * search.count[a];
 }
+
+nf_status cpu_create_walk(cpu_walk *walk, const nf_request *request, const cpu_kernels *kernels, nf_side rows,
+                          bool aligned)
+{
+    const nf_problem *problem = request->problem;
+    nf_work_spec spec;
+    double operations;
+    cpu_choose_shape(request, kernels, rows, &spec, &walk->fold, &operations);
+    spec.aligned = aligned;
+    const nf_status status = nf_work_create(&walk->work, request->context, request->grid, &spec);
+    if (status != NF_OK)
+        return status;
+    const int64_t group = rows == NF_ROWS_QUERIES ? nf_problem_group(problem) : 1;
+    int64_t positions = 1, boxes = 1;
+    walk->columns = 1;
+    for (int32_t a = 0; a < problem->rank; a++) {
+        positions *= walk->work.spec.tile[a];
+        boxes *= walk->work.spec.group[a] / walk->work.spec.tile[a];
+        walk->columns *= walk->work.spec.columns[a];
+    }
+    /* Extra tokens and their gradients take columns of any number: give them full tiles too. */
+    if (problem->extra)
+        walk->columns = cpu_column_limit(request, kernels);
+    walk->folds = (group + walk->fold - 1) / walk->fold;
+    walk->tile_rows = positions * walk->fold;
+    walk->tiles = boxes * walk->folds;
+    walk->items = walk->work.items * problem->batch * problem->kv_heads;
+    return NF_OK;
+}

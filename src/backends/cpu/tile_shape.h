@@ -1,4 +1,4 @@
-/* Choosing tile shapes. */
+/* Choosing tile shapes, and the walks made of them. */
 #ifndef NF_CPU_TILE_SHAPE_H
 #define NF_CPU_TILE_SHAPE_H
 
@@ -7,6 +7,10 @@
 /* The shapes for one side as rows, the heads to fold into a tile, and the predicted vector operations. Depends on the problem and the kernel table only. */
 void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_side rows, nf_work_spec *spec,
                       int64_t *fold, double *operations);
+
+/* Chooses shapes and cuts a walk, its column tiles aligned or not; release it with nf_work_destroy. */
+nf_status cpu_create_walk(cpu_walk *walk, const nf_request *request, const cpu_kernels *kernels, nf_side rows,
+                          bool aligned);
 
 /* Most columns of a tile: packed keys and values should stay in the second-level cache. */
 int64_t cpu_column_limit(const nf_request *request, const cpu_kernels *kernels);

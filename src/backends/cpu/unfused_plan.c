@@ -63,32 +63,6 @@ static double unfused_cost(const void *state, const nf_request *request)
     return operations / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
 }
 
-static nf_status create_walk(cpu_walk *walk, const nf_request *request, const cpu_kernels *kernels, nf_side rows)
-{
-    const nf_problem *problem = request->problem;
-    nf_work_spec spec;
-    double operations;
-    cpu_choose_shape(request, kernels, rows, &spec, &walk->fold, &operations);
-    const nf_status status = nf_work_create(&walk->work, request->context, request->grid, &spec);
-    if (status != NF_OK)
-        return status;
-    const int64_t group = rows == NF_ROWS_QUERIES ? nf_problem_group(problem) : 1;
-    int64_t positions = 1, boxes = 1;
-    walk->columns = 1;
-    for (int32_t a = 0; a < problem->rank; a++) {
-        positions *= walk->work.spec.tile[a];
-        boxes *= walk->work.spec.group[a] / walk->work.spec.tile[a];
-        walk->columns *= walk->work.spec.columns[a];
-    }
-    if (problem->extra)
-        walk->columns = cpu_column_limit(request, kernels);
-    walk->folds = (group + walk->fold - 1) / walk->fold;
-    walk->tile_rows = positions * walk->fold;
-    walk->tiles = boxes * walk->folds;
-    walk->items = walk->work.items * problem->batch * problem->kv_heads;
-    return NF_OK;
-}
-
 /* Buffers for the larger of the two walks. */
 void cpu_unfused_carve(const cpu_unfused_plan *p, cpu_arena *arena, cpu_unfused_scratch *s)
 {
@@ -161,9 +135,9 @@ static nf_status unfused_prepare(const void *state, const nf_request *request, v
     plan->wide = round_up(nf_max64(problem->head_dim, problem->value_dim), plan->kernels->lanes);
     plan->scale = nf_problem_scale(problem);
     count_slots(plan, problem);
-    nf_status status = create_walk(&plan->by_query, request, plan->kernels, NF_ROWS_QUERIES);
+    nf_status status = cpu_create_walk(&plan->by_query, request, plan->kernels, NF_ROWS_QUERIES, false);
     if (status == NF_OK && problem->direction & NF_BWD)
-        status = create_walk(&plan->by_key, request, plan->kernels, NF_ROWS_KEYS);
+        status = cpu_create_walk(&plan->by_key, request, plan->kernels, NF_ROWS_KEYS, false);
     if (status != NF_OK) {
         unfused_release(request, plan);
         return status;
