@@ -77,14 +77,16 @@ static void area_destroy(area *a, int threads)
         munmap(a->memory, a->each * (size_t)threads);
 }
 
-/* Seconds to read one area and write the other. */
+/* Seconds to read one area and write the other; an area of no bytes has no memory to point into. */
 static double pass(const area *in, const area *out, int threads, bool past)
 {
     const double start = nf_tool_now();
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++) {
-        read_chunks((const chunk *)(in->memory + in->each * (size_t)t), in->each / sizeof(chunk));
-        write_chunks((chunk *)(out->memory + out->each * (size_t)t), out->each / sizeof(chunk), past);
+        if (in->each)
+            read_chunks((const chunk *)(in->memory + in->each * (size_t)t), in->each / sizeof(chunk));
+        if (out->each)
+            write_chunks((chunk *)(out->memory + out->each * (size_t)t), out->each / sizeof(chunk), past);
     }
     return nf_tool_now() - start;
 }
