@@ -1,6 +1,7 @@
 /* The naive algorithm: one loop nest per row of a result, no tiles, no packing; the baseline that fused kernels are
- * measured against. It is a fair one: the loops over dims are compiled for the instruction set in use, and the
- * exponentials are those of the other algorithms. */
+ * measured against. It is a fair one: the loops over dims are plain C, compiled for the instruction set in use with the
+ * flags of the other kernels, and the exponentials are those of the other algorithms. A C compiler may not reorder a
+ * sum, so that it vectorises weights times values, but not a dot product. */
 #ifndef NF_CPU_NAIVE_H
 #define NF_CPU_NAIVE_H
 

@@ -33,11 +33,10 @@ static inline const REAL *NAME(reals)(const cpu_naive_box *box, const char *row,
 static void NAME(scores)(const cpu_naive_box *box, const void *a, int64_t n, void *s)
 {
     const REAL *query = a;
-    REAL *score = s;
+    REAL *restrict score = s;
     FOR_EACH_ROW(box, row) {
         const REAL *key = NAME(reals)(box, row, n);
         REAL sum = 0;
-#pragma omp simd reduction(+ : sum)
         for (int64_t d = 0; d < n; d++)
             sum += query[d] * key[d];
         *score++ = sum;
@@ -50,7 +49,6 @@ static void NAME(apply)(const cpu_naive_box *box, const void *s, int64_t n, void
     REAL *restrict to = y;
     FOR_EACH_ROW(box, row) {
         const REAL *value = NAME(reals)(box, row, n), w = *weight++;
-#pragma omp simd
         for (int64_t d = 0; d < n; d++)
             to[d] += w * value[d];
     }
