@@ -468,6 +468,8 @@ const cpu_kernels KERNEL_TABLE = {
     .stencil_scores = NAME(stencil_scores),
     .stencil_softmax = NAME(stencil_softmax),
     .stencil_gradient = NAME(stencil_gradient),
+    .stencil_close = NAME(stencil_close),
+    .stencil_values = NAME(stencil_values),
     .stencil_apply = NAME(stencil_apply),
     .dot = NAME(dot),
 };

@@ -132,14 +132,14 @@ SIMD_INLINE VEC NAME(stencil_seen)(const cpu_lanes *lanes, int64_t slot, VEC x, 
 }
 
 static void NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
-                                  double scale, void *s, void *max, void *sum, void *out, int64_t dim)
+                                  double scale, bool fresh, void *s, void *max, void *sum, void *out, int64_t dim)
 {
     const int64_t slots = lanes->slots;
     const REAL factor = (REAL)scale;
     for (int64_t r = 0; r < rows; r++) {
         REAL *row = (REAL *)s + r * count * slots * NAME(LANES);
         REAL *row_max = (REAL *)max + r * NAME(LANES), *row_sum = (REAL *)sum + r * NAME(LANES);
-        const VEC old = OP(load)(row_max);
+        const VEC old = fresh ? OP(set1)((REAL)-INFINITY) : OP(load)(row_max);
         VEC top = old;
         for (int64_t i = 0; i < count; i++) {
             if (r < lines[i].first || r >= lines[i].end)
@@ -162,8 +162,12 @@ static void NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines,
                 total += p;
             }
         }
-        const VEC shrink = OP(exp)(old - base);
         OP(store)(row_max, top);
+        if (fresh) {
+            OP(store)(row_sum, total);
+            continue;
+        }
+        const VEC shrink = OP(exp)(old - base);
         OP(store)(row_sum, OP(load)(row_sum) * shrink + total);
         for (int64_t l = 0; l < lanes->count; l++) {
             if (shrink[l] == 1 || old[l] == (REAL)-INFINITY)
@@ -225,20 +229,17 @@ SIMD_INLINE void NAME(apply_line)(int first, int end, int vectors, VEC sum[CPU_S
     }
 }
 
-SIMD_INLINE void NAME(apply_lane)(int vectors, const cpu_lanes *lanes, int64_t lane, const cpu_line *lines, int64_t count,
-                                  int64_t rows, int which, int64_t column, const REAL *s, REAL *out, int64_t dim)
+/* The sums of one lane: columns `column` and on, `vectors` vectors of them, in all rows. */
+SIMD_INLINE void NAME(apply_lines)(int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)], const cpu_lanes *lanes,
+                                   int64_t lane, const cpu_line *lines, int64_t count, int which, int64_t column,
+                                   const REAL *s, int64_t dim, cpu_ahead *ahead)
 {
-    const int64_t slots = lanes->slots, p_stride = count * slots * NAME(LANES), o_stride = NAME(LANES) * dim;
+    const int64_t slots = lanes->slots, p_stride = count * slots * NAME(LANES);
     const int64_t size = lanes->size[lane], start = lanes->begin[lane] * dim + column;
-    VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)];
-    SIMD_UNROLL
-    for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
-        SIMD_UNROLL
-        for (int c = 0; c < vectors; c++)
-            sum[r][c] = r < rows ? OP(load)(out + r * o_stride + c * NAME(LANES)) : (VEC){0};
-    }
     for (int64_t i = 0; i < count; i++) {
         const REAL *v = (const REAL *)lines[i].straight[which] + start, *p = s + i * slots * NAME(LANES) + lane;
+        if (ahead)
+            cpu_fetch_ahead(ahead);
 #define APPLY_CASE(a, b)                                                                                             \
     case 8 * (a) + (b):                                                                                              \
         NAME(apply_line)(a, b, vectors, sum, p, p_stride, v, dim, size);                                             \
@@ -258,6 +259,20 @@ SIMD_INLINE void NAME(apply_lane)(int vectors, const cpu_lanes *lanes, int64_t l
         }
 #undef APPLY_CASE
     }
+}
+
+SIMD_INLINE void NAME(apply_lane)(int vectors, const cpu_lanes *lanes, int64_t lane, const cpu_line *lines, int64_t count,
+                                  int64_t rows, int which, int64_t column, const REAL *s, REAL *out, int64_t dim)
+{
+    const int64_t o_stride = NAME(LANES) * dim;
+    VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)];
+    SIMD_UNROLL
+    for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
+        SIMD_UNROLL
+        for (int c = 0; c < vectors; c++)
+            sum[r][c] = r < rows ? OP(load)(out + r * o_stride + c * NAME(LANES)) : (VEC){0};
+    }
+    NAME(apply_lines)(vectors, sum, lanes, lane, lines, count, which, column, s, dim, NULL);
     SIMD_UNROLL
     for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
         SIMD_UNROLL
@@ -281,5 +296,63 @@ static void NAME(stencil_apply)(const cpu_lanes *lanes, const cpu_line *lines, i
 #endif
         for (; c < dim; c += NAME(LANES))
             NAME(apply_lane)(1, lanes, lane, lines, count, rows, which, c, s, o + c, dim);
+    }
+}
+
+static void NAME(stencil_close)(int64_t rows, const void *max, void *sum, void *lse)
+{
+    for (int64_t i = 0; i < rows * NAME(LANES); i += NAME(LANES)) {
+        const VEC total = OP(load)((const REAL *)sum + i), zero = {0};
+        const INDEX empty = total == zero;
+        const INDEX value = (INDEX)(OP(load)((const REAL *)max + i) + OP(log)(total));
+        OP(store)((REAL *)lse + i, (VEC)((empty & (INDEX)OP(set1)((REAL)-INFINITY)) | (~empty & value)));
+        OP(store)((REAL *)sum + i, (VEC)(~empty & (INDEX)(1 / total)));
+    }
+}
+
+SIMD_INLINE void NAME(value_lane)(int vectors, const cpu_lanes *lanes, int64_t lane, const cpu_line *lines, int64_t count,
+                                  int64_t rows, int64_t column, const REAL *s, bool fresh, REAL *out, int64_t dim,
+                                  const cpu_targets *targets, const REAL *factors, cpu_ahead *ahead)
+{
+    const int64_t o_stride = NAME(LANES) * dim;
+    VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)];
+    SIMD_UNROLL
+    for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
+        SIMD_UNROLL
+        for (int c = 0; c < vectors; c++)
+            sum[r][c] = fresh || r >= rows ? (VEC){0} : OP(load)(out + r * o_stride + column + c * NAME(LANES));
+    }
+    NAME(apply_lines)(vectors, sum, lanes, lane, lines, count, 0, column, s, dim, ahead);
+    SIMD_UNROLL
+    for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
+        if (r >= rows)
+            break;
+        REAL *to = targets ? (REAL *)(void *)(targets->rows[r] + targets->lane[lane]) + column : out + r * o_stride + column;
+        const VEC factor = OP(set1)(targets ? factors[r * NAME(LANES) + lane] : 1);
+        SIMD_UNROLL
+        for (int c = 0; c < vectors; c++)
+            if (targets && targets->stream)
+                OP(stream)(to + c * NAME(LANES), sum[r][c] * factor);
+            else
+                OP(store)(to + c * NAME(LANES), sum[r][c] * factor);
+    }
+}
+
+static void NAME(stencil_values)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, const void *s,
+                                 bool fresh, void *out, int64_t dim, const cpu_targets *targets, const void *factors,
+                                 cpu_ahead *ahead)
+{
+    for (int64_t lane = 0; lane < lanes->count; lane++) {
+        REAL *o = (REAL *)out + lane * dim;
+        int64_t c = 0;
+        for (; c + NAME(PANEL) <= dim; c += NAME(PANEL))
+            NAME(value_lane)(NAME(BLOCK_VECTORS), lanes, lane, lines, count, rows, c, s, fresh, o, dim, targets, factors,
+                             ahead);
+#if SIMD_REGISTERS == 32
+        for (; c + 2 * NAME(LANES) <= dim; c += 2 * NAME(LANES))
+            NAME(value_lane)(2, lanes, lane, lines, count, rows, c, s, fresh, o, dim, targets, factors, ahead);
+#endif
+        for (; c < dim; c += NAME(LANES))
+            NAME(value_lane)(1, lanes, lane, lines, count, rows, c, s, fresh, o, dim, targets, factors, ahead);
     }
 }

@@ -42,6 +42,42 @@ typedef struct cpu_line {
     int32_t first, end;
 } cpu_line;
 
+/* Where the values of a block go: row r of lane l starts at rows[r] + lane[l] bytes. */
+typedef struct cpu_targets {
+    char *rows[CPU_STENCIL_ROWS];
+    int64_t lane[CPU_MAX_LANES];
+    bool stream; /* past the caches: all rows are whole, aligned vectors */
+} cpu_targets;
+
+/* Memory that will be wanted soon: rows of `bytes` bytes, step apart. Kernels fetch `rate` cache lines of it at a time while
+ * they compute, so that packing finds it near. */
+typedef struct cpu_ahead_run {
+    const char *base;
+    int64_t step, rows, bytes;
+} cpu_ahead_run;
+
+typedef struct cpu_ahead {
+    const cpu_ahead_run *run;
+    int64_t runs, rate; /* runs left, the present one included */
+    int64_t row, offset; /* reached in the present one */
+} cpu_ahead;
+
+static inline void cpu_fetch_ahead(cpu_ahead *ahead)
+{
+    for (int64_t i = 0; i < ahead->rate && ahead->runs > 0; i++) {
+        __builtin_prefetch(ahead->run->base + ahead->row * ahead->run->step + ahead->offset, 0, 2);
+        ahead->offset += 64;
+        if (ahead->offset < ahead->run->bytes)
+            continue;
+        ahead->offset = 0;
+        if (++ahead->row == ahead->run->rows) {
+            ahead->row = 0;
+            ahead->run++;
+            ahead->runs--;
+        }
+    }
+}
+
 typedef struct cpu_kernels {
     const char *isa; /* "avx512", as NEARFIELD_ISA names it */
     int64_t real_size; /* bytes of a real */
@@ -97,12 +133,19 @@ typedef struct cpu_kernels {
      * s = a . transposed[which] for the pairs that exist; a lies [row][depth][lane], line_stride apart on a dim. */
     void (*stencil_scores)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int which, int64_t line_stride,
                            const void *a, int64_t depth, void *s);
-    /* As softmax above. */
+    /* As softmax above; fresh: the first step, which finds nothing in max, sum and out. */
     void (*stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
-                            void *s, void *max, void *sum, void *out, int64_t dim);
+                            bool fresh, void *s, void *max, void *sum, void *out, int64_t dim);
+    /* lse = max + log sum, then sum becomes 1 / sum; -inf and 0 where nothing was seen. */
+    void (*stencil_close)(int64_t rows, const void *max, void *sum, void *lse);
     /* As gradient above; lse and delta belong to rows [row][lane], or if NULL to the lines' columns. */
     void (*stencil_gradient)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
                              void *s, void *ds, const void *lse, const void *delta);
+    /* The values of a block: out = s . straight[0] if fresh, else added; if there are targets, written there, times the
+     * row's factor, instead of to out. */
+    void (*stencil_values)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, const void *s,
+                           bool fresh, void *out, int64_t dim, const cpu_targets *targets, const void *factors,
+                           cpu_ahead *ahead);
     /* out += s . straight[which] */
     void (*stencil_apply)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, int which,
                           const void *s, void *out, int64_t dim);

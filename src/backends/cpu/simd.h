@@ -56,6 +56,18 @@ SIMD_INLINE void v64_store(double *p, v64 x) { memcpy(p, &x, sizeof x); }
 SIMD_INLINE v32 v32_set1(float x) { return x - (v32){0}; }
 SIMD_INLINE v64 v64_set1(double x) { return x - (v64){0}; }
 
+/* Stores past the caches; p is aligned to a vector. */
+#if defined(__AVX512F__)
+SIMD_INLINE void v32_stream(float *p, v32 x) { _mm512_stream_ps(p, (__m512)x); }
+SIMD_INLINE void v64_stream(double *p, v64 x) { _mm512_stream_pd(p, (__m512d)x); }
+#elif defined(__AVX2__)
+SIMD_INLINE void v32_stream(float *p, v32 x) { _mm256_stream_ps(p, (__m256)x); }
+SIMD_INLINE void v64_stream(double *p, v64 x) { _mm256_stream_pd(p, (__m256d)x); }
+#else
+SIMD_INLINE void v32_stream(float *p, v32 x) { v32_store(p, x); }
+SIMD_INLINE void v64_stream(double *p, v64 x) { v64_store(p, x); }
+#endif
+
 /* bf16 is the upper half of a float; rounding to it is to nearest even, and NaN stays NaN. */
 typedef uint16_t v32h __attribute__((vector_size(SIMD_BYTES / 2)));
 typedef uint32_t v32u __attribute__((vector_size(SIMD_BYTES)));
@@ -200,6 +212,33 @@ SIMD_INLINE v64 v64_exp(v64 x)
     p = p * r + 0.5;
     p = p * (r * r) + r + 1.0;
     return (v64)((v64i)p + ((v64i)t << 52));
+}
+
+/* log(x) of normal x > 0 to 2 ulp; infinity and NaN stay. x = m 2^n with m in sqrt(1/2) .. sqrt(2), log m by a polynomial. */
+SIMD_INLINE v32 v32_log(v32 x)
+{
+    const v32i bits = (v32i)x - 0x3f3504f3;
+    const v32 n = __builtin_convertvector(bits >> 23, v32);
+    const v32 m = (v32)((bits & 0x7fffff) + 0x3f3504f3) - 1.0f;
+    v32 p = v32_set1(7.0376836292e-2f);
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    const v32 square = m * m;
+    const v32 y = (m + (p * m * square - 0.5f * square - n * 2.12194440e-4f)) + n * 0.693359375f;
+    const v32i finite = x < v32_set1(__builtin_inff());
+    return (v32)((finite & (v32i)y) | (~finite & (v32i)x));
+}
+SIMD_INLINE v64 v64_log(v64 x)
+{
+    for (size_t i = 0; i < sizeof x / sizeof(double); i++)
+        x[i] = __builtin_log(x[i]);
+    return x;
 }
 
 #if defined(__AVX512F__)

@@ -83,10 +83,26 @@ void cpu_stencil_list_lines(cpu_stencil_item *item, const cpu_stencil_ring *ring
 typedef void cpu_stencil_pack(void *context, const nf_box *line, int64_t head, int64_t slot);
 void cpu_stencil_advance(cpu_stencil_item *item, int32_t first, int32_t end, cpu_stencil_pack *pack, void *context);
 
+/* Lines that the block of rows first .. end - 1 adds to the ring, on the line axis and in all. */
+nf_interval cpu_stencil_new_lines(const cpu_stencil_item *item, int32_t first, int32_t end);
+int64_t cpu_stencil_plane_count(const cpu_stencil_item *item);
+void cpu_stencil_plane(const cpu_stencil_item *item, int64_t plane, nf_box *line);
+
 /* Copies the columns of a line into slot of the ring: which transposed and which straight matrix, -1 for none. */
 void cpu_stencil_pack_line(const cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k,
                            const nf_box *line, int64_t slot, const cpu_view *view, int64_t head, int transposed,
                            int straight, int64_t n, void *converted, const void **rows);
+
+/* Rows of a tensor that lie at a constant distance: where the first is, and bytes from one to the next. */
+typedef struct cpu_run {
+    char *base;
+    int64_t step, count;
+} cpu_run;
+
+/* The columns of a line; the rows of lane block b of row `row`. */
+cpu_run cpu_stencil_columns(const cpu_stencil_item *item, const cpu_view *view, const nf_box *line, int64_t head);
+cpu_run cpu_stencil_rows(const cpu_stencil_item *item, const cpu_view *view, const nf_box *outer, int32_t row, int64_t b,
+                         int64_t lanes, int64_t head);
 
 /* The rows of lane block b of row `row`: a span, and its box to keep. */
 cpu_span cpu_stencil_span(const cpu_stencil_item *item, const nf_box *outer, int32_t row, int64_t b, int64_t lanes,

@@ -5,19 +5,30 @@
 
 #include "backends/cpu/stencil.h"
 
+enum {
+    AHEAD_RUNS = 32,            /* runs of memory that are fetched during a block, at most */
+    MOST_CHUNK = 4              /* items a thread takes at once: it fetches the next while it computes one */
+};
+static const double STREAM_BYTES = 4 << 20; /* an out beyond this would only push inputs out of the caches */
+
 typedef struct forward_call {
     const cpu_stencil_plan *plan;
     cpu_views io;
+    bool direct; /* values go from registers to out */
+    bool stream;
 } forward_call;
 
 /* Workspace of one thread. */
 typedef struct forward_scratch {
     const forward_call *call;
-    cpu_stencil_item item;
+    cpu_stencil_item item[2]; /* at hand, and next */
     cpu_stencil_ring ring; /* k transposed, v straight */
-    void *q, *scores, *max, *sum, *out;
+    void *q, *scores, *max, *sum, *lse, *out;
     void *converted;
     const void **rows;
+    int current;
+    bool has_next;
+    cpu_ahead_run ahead[AHEAD_RUNS];
 } forward_scratch;
 
 static void carve(const cpu_stencil_plan *p, cpu_arena *arena, forward_scratch *s)
@@ -26,12 +37,14 @@ static void carve(const cpu_stencil_plan *p, cpu_arena *arena, forward_scratch *
     const cpu_kernels *k = p->kernels;
     const int64_t real = k->real_size, block = w->block_rows * k->lanes;
     s->ring = (cpu_stencil_ring){.depth = {p->request->problem->head_dim}, .width = {p->value_dim}};
-    cpu_stencil_take_item(arena, w, &s->item);
+    cpu_stencil_take_item(arena, w, &s->item[0]);
+    cpu_stencil_take_item(arena, w, &s->item[1]);
     cpu_stencil_take_ring(arena, w, real, &s->ring);
     s->q = cpu_take(arena, block * p->head_dim * real);
     s->scores = cpu_take(arena, block * w->chunk * w->slots * real);
     s->max = cpu_take(arena, block * real);
     s->sum = cpu_take(arena, block * real);
+    s->lse = cpu_take(arena, block * real);
     s->out = cpu_take(arena, block * p->value_dim * real);
     s->converted = cpu_take(arena, CPU_MAX_COLUMNS * nf_max64(p->head_dim, p->value_dim) * real);
     s->rows = cpu_take(arena, CPU_MAX_COLUMNS * (int64_t)sizeof *s->rows);
@@ -50,75 +63,235 @@ static void pack_keys(void *context, const nf_box *line, int64_t head, int64_t s
     forward_scratch *s = context;
     const forward_call *c = s->call;
     const nf_problem *problem = c->plan->request->problem;
+    const cpu_stencil_item *item = &s->item[s->current];
     (void)head;
-    cpu_stencil_pack_line(&s->item, &s->ring, c->plan->kernels, line, slot, &c->io.k, s->item.kv_head, 0, -1,
+    cpu_stencil_pack_line(item, &s->ring, c->plan->kernels, line, slot, &c->io.k, item->kv_head, 0, -1,
                           problem->head_dim, s->converted, s->rows);
-    cpu_stencil_pack_line(&s->item, &s->ring, c->plan->kernels, line, slot, &c->io.v, s->item.kv_head, -1, 0,
+    cpu_stencil_pack_line(item, &s->ring, c->plan->kernels, line, slot, &c->io.v, item->kv_head, -1, 0,
                           problem->value_dim, s->converted, s->rows);
 }
 
+static void load_queries(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t head)
+{
+    const forward_call *c = s->call;
+    const cpu_kernels *k = c->plan->kernels;
+    const int64_t depth = c->plan->request->problem->head_dim, stride = c->plan->head_dim;
+    const bool in_place = c->io.q.dim == 1 && c->io.q.element == k->real_size;
+    for (int32_t r = 0; r < end - first; r++) {
+        const cpu_run run = cpu_stencil_rows(&s->item[s->current], &c->io.q, outer, first + r, b, k->lanes, head);
+        for (int64_t l = 0; l < run.count; l++)
+            s->rows[l] = run.base + l * run.step;
+        if (!in_place) {
+            k->load_rows(s->converted, stride, s->rows, c->io.q.dtype, c->io.q.dim, run.count, depth);
+            for (int64_t l = 0; l < run.count; l++)
+                s->rows[l] = cpu_at(k, s->converted, l * stride);
+        }
+        k->pack_line(cpu_at(k, s->q, r * depth * k->lanes), k->lanes, s->rows, run.count, depth);
+    }
+}
+
+/* Values that did not go from registers to out. */
+static void store_values(forward_scratch *s, const cpu_run *runs, int64_t rows)
+{
+    const cpu_stencil_plan *p = s->call->plan;
+    const cpu_kernels *k = p->kernels;
+    const cpu_view *out = &s->call->io.out;
+    for (int64_t r = 0; r < rows; r++) {
+        void *targets[CPU_MAX_LANES];
+        double factors[CPU_MAX_LANES];
+        for (int64_t l = 0; l < runs[r].count; l++) {
+            targets[l] = runs[r].base + l * runs[r].step;
+            factors[l] = cpu_get_real(k, s->sum, r * k->lanes + l);
+        }
+        k->store_rows(targets, out->dtype, out->dim, runs[r].count, p->request->problem->value_dim,
+                      cpu_at(k, s->out, r * k->lanes * p->value_dim), p->value_dim, factors);
+    }
+}
+
+static void store_lse(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t head)
+{
+    const cpu_kernels *k = s->call->plan->kernels;
+    const cpu_view *view = &s->call->io.lse;
+    for (int32_t r = 0; view->data && r < end - first; r++) {
+        const cpu_run run = cpu_stencil_rows(&s->item[s->current], view, outer, first + r, b, k->lanes, head);
+        for (int64_t l = 0; l < run.count; l++)
+            memcpy(run.base + l * run.step, cpu_at(k, s->lse, r * k->lanes + l), (size_t)k->real_size);
+    }
+}
+
 /* One vector of queries in each of rows first .. end - 1. */
-static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t head)
+static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t head,
+                          cpu_ahead *ahead)
 {
     const forward_call *c = s->call;
     const cpu_stencil_plan *p = c->plan;
     const cpu_kernels *k = p->kernels;
-    const cpu_stencil_walk *walk = s->item.walk;
-    const int64_t depth = p->request->problem->head_dim, rows = end - first, block = rows * k->lanes;
-    const cpu_lanes *lanes = &s->item.lanes[b];
+    const cpu_stencil_item *item = &s->item[s->current];
+    const int64_t depth = p->request->problem->head_dim, rows = end - first, chunk = item->walk->chunk;
+    const cpu_lanes *lanes = &item->lanes[b];
+    const int64_t line_count = lanes->slots ? item->line_count : 0;
+    cpu_run runs[CPU_STENCIL_ROWS];
+    cpu_targets targets = {.stream = c->stream};
+    for (int32_t r = 0; r < rows; r++) {
+        runs[r] = cpu_stencil_rows(item, &c->io.out, outer, first + r, b, k->lanes, head);
+        targets.rows[r] = runs[r].base;
+    }
+    for (int64_t l = 0; l < lanes->count; l++)
+        targets.lane[l] = l * runs[0].step;
+    load_queries(s, outer, first, end, b, head);
+    int64_t i = 0;
+    do {
+        const cpu_line *lines = &item->lines[i];
+        const int64_t count = nf_min64(chunk, line_count - i);
+        const bool fresh = i == 0, final = i + count == line_count;
+        k->stencil_scores(lanes, lines, count, 0, item->walk->line_stride, s->q, depth, s->scores);
+        k->stencil_softmax(lanes, lines, count, rows, p->scale, fresh, s->scores, s->max, s->sum, s->out, p->value_dim);
+        if (final)
+            k->stencil_close(rows, s->max, s->sum, s->lse);
+        k->stencil_values(lanes, lines, count, rows, s->scores, fresh, s->out, p->value_dim,
+                          final && c->direct ? &targets : NULL, s->sum, ahead);
+        i += count;
+    } while (i < line_count);
+    if (!c->direct)
+        store_values(s, runs, rows);
+    store_lse(s, outer, first, end, b, head);
+}
+
+static void add_ahead(forward_scratch *s, cpu_ahead *ahead, const cpu_view *view, cpu_run run, int64_t n)
+{
+    if (view->dim == 1 && ahead->runs < AHEAD_RUNS && run.count > 0)
+        s->ahead[ahead->runs++] = (cpu_ahead_run){.base = run.base, .step = run.step, .rows = run.count,
+                                                  .bytes = n * view->element};
+}
+
+/* Share `index` of `blocks` of the lines that rows first .. end - 1 add to the ring. */
+static void add_lines(forward_scratch *s, cpu_ahead *ahead, const cpu_stencil_item *item, int32_t first, int32_t end,
+                      int64_t index, int64_t blocks)
+{
+    const forward_call *c = s->call;
+    const nf_problem *problem = c->plan->request->problem;
+    const int32_t last = problem->rank - 1, line_axis = item->walk->line_axis;
+    const nf_interval fresh = cpu_stencil_new_lines(item, first, end), hull = item->item.segment[last].hull;
+    const int64_t lines = nf_interval_size(fresh), columns = nf_interval_size(hull);
+    const int64_t total = cpu_stencil_plane_count(item) * lines * columns, stop = total * (index + 1) / blocks;
     nf_box box;
-    for (int32_t r = 0; r < rows; r++) {
-        const cpu_span span = cpu_stencil_span(&s->item, outer, first + r, b, k->lanes, &box);
-        cpu_fetch_rows(k, &span, &c->io.q, s->item.batch, head, depth, p->head_dim, s->converted, s->rows);
-        k->pack_line(cpu_at(k, s->q, r * depth * k->lanes), k->lanes, s->rows, span.count, depth);
-    }
-    for (int64_t i = 0; i < block; i++) {
-        cpu_set_real(k, s->max, i, -INFINITY);
-        cpu_set_real(k, s->sum, i, 0);
-    }
-    memset(s->out, 0, (size_t)(block * p->value_dim * k->real_size));
-    for (int64_t i = 0; lanes->slots && i < s->item.line_count; i += walk->chunk) {
-        const cpu_line *lines = &s->item.lines[i];
-        const int64_t count = nf_min64(walk->chunk, s->item.line_count - i);
-        k->stencil_scores(lanes, lines, count, 0, walk->line_stride, s->q, depth, s->scores);
-        k->stencil_softmax(lanes, lines, count, rows, p->scale, s->scores, s->max, s->sum, s->out, p->value_dim);
-        k->stencil_apply(lanes, lines, count, rows, 0, s->scores, s->out, p->value_dim);
-    }
-    for (int32_t r = 0; r < rows; r++) {
-        const cpu_span span = cpu_stencil_span(&s->item, outer, first + r, b, k->lanes, &box);
-        const int64_t lane = r * k->lanes;
-        cpu_store_softmax(k, &span, &c->io.out, &c->io.lse, s->item.batch, head, p->request->problem->value_dim, p->value_dim,
-                          cpu_at(k, s->out, lane * p->value_dim), cpu_at(k, s->max, lane), cpu_at(k, s->sum, lane));
+    for (int64_t at = total * index / blocks; at < stop; at += nf_interval_size(box.axis[last])) {
+        const int64_t line = at / columns, x = at % columns, count = nf_min64(columns - x, stop - at);
+        cpu_stencil_plane(item, line / lines, &box);
+        if (line_axis >= 0)
+            box.axis[line_axis].begin = fresh.begin + (int32_t)(line % lines);
+        box.axis[last] = (nf_interval){hull.begin + (int32_t)x, hull.begin + (int32_t)(x + count)};
+        add_ahead(s, ahead, &c->io.k, cpu_stencil_columns(item, &c->io.k, &box, item->kv_head), problem->head_dim);
+        add_ahead(s, ahead, &c->io.v, cpu_stencil_columns(item, &c->io.v, &box, item->kv_head), problem->value_dim);
     }
 }
 
-static void forward_item(forward_scratch *s, int64_t index)
+/* What to fetch during block `index` of a block row that ends at `end`: its share of the next block row, maybe of the next
+ * item, and the queries of that row's block of the same index. */
+static cpu_ahead list_ahead(forward_scratch *s, int32_t end, int64_t index, int64_t blocks, int64_t steps)
+{
+    const forward_call *c = s->call;
+    const cpu_kernels *k = c->plan->kernels;
+    const int64_t group = nf_problem_group(c->plan->request->problem);
+    const cpu_stencil_item *item = &s->item[s->current];
+    cpu_ahead ahead = {.run = s->ahead};
+    int32_t first = end;
+    if (first >= cpu_stencil_line_rows(item).end) {
+        if (!s->has_next)
+            return ahead;
+        item = &s->item[!s->current];
+        first = cpu_stencil_line_rows(item).begin;
+    }
+    const int32_t stop = nf_min32(first + (int32_t)item->walk->block_rows, cpu_stencil_line_rows(item).end);
+    const int64_t b = index % item->lane_blocks, h = index / item->lane_blocks % group;
+    const int64_t o = index / item->lane_blocks / group;
+    add_lines(s, &ahead, item, first, stop, index, blocks);
+    if (o < cpu_stencil_outer_count(item)) {
+        nf_box outer;
+        cpu_stencil_outer(item, o, &outer);
+        for (int32_t r = first; r < stop; r++)
+            add_ahead(s, &ahead, &c->io.q,
+                      cpu_stencil_rows(item, &c->io.q, &outer, r, b, k->lanes, item->kv_head * group + h),
+                      c->plan->request->problem->head_dim);
+    }
+    int64_t lines = 0;
+    for (int64_t i = 0; i < ahead.runs; i++)
+        lines += s->ahead[i].rows * ((s->ahead[i].bytes + 63) / 64);
+    ahead.rate = (lines + steps - 1) / nf_max64(steps, 1);
+    return ahead;
+}
+
+static void forward_block_row(forward_scratch *s, int32_t first, int32_t end)
 {
     const cpu_stencil_plan *p = s->call->plan;
-    const nf_problem *problem = p->request->problem;
-    const int64_t group = nf_problem_group(problem);
-    cpu_stencil_open(&s->item, &p->by_query, problem, p->kernels->lanes, index);
-    const int64_t outer_count = cpu_stencil_outer_count(&s->item);
-    const nf_interval rows = cpu_stencil_line_rows(&s->item);
-    for (int32_t y = rows.begin; y < rows.end; y += (int32_t)p->by_query.block_rows) {
-        const int32_t end = nf_min32(y + (int32_t)p->by_query.block_rows, rows.end);
-        cpu_stencil_advance(&s->item, y, end, pack_keys, s);
-        for (int64_t o = 0; o < outer_count; o++) {
-            nf_box outer;
-            cpu_stencil_outer(&s->item, o, &outer);
-            cpu_stencil_list_lines(&s->item, &s->ring, p->kernels, &outer, y, end, 0);
-            for (int64_t h = 0; h < group; h++)
-                for (int64_t b = 0; b < s->item.lane_blocks; b++)
-                    forward_block(s, &outer, y, end, b, s->item.kv_head * group + h);
-        }
+    cpu_stencil_item *item = &s->item[s->current];
+    const int64_t group = nf_problem_group(p->request->problem), outer_count = cpu_stencil_outer_count(item);
+    const int64_t blocks = outer_count * group * item->lane_blocks;
+    const int64_t panels = (p->value_dim + p->kernels->panel - 1) / p->kernels->panel;
+    int64_t index = 0;
+    cpu_stencil_advance(item, first, end, pack_keys, s);
+    for (int64_t o = 0; o < outer_count; o++) {
+        nf_box outer;
+        cpu_stencil_outer(item, o, &outer);
+        cpu_stencil_list_lines(item, &s->ring, p->kernels, &outer, first, end, 0);
+        for (int64_t h = 0; h < group; h++)
+            for (int64_t b = 0; b < item->lane_blocks; b++) {
+                const int64_t steps = item->lanes[b].count * item->line_count * panels;
+                cpu_ahead ahead = list_ahead(s, end, index++, blocks, steps);
+                forward_block(s, &outer, first, end, b, item->kv_head * group + h, &ahead);
+            }
     }
+}
+
+static void forward_item(forward_scratch *s)
+{
+    const int32_t block = (int32_t)s->call->plan->by_query.block_rows;
+    const nf_interval rows = cpu_stencil_line_rows(&s->item[s->current]);
+    for (int32_t y = rows.begin; y < rows.end; y += block)
+        forward_block_row(s, y, nf_min32(y + block, rows.end));
+}
+
+/* Items begin .. end - 1. */
+static void forward_items(forward_scratch *s, int64_t begin, int64_t end)
+{
+    const cpu_stencil_plan *p = s->call->plan;
+    for (int64_t i = begin; i < end; i++) {
+        s->current = (int)(i % 2);
+        if (i == begin)
+            cpu_stencil_open(&s->item[s->current], &p->by_query, p->request->problem, p->kernels->lanes, i);
+        s->has_next = i + 1 < end;
+        if (s->has_next)
+            cpu_stencil_open(&s->item[!s->current], &p->by_query, p->request->problem, p->kernels->lanes, i + 1);
+        forward_item(s);
+    }
+}
+
+/* Values may go from registers to out if its rows are whole vectors of reals, and past the caches if out is large. */
+static forward_call call_of(const cpu_stencil_plan *plan, const nf_tensor *const io[NF_ROLES])
+{
+    const nf_problem *problem = plan->request->problem;
+    const cpu_kernels *k = plan->kernels;
+    forward_call call = {.plan = plan, .io = cpu_views_of(io, problem->rank)};
+    const cpu_view *out = &call.io.out;
+    const int64_t vector = k->lanes * k->real_size;
+    call.direct = out->dim == 1 && out->element == k->real_size && problem->value_dim == plan->value_dim;
+    bool aligned = (uintptr_t)out->data % (uintptr_t)vector == 0 && out->batch * out->element % vector == 0
+                   && out->head * out->element % vector == 0;
+    double bytes = (double)(problem->batch * problem->heads * problem->value_dim * out->element);
+    for (int32_t a = 0; a < problem->rank; a++) {
+        aligned &= out->axis[a] * out->element % vector == 0;
+        bytes *= (double)io[NF_OUT]->extents[1 + a];
+    }
+    call.stream = call.direct && aligned && bytes > STREAM_BYTES;
+    return call;
 }
 
 nf_status cpu_stencil_forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
 {
     const cpu_stencil_plan *plan = prepared;
-    const forward_call call = {.plan = plan, .io = cpu_views_of(io, plan->request->problem->rank)};
+    const forward_call call = call_of(plan, io);
     const int64_t items = plan->by_query.items;
+    const int64_t chunk = nf_max64(nf_min64(items / (8 * plan->threads), MOST_CHUNK), 1);
     char *base = workspace;
 #pragma omp parallel num_threads((int)plan->threads)
     {
@@ -126,8 +299,8 @@ nf_status cpu_stencil_forward(const void *prepared, const nf_tensor *const io[NF
         cpu_arena arena = {.base = base + (size_t)cpu_thread_index() * plan->thread_bytes};
         carve(plan, &arena, &scratch);
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < items; i++)
-            forward_item(&scratch, i);
+        for (int64_t i = 0; i < items; i += chunk)
+            forward_items(&scratch, i, nf_min64(i + chunk, items));
     }
     return NF_OK;
 }

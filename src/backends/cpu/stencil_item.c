@@ -173,37 +173,79 @@ void cpu_stencil_list_lines(cpu_stencil_item *item, const cpu_stencil_ring *ring
     }
 }
 
+nf_interval cpu_stencil_new_lines(const cpu_stencil_item *item, int32_t first, int32_t end)
+{
+    const int32_t begin = nf_max32(cpu_stencil_line_sees(item, first).begin, item->packed_end);
+    const nf_interval hull = item->item.segment[item->walk->work.grid->rank - 1].hull;
+    const int32_t stop = nf_interval_size(hull) == 0 ? begin : cpu_stencil_line_sees(item, end - 1).end;
+    return (nf_interval){begin, nf_max32(begin, stop)};
+}
+
+int64_t cpu_stencil_plane_count(const cpu_stencil_item *item)
+{
+    int64_t planes = 1;
+    for (int32_t a = 0; a < item->walk->line_axis; a++)
+        planes *= nf_interval_size(item->item.segment[a].hull);
+    return planes;
+}
+
+void cpu_stencil_plane(const cpu_stencil_item *item, int64_t plane, nf_box *line)
+{
+    for (int32_t a = item->walk->line_axis - 1; a >= 0; a--) {
+        const nf_interval hull = item->item.segment[a].hull;
+        const int32_t at = hull.begin + (int32_t)(plane % nf_interval_size(hull));
+        line->axis[a] = (nf_interval){at, at + 1};
+        plane /= nf_interval_size(hull);
+    }
+}
+
 void cpu_stencil_advance(cpu_stencil_item *item, int32_t first, int32_t end, cpu_stencil_pack *pack, void *context)
 {
     const cpu_stencil_walk *walk = item->walk;
-    const int32_t rank = walk->work.grid->rank;
-    const int32_t begin = nf_max32(cpu_stencil_line_sees(item, first).begin, item->packed_end);
-    const int32_t stop = cpu_stencil_line_sees(item, end - 1).end;
-    if (stop <= begin)
-        return;
+    const int32_t last = walk->work.grid->rank - 1;
+    const int64_t planes = cpu_stencil_plane_count(item);
+    const nf_interval fresh = cpu_stencil_new_lines(item, first, end);
     nf_box line;
-    int64_t planes = 1;
-    for (int32_t a = 0; a < walk->line_axis; a++)
-        planes *= nf_interval_size(item->item.segment[a].hull);
-    line.axis[rank - 1] = item->item.segment[rank - 1].hull;
-    if (nf_interval_size(line.axis[rank - 1]) == 0)
-        return;
+    line.axis[last] = item->item.segment[last].hull;
     for (int64_t head = 0; head < walk->heads; head++)
         for (int64_t plane = 0; plane < planes; plane++) {
-            int64_t rest = plane;
-            for (int32_t a = walk->line_axis - 1; a >= 0; a--) {
-                const nf_interval hull = item->item.segment[a].hull;
-                const int32_t at = hull.begin + (int32_t)(rest % nf_interval_size(hull));
-                line.axis[a] = (nf_interval){at, at + 1};
-                rest /= nf_interval_size(hull);
-            }
-            for (int32_t y = begin; y < stop; y++) {
+            cpu_stencil_plane(item, plane, &line);
+            for (int32_t y = fresh.begin; y < fresh.end; y++) {
                 if (walk->line_axis >= 0)
                     line.axis[walk->line_axis] = (nf_interval){y, y + 1};
                 pack(context, &line, head, slot_of(walk, head, plane, y));
             }
         }
-    item->packed_end = stop;
+    item->packed_end = fresh.end;
+}
+
+/* The positions of a box with one place on every axis but the last. */
+static cpu_run run_of(const cpu_stencil_item *item, const cpu_view *view, const nf_box *box, int64_t head, bool columns)
+{
+    const nf_side side = item->walk->work.spec.rows;
+    const int32_t last = item->walk->work.grid->rank - 1;
+    int64_t offset = item->batch * view->batch + head * view->head;
+    for (int32_t a = 0; a <= last; a++) {
+        const nf_axis_class *c = &item->item.axis_class[a];
+        const int32_t at = box->axis[a].begin;
+        offset += view->axis[a] * (columns ? nf_class_column_index(c, side, at) : nf_class_row_index(c, side, at));
+    }
+    return (cpu_run){.base = view->data + offset * view->element,
+                     .step = item->item.axis_class[last].step * view->axis[last] * view->element,
+                     .count = nf_interval_size(box->axis[last])};
+}
+
+cpu_run cpu_stencil_columns(const cpu_stencil_item *item, const cpu_view *view, const nf_box *line, int64_t head)
+{
+    return run_of(item, view, line, head, true);
+}
+
+cpu_run cpu_stencil_rows(const cpu_stencil_item *item, const cpu_view *view, const nf_box *outer, int32_t row, int64_t b,
+                         int64_t lanes, int64_t head)
+{
+    nf_box box;
+    (void)cpu_stencil_span(item, outer, row, b, lanes, &box);
+    return run_of(item, view, &box, head, false);
 }
 
 void cpu_stencil_pack_line(const cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k,
@@ -211,23 +253,25 @@ void cpu_stencil_pack_line(const cpu_stencil_item *item, const cpu_stencil_ring 
                            int straight, int64_t n, void *converted, const void **rows)
 {
     const cpu_stencil_walk *walk = item->walk;
-    const int32_t last = walk->work.grid->rank - 1;
-    const nf_interval hull = line->axis[last];
-    nf_box part = *line;
-    for (int32_t x = hull.begin; x < hull.end; x = part.axis[last].end) {
-        part.axis[last] = (nf_interval){x, nf_min32(x + CPU_MAX_COLUMNS, hull.end)};
-        const cpu_span span = {.count = nf_interval_size(part.axis[last]), .item = &item->item, .box = &part,
-                               .rows = walk->work.spec.rows, .columns = true, .rank = last + 1};
-        const int64_t column = x - hull.begin;
+    const bool in_place = view->dim == 1 && view->element == k->real_size;
+    const int64_t width = (n + k->lanes - 1) / k->lanes * k->lanes;
+    const cpu_run run = cpu_stencil_columns(item, view, line, head);
+    for (int64_t x = 0; x < run.count; x += CPU_MAX_COLUMNS) {
+        const int64_t count = nf_min64(run.count - x, CPU_MAX_COLUMNS);
+        for (int64_t i = 0; i < count; i++)
+            rows[i] = run.base + (x + i) * run.step;
         if (straight >= 0)
-            cpu_load_rows(k, &span, view, item->batch, head, n, ring->width[straight],
-                          cpu_at(k, ring->straight[straight], (slot * walk->columns + column) * ring->width[straight]));
+            k->load_rows(cpu_at(k, ring->straight[straight], (slot * walk->columns + x) * ring->width[straight]),
+                         ring->width[straight], rows, view->dtype, view->dim, count, n);
         if (transposed < 0)
             continue;
-        cpu_fetch_rows(k, &span, view, item->batch, head, n, (n + k->lanes - 1) / k->lanes * k->lanes, converted, rows);
-        k->pack_line(cpu_at(k, ring->transposed[transposed],
-                            slot * ring->depth[transposed] * walk->line_stride + column),
-                     walk->line_stride, rows, span.count, n);
+        if (!in_place) {
+            k->load_rows(converted, width, rows, view->dtype, view->dim, count, n);
+            for (int64_t i = 0; i < count; i++)
+                rows[i] = cpu_at(k, converted, i * width);
+        }
+        k->pack_line(cpu_at(k, ring->transposed[transposed], slot * ring->depth[transposed] * walk->line_stride + x),
+                     walk->line_stride, rows, count, n);
     }
 }
 
