@@ -69,33 +69,47 @@ static void load_tile(const dq_scratch *s, const cpu_row_tile *tile, int64_t fir
            (size_t)(tile->positions * tile->heads * p->head_dim * k->real_size));
 }
 
-static void meet_columns(const dq_scratch *s, const cpu_span *columns, bool finite)
+/* A row tile meets a column tile, by the reach of its blocks where it sees a part: s->mask says which. */
+static void meet_tile(const dq_scratch *s, const cpu_row_tile *tile, int64_t n, const cpu_reach *reach, bool finite)
 {
     const cpu_tile_plan *p = s->call->plan;
     const cpu_kernels *k = p->kernels;
     const nf_problem *problem = p->request->problem;
-    const int64_t stride = p->by_query.columns + CPU_SCORE_PAD, n = columns->count;
+    const int64_t stride = p->by_query.columns + CPU_SCORE_PAD, m = tile->positions * tile->heads;
+    const void *q = cpu_at(k, s->q, tile->first * p->head_dim), *dout = cpu_at(k, s->dout, tile->first * p->value_dim);
+    void *dq = cpu_at(k, s->dq, tile->first * p->head_dim);
+    if (reach) {
+        k->product_to_reach(s->scores, stride, q, p->head_dim, s->k_transposed, m, n, problem->head_dim, reach);
+        k->product_to_reach(s->dscores, stride, dout, p->value_dim, s->v_transposed, m, n, problem->value_dim, reach);
+    } else {
+        k->product(s->scores, stride, q, p->head_dim, s->k_transposed, m, n, problem->head_dim, false);
+        k->product(s->dscores, stride, dout, p->value_dim, s->v_transposed, m, n, problem->value_dim, false);
+    }
+    k->gradient(s->scores, s->dscores, stride, m, n, p->scale, reach ? s->mask : NULL, tile->positions,
+                cpu_at(k, s->lse, tile->first), cpu_at(k, s->delta, tile->first), false);
+    if (reach && !finite)
+        k->product_masked(dq, p->head_dim, s->dscores, stride, s->k_straight, m, problem->head_dim, n, s->mask,
+                          tile->positions);
+    else if (reach)
+        k->product_from_reach(dq, p->head_dim, s->dscores, stride, s->k_straight, m, problem->head_dim, n, reach);
+    else
+        k->product(dq, p->head_dim, s->dscores, stride, s->k_straight, m, problem->head_dim, n, true);
+}
+
+static void meet_columns(const dq_scratch *s, const cpu_span *columns, bool finite)
+{
+    const nf_work *work = &s->call->plan->by_query.work;
     for (int64_t t = 0; t < s->item.tile_count; t++) {
         const cpu_row_tile *tile = &s->tiles[t];
         const bool masked = columns->item && tile->kind == NF_TILE_PARTIAL;
+        cpu_reach reach[CPU_TILE_BLOCKS];
         if (columns->item && tile->kind == NF_TILE_ABSENT)
             continue;
+        if (masked)
+            cpu_find_reach(work, &s->item.work, &tile->box, columns->box, tile->heads, reach);
         if (masked && tile->head == 0)
-            cpu_build_mask(&p->by_query.work, &s->item.work, &tile->box, columns->box, s->mask);
-        const uint32_t *mask = masked ? s->mask : NULL;
-        const int64_t m = tile->positions * tile->heads;
-        void *dq = cpu_at(k, s->dq, tile->first * p->head_dim);
-        k->product(s->scores, stride, cpu_at(k, s->q, tile->first * p->head_dim), p->head_dim, s->k_transposed, m, n,
-                   problem->head_dim, false);
-        k->product(s->dscores, stride, cpu_at(k, s->dout, tile->first * p->value_dim), p->value_dim, s->v_transposed, m,
-                   n, problem->value_dim, false);
-        k->gradient(s->scores, s->dscores, stride, m, n, p->scale, mask, tile->positions, cpu_at(k, s->lse, tile->first),
-                    cpu_at(k, s->delta, tile->first), false);
-        if (masked && !finite)
-            k->product_masked(dq, p->head_dim, s->dscores, stride, s->k_straight, m, problem->head_dim, n, mask,
-                              tile->positions);
-        else
-            k->product(dq, p->head_dim, s->dscores, stride, s->k_straight, m, problem->head_dim, n, true);
+            cpu_build_mask(work, &s->item.work, &tile->box, columns->box, s->mask);
+        meet_tile(s, tile, columns->count, masked ? reach : NULL, finite);
     }
 }
 

@@ -84,32 +84,54 @@ static void store_results(const forward_scratch *s, const cpu_row_tile *tile, in
     }
 }
 
-/* All row tiles that see the column tile meet it. finite: nothing in v is NaN or infinite. */
-static void meet_columns(const forward_scratch *s, const cpu_span *columns, bool finite)
+/* A row tile meets a column tile all of which it sees. */
+static void meet_full(const forward_scratch *s, const cpu_row_tile *tile, int64_t n)
 {
     const cpu_tile_plan *p = s->call->plan;
     const cpu_kernels *k = p->kernels;
     const nf_problem *problem = p->request->problem;
-    const int64_t stride = score_stride(&p->by_query), n = columns->count;
+    const int64_t stride = score_stride(&p->by_query), m = tile->positions * tile->heads;
+    void *out = cpu_at(k, s->out, tile->first * p->value_dim);
+    k->product(s->scores, stride, cpu_at(k, s->q, tile->first * p->head_dim), p->head_dim, s->k_packed, m, n,
+               problem->head_dim, false);
+    k->softmax(s->scores, stride, m, n, p->scale, NULL, m, cpu_at(k, s->max, tile->first),
+               cpu_at(k, s->sum, tile->first), out, p->value_dim, p->value_dim);
+    k->product(out, p->value_dim, s->scores, stride, s->v_packed, m, problem->value_dim, n, true);
+}
+
+/* A row tile meets a column tile of which it sees a part; s->mask says which. */
+static void meet_partial(const forward_scratch *s, const cpu_row_tile *tile, const nf_box *columns, int64_t n, bool finite)
+{
+    const cpu_tile_plan *p = s->call->plan;
+    const cpu_kernels *k = p->kernels;
+    const nf_problem *problem = p->request->problem;
+    const int64_t stride = score_stride(&p->by_query), m = tile->positions * tile->heads;
+    void *out = cpu_at(k, s->out, tile->first * p->value_dim);
+    cpu_reach reach[CPU_TILE_BLOCKS];
+    cpu_find_reach(&p->by_query.work, &s->item.work, &tile->box, columns, tile->heads, reach);
+    k->product_to_reach(s->scores, stride, cpu_at(k, s->q, tile->first * p->head_dim), p->head_dim, s->k_packed, m, n,
+                        problem->head_dim, reach);
+    k->softmax_reach(s->scores, stride, m, reach, p->scale, s->mask, tile->positions, cpu_at(k, s->max, tile->first),
+                     cpu_at(k, s->sum, tile->first), out, p->value_dim, p->value_dim);
+    if (!finite)
+        k->product_masked(out, p->value_dim, s->scores, stride, s->v_packed, m, problem->value_dim, n, s->mask,
+                          tile->positions);
+    else
+        k->product_from_reach(out, p->value_dim, s->scores, stride, s->v_packed, m, problem->value_dim, n, reach);
+}
+
+/* All row tiles that see the column tile meet it. finite: nothing in v is NaN or infinite. */
+static void meet_columns(const forward_scratch *s, const cpu_span *columns, bool finite)
+{
     for (int64_t t = 0; t < s->item.tile_count; t++) {
         const cpu_row_tile *tile = &s->tiles[t];
-        const bool masked = columns->item && tile->kind == NF_TILE_PARTIAL;
-        if (columns->item && tile->kind == NF_TILE_ABSENT)
-            continue;
-        if (masked && tile->head == 0)
-            cpu_build_mask(&p->by_query.work, &s->item.work, &tile->box, columns->box, s->mask);
-        const uint32_t *mask = masked ? s->mask : NULL;
-        const int64_t m = tile->positions * tile->heads;
-        void *out = cpu_at(k, s->out, tile->first * p->value_dim);
-        k->product(s->scores, stride, cpu_at(k, s->q, tile->first * p->head_dim), p->head_dim, s->k_packed, m, n,
-                   problem->head_dim, false);
-        k->softmax(s->scores, stride, m, n, p->scale, mask, tile->positions, cpu_at(k, s->max, tile->first),
-                   cpu_at(k, s->sum, tile->first), out, p->value_dim, p->value_dim);
-        if (masked && !finite)
-            k->product_masked(out, p->value_dim, s->scores, stride, s->v_packed, m, problem->value_dim, n, mask,
-                              tile->positions);
-        else
-            k->product(out, p->value_dim, s->scores, stride, s->v_packed, m, problem->value_dim, n, true);
+        if (!columns->item || tile->kind == NF_TILE_FULL) {
+            meet_full(s, tile, columns->count);
+        } else if (tile->kind == NF_TILE_PARTIAL) {
+            if (tile->head == 0)
+                cpu_build_mask(&s->call->plan->by_query.work, &s->item.work, &tile->box, columns->box, s->mask);
+            meet_partial(s, tile, columns->box, columns->count, finite);
+        }
     }
 }
 

@@ -155,6 +155,71 @@ static void product_bf16(void *c, int64_t c_stride, const void *a, int64_t a_str
     }
 }
 
+/* A block of at most six rounded rows by 1 .. 4 vectors, a row of pairs PAIR_DEPTH / 2 apart. */
+SIMD_INLINE void reach_rows_bf16(int vectors, float *c, int64_t c_stride, const uint32_t *a, const uint32_t *b,
+                                 int64_t b_stride, int64_t rows, int64_t pairs, bool accumulate)
+{
+    if (rows == BLOCK_ROWS_f32) {
+        block_bf16(BLOCK_ROWS_f32, vectors, c, c_stride, a, PAIR_DEPTH / 2, 1, b, b_stride, pairs, accumulate);
+        return;
+    }
+    for (int64_t r = 0; r < rows; r++)
+        block_bf16(1, vectors, c + r * c_stride, c_stride, a + r * PAIR_DEPTH / 2, PAIR_DEPTH / 2, 1, b, b_stride, pairs,
+                   accumulate);
+}
+
+static void reach_block_bf16(int64_t vectors, float *c, int64_t c_stride, const uint32_t *a, const uint32_t *b,
+                             int64_t b_stride, int64_t rows, int64_t pairs, bool accumulate)
+{
+    switch (vectors) {
+    case 4: reach_rows_bf16(4, c, c_stride, a, b, b_stride, rows, pairs, accumulate); break;
+    case 3: reach_rows_bf16(3, c, c_stride, a, b, b_stride, rows, pairs, accumulate); break;
+    case 2: reach_rows_bf16(2, c, c_stride, a, b, b_stride, rows, pairs, accumulate); break;
+    default: reach_rows_bf16(1, c, c_stride, a, b, b_stride, rows, pairs, accumulate); break;
+    }
+}
+
+/* Block by block of rows, as multiply_reach for float. Depth is rounded outwards to pairs: there a holds zeros. */
+SIMD_INLINE void multiply_reach_bf16(float *c, int64_t c_stride, const float *a, int64_t a_row, const uint32_t *b,
+                                     int64_t m, int64_t n, int64_t depth, const cpu_reach *reach_columns,
+                                     const cpu_reach *reach_depth)
+{
+    uint32_t rounded[BLOCK_ROWS_f32 * PAIR_DEPTH / 2];
+    const cpu_reach every_column = {0, (int32_t)n}, all_depth = {0, (int32_t)depth};
+    const int64_t pairs = (depth + 1) / 2;
+    for (int64_t r = 0, i = 0; r < m; r += BLOCK_ROWS_f32, i++) {
+        const int64_t rows = m - r < BLOCK_ROWS_f32 ? m - r : BLOCK_ROWS_f32;
+        const cpu_reach across = reach_columns ? reach_columns[i] : every_column;
+        const cpu_reach along = reach_depth ? reach_depth[i] : all_depth;
+        for (int64_t k = along.begin / 2 * 2; k < along.end; k += PAIR_DEPTH) {
+            const int64_t step = along.end - k < PAIR_DEPTH ? along.end - k : PAIR_DEPTH;
+            for (int64_t j = 0; j < rows; j++)
+                for (int64_t d = 0; d < step; d += 2 * LANES_f32)
+                    pair_store(rounded + (j * PAIR_DEPTH + d) / 2, pair_round(a + (r + j) * a_row + k + d, step - d));
+            for (int64_t first = across.begin / PANEL_f32 * PANEL_f32; first < across.end; first += PANEL_f32) {
+                const int64_t left = n - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
+                const int64_t low = across.begin > first ? across.begin / LANES_f32 * LANES_f32 : first;
+                const int64_t high = across.end < first + width ? across.end : first + width;
+                reach_block_bf16((high - low + LANES_f32 - 1) / LANES_f32, c + r * c_stride + low, c_stride, rounded,
+                                 b + first * pairs + k / 2 * width + low - first, width, rows, (step + 1) / 2,
+                                 reach_depth || k > 0);
+            }
+        }
+    }
+}
+
+static void product_to_reach_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                                  int64_t n, int64_t depth, const cpu_reach *reach)
+{
+    multiply_reach_bf16(c, c_stride, a, a_stride, b, m, n, depth, reach, NULL);
+}
+
+static void product_from_reach_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                                    int64_t n, int64_t depth, const cpu_reach *reach)
+{
+    multiply_reach_bf16(c, c_stride, a, a_stride, b, m, n, depth, NULL, reach);
+}
+
 static void product_transposed_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                                     int64_t n, int64_t depth, bool accumulate)
 {
@@ -230,7 +295,10 @@ const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .product_transposed = product_transposed_bf16,
     .product_masked = product_masked_bf16,
     .product_transposed_masked = product_transposed_masked_bf16,
+    .product_to_reach = product_to_reach_bf16,
+    .product_from_reach = product_from_reach_bf16,
     .softmax = softmax_f32,
+    .softmax_reach = softmax_reach_f32,
     .gradient = gradient_f32,
     .pack_line = pack_line_f32,
     .stencil_scores = stencil_scores_f32,

@@ -19,7 +19,7 @@
 enum {
     NAME(LANES) = SIMD_BYTES / (int)sizeof(REAL),
     /* 6 rows by 4 vectors leave room for operands in 32 registers, 6 by 2 in 16. */
-    NAME(BLOCK_ROWS) = 6,
+    NAME(BLOCK_ROWS) = CPU_BLOCK_ROWS,
     NAME(BLOCK_VECTORS) = SIMD_REGISTERS == 32 ? 4 : 2,
     NAME(PANEL) = NAME(BLOCK_VECTORS) * NAME(LANES),
     /* Rows of a packed panel that stay in the first-level cache while all row blocks pass over them: 16 KiB. */
@@ -372,38 +372,42 @@ static void NAME(product_transposed_masked)(void *c, int64_t c_stride, const voi
     }
 }
 
+/* One row of softmax, columns first .. end - 1; first is a multiple of LANES. */
+SIMD_INLINE void NAME(softmax_row)(REAL *row, int64_t first, int64_t end, REAL factor, const uint32_t *seen, REAL *row_max,
+                                   REAL *row_sum, REAL *out, int64_t out_n)
+{
+    const VEC minus_infinity = OP(set1)((REAL)-INFINITY), zero = {0};
+    VEC top = minus_infinity;
+    for (int64_t c = first; c < end; c += NAME(LANES)) {
+        const VEC x = OP(load)(row + c) * factor;
+        top = OP(max)(OP(select)(NAME(lane_bits)(seen, c, end), x, minus_infinity), top);
+    }
+    const REAL tile_max = OP(largest)(top), old = *row_max, new = tile_max > old ? tile_max : old;
+    /* A row that has seen nothing, or only NaN, has no max: any finite base serves, and NaN must get through. */
+    const REAL base = new == (REAL)-INFINITY ? 0 : new;
+    VEC total = zero;
+    for (int64_t c = first; c < end; c += NAME(LANES)) {
+        const VEC p = OP(select)(NAME(lane_bits)(seen, c, end), OP(exp)(OP(load)(row + c) * factor - base), zero);
+        OP(store)(row + c, p);
+        total += p;
+    }
+    if (new != old) {
+        const VEC shrink = OP(exp)(OP(set1)(old - base));
+        *row_max = new;
+        *row_sum *= shrink[0];
+        for (int64_t c = 0; c < out_n; c += NAME(LANES))
+            OP(store)(out + c, OP(load)(out + c) * shrink);
+    }
+    *row_sum += OP(sum)(total);
+}
+
 static void NAME(softmax)(void *s, int64_t s_stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
                           int64_t mask_rows, void *max, void *sum, void *out, int64_t out_stride, int64_t out_n)
 {
-    const VEC minus_infinity = OP(set1)((REAL)-INFINITY), zero = {0};
-    const REAL factor = (REAL)scale;
-    for (int64_t r = 0; r < m; r++) {
-        REAL *row = (REAL *)s + r * s_stride, *row_max = (REAL *)max + r, *row_sum = (REAL *)sum + r;
-        const uint32_t *seen = mask ? mask + CPU_MASK_WORDS * (r % mask_rows) : NULL;
-        VEC top = minus_infinity;
-        for (int64_t c = 0; c < n; c += NAME(LANES)) {
-            const VEC x = OP(load)(row + c) * factor;
-            top = OP(max)(OP(select)(NAME(lane_bits)(seen, c, n), x, minus_infinity), top);
-        }
-        const REAL tile_max = OP(largest)(top), old = *row_max, new = tile_max > old ? tile_max : old;
-        /* A row that has seen nothing, or only NaN, has no max: any finite base serves, and NaN must get through. */
-        const REAL base = new == (REAL)-INFINITY ? 0 : new;
-        VEC total = zero;
-        for (int64_t c = 0; c < n; c += NAME(LANES)) {
-            const VEC p = OP(select)(NAME(lane_bits)(seen, c, n), OP(exp)(OP(load)(row + c) * factor - base), zero);
-            OP(store)(row + c, p);
-            total += p;
-        }
-        if (new != old) {
-            const VEC shrink = OP(exp)(OP(set1)(old - base));
-            *row_max = new;
-            *row_sum *= shrink[0];
-            REAL *o = (REAL *)out + r * out_stride;
-            for (int64_t c = 0; c < out_n; c += NAME(LANES))
-                OP(store)(o + c, OP(load)(o + c) * shrink);
-        }
-        *row_sum += OP(sum)(total);
-    }
+    for (int64_t r = 0; r < m; r++)
+        NAME(softmax_row)((REAL *)s + r * s_stride, 0, n, (REAL)scale,
+                          mask ? mask + CPU_MASK_WORDS * (r % mask_rows) : NULL, (REAL *)max + r, (REAL *)sum + r,
+                          (REAL *)out + r * out_stride, out_n);
 }
 
 static void NAME(gradient)(void *s, void *dp, int64_t stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
@@ -445,6 +449,7 @@ static double NAME(dot)(const void *a, const void *b, int64_t n)
     return (double)OP(sum)(sum) + rest;
 }
 
+#include "backends/cpu/kernel_reach.h"
 #include "backends/cpu/kernel_stencil.h"
 
 const cpu_kernels KERNEL_TABLE = {
@@ -462,7 +467,10 @@ const cpu_kernels KERNEL_TABLE = {
     .product_transposed = NAME(product_transposed),
     .product_masked = NAME(product_masked),
     .product_transposed_masked = NAME(product_transposed_masked),
+    .product_to_reach = NAME(product_to_reach),
+    .product_from_reach = NAME(product_from_reach),
     .softmax = NAME(softmax),
+    .softmax_reach = NAME(softmax_reach),
     .gradient = NAME(gradient),
     .pack_line = NAME(pack_line),
     .stencil_scores = NAME(stencil_scores),

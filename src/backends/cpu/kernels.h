@@ -18,6 +18,7 @@
 enum {
     CPU_MAX_COLUMNS = 256,
     CPU_MASK_WORDS = CPU_MAX_COLUMNS / 32,
+    CPU_BLOCK_ROWS = 6, /* rows of a tile that share every column they load */
     CPU_STENCIL_ROWS = 4, /* rows of a stencil block: they share every column they load */
     CPU_MAX_LANES = 16
 };
@@ -78,6 +79,11 @@ static inline void cpu_fetch_ahead(cpu_ahead *ahead)
     }
 }
 
+/* What some row of a block of CPU_BLOCK_ROWS rows sees lies in columns begin .. end - 1. Nothing: begin = end. */
+typedef struct cpu_reach {
+    int32_t begin, end;
+} cpu_reach;
+
 typedef struct cpu_kernels {
     const char *isa; /* "avx512", as NEARFIELD_ISA names it */
     int64_t real_size; /* bytes of a real */
@@ -114,11 +120,23 @@ typedef struct cpu_kernels {
     void (*product_transposed_masked)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                                       int64_t n, int64_t depth, const uint32_t *mask, int64_t mask_rows);
 
+    /* c = a b within the reach of each block of c's rows; what lies beside it in c may be overwritten. */
+    void (*product_to_reach)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                             int64_t n, int64_t depth, const cpu_reach *reach);
+    /* c += a b, of each block's depth only what it reaches: a is not read beside it, but for zeros to a whole vector. */
+    void (*product_from_reach)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                               int64_t n, int64_t depth, const cpu_reach *reach);
+
     /* One step of softmax over a tile: s = m x n scores before scale. Leaves exp(scale s - max) in s, zero where masked,
      * updates the running max and sum, and scales the running out rows (out_n long) by the change of max. mask NULL:
      * everything is visible. */
     void (*softmax)(void *s, int64_t s_stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
                     int64_t mask_rows, void *max, void *sum, void *out, int64_t out_stride, int64_t out_n);
+
+    /* The same within the reach of each block, rounded outwards to whole vectors. */
+    void (*softmax_reach)(void *s, int64_t s_stride, int64_t m, const cpu_reach *reach, double scale,
+                          const uint32_t *mask, int64_t mask_rows, void *max, void *sum, void *out, int64_t out_stride,
+                          int64_t out_n);
 
     /* p = exp(scale s - lse), ds = p (dp - delta), zero where masked. s becomes p, dp becomes ds. lse and delta belong to
      * rows, or to columns (then with room for whole vectors). */

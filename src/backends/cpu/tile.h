@@ -16,6 +16,7 @@ static inline int cpu_thread_index(void) { return 0; }
 
 enum {
     CPU_TILE_ROWS = 48,             /* rows of a tile: eight register blocks of six */
+    CPU_TILE_BLOCKS = CPU_TILE_ROWS / CPU_BLOCK_ROWS,
     CPU_SCORE_PAD = 64 / sizeof(float), /* keeps rows of scores off the same cache sets */
     CPU_GROUP_TILES = 16            /* row tiles that may share packed columns */
 };
@@ -124,6 +125,10 @@ static inline void *cpu_at(const cpu_kernels *k, const void *reals, int64_t inde
 void cpu_build_mask(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
                     uint32_t *mask);
 
+/* What the blocks of a partial tile's rows see, the rows of each of so many heads following those of the one before. */
+void cpu_find_reach(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
+                    int64_t heads, cpu_reach *reach);
+
 /* A workspace handed out in aligned pieces; base NULL only counts. */
 typedef struct cpu_arena {
     char *base;
@@ -165,6 +170,10 @@ void cpu_for_columns(cpu_item *item, cpu_visit_columns *visit, void *context);
 
 /* The same for the extra tokens, which all rows see. */
 void cpu_for_extra(const cpu_item *item, const nf_problem *problem, cpu_visit_columns *visit, void *context);
+
+/* Pairs that forward computes for one batch and head, those beyond the blocks' reach left out: counted over so many items
+ * spread evenly, exact if there are no more. */
+double cpu_reached_pairs(const cpu_walk *walk, int64_t samples);
 
 nf_status cpu_tile_forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
 nf_status cpu_tile_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);

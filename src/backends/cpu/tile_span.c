@@ -197,53 +197,83 @@ static void set_bits(uint32_t *words, int64_t begin, int64_t end)
     }
 }
 
-/* The bits of one row: a product of intervals, so runs along the last axis. */
-static void mask_row(int32_t rank, const nf_interval *seen, const int64_t *extent, uint32_t *words)
+/* The columns of a box that a row sees on one axis, counted from the box's first; maybe none. */
+static nf_interval seen_in_box(const nf_axis_class *c, nf_side rows, int32_t row, nf_interval box)
 {
-    int64_t index[NF_MAX_RANK];
-    for (int32_t a = 0; a < rank; a++) {
-        if (nf_interval_size(seen[a]) == 0)
-            return;
-        index[a] = seen[a].begin;
-    }
-    const int32_t last = rank - 1;
-    for (;;) {
-        int64_t base = 0;
-        for (int32_t a = 0; a < last; a++)
-            base = (base + index[a]) * extent[a + 1];
-        set_bits(words, base + seen[last].begin, base + seen[last].end);
-        int32_t a = last - 1;
-        while (a >= 0 && ++index[a] == seen[a].end) {
-            index[a] = seen[a].begin;
-            a--;
-        }
-        if (a < 0)
-            return;
-    }
+    const nf_interval all = nf_class_sees(c, rows, row);
+    return (nf_interval){nf_max32(all.begin, box.begin) - box.begin, nf_min32(all.end, box.end) - box.begin};
 }
 
+/* The columns of a tile whose coordinate on an axis lies in an interval: outer runs, one for each place on the axes before. */
+static void mask_along(uint32_t *words, nf_interval seen, int64_t outer, int64_t extent, int64_t inner)
+{
+    memset(words, 0, CPU_MASK_WORDS * sizeof *words);
+    for (int64_t o = 0; o < outer && seen.begin < seen.end; o++)
+        set_bits(words, (o * extent + seen.begin) * inner, (o * extent + seen.end) * inner);
+}
+
+/* A row sees a product of intervals: the columns that it sees on every axis. */
 void cpu_build_mask(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
                     uint32_t *mask)
 {
     const int32_t rank = work->grid->rank;
-    int64_t extent[NF_MAX_RANK];
-    int32_t position[NF_MAX_RANK];
+    uint32_t along[CPU_TILE_ROWS + NF_MAX_RANK][CPU_MASK_WORDS];
+    int32_t first[NF_MAX_RANK], row[NF_MAX_RANK] = {0}, count[NF_MAX_RANK], used = 0;
+    int64_t outer = 1, inner = nf_box_volume(columns, rank);
     for (int32_t a = 0; a < rank; a++) {
-        extent[a] = nf_interval_size(columns->axis[a]);
-        position[a] = rows->axis[a].begin;
+        const int64_t extent = nf_interval_size(columns->axis[a]);
+        first[a] = used;
+        count[a] = nf_interval_size(rows->axis[a]);
+        inner /= extent;
+        for (int32_t r = 0; r < count[a]; r++)
+            mask_along(along[used++],
+                       seen_in_box(&item->axis_class[a], work->spec.rows, rows->axis[a].begin + r, columns->axis[a]), outer,
+                       extent, inner);
+        outer *= extent;
     }
-    const int64_t count = nf_box_volume(rows, rank);
-    memset(mask, 0, (size_t)count * CPU_MASK_WORDS * sizeof *mask);
-    for (int64_t r = 0; r < count; r++) {
-        nf_interval seen[NF_MAX_RANK];
-        for (int32_t a = 0; a < rank; a++) {
-            const nf_interval all = nf_class_sees(&item->axis_class[a], work->spec.rows, position[a]);
-            const nf_interval box = columns->axis[a];
-            seen[a].begin = nf_max32(all.begin, box.begin) - box.begin;
-            seen[a].end = nf_min32(all.end, box.end) - box.begin;
+    for (int64_t left = nf_box_volume(rows, rank); left; left--, mask += CPU_MASK_WORDS) {
+        memcpy(mask, along[first[0] + row[0]], CPU_MASK_WORDS * sizeof *mask);
+        for (int32_t a = 1; a < rank; a++)
+            for (int32_t w = 0; w < CPU_MASK_WORDS; w++)
+                mask[w] &= along[first[a] + row[a]][w];
+        for (int32_t a = rank - 1; a >= 0 && ++row[a] == count[a]; a--)
+            row[a] = 0;
+    }
+}
+
+/* Extends the reach of a row over one more axis. */
+static cpu_reach extend_reach(cpu_reach before, nf_interval seen, int32_t extent)
+{
+    if (before.begin == before.end || seen.begin >= seen.end)
+        return (cpu_reach){0, 0};
+    return (cpu_reach){before.begin * extent + seen.begin, (before.end - 1) * extent + seen.end};
+}
+
+void cpu_find_reach(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
+                    int64_t heads, cpu_reach *reach)
+{
+    cpu_reach row[CPU_TILE_ROWS] = {{0, 1}};
+    int64_t count = 1;
+    for (int32_t a = 0; a < work->grid->rank; a++) {
+        const int32_t along = nf_interval_size(rows->axis[a]);
+        for (int64_t i = count - 1; i >= 0; i--) {
+            const cpu_reach before = row[i];
+            for (int32_t r = 0; r < along; r++)
+                row[i * along + r] = extend_reach(
+                    before, seen_in_box(&item->axis_class[a], work->spec.rows, rows->axis[a].begin + r, columns->axis[a]),
+                    nf_interval_size(columns->axis[a]));
         }
-        mask_row(rank, seen, extent, mask + r * CPU_MASK_WORDS);
-        for (int32_t a = rank - 1; a >= 0 && ++position[a] == rows->axis[a].end; a--)
-            position[a] = rows->axis[a].begin;
+        count *= along;
+    }
+    for (int64_t r = 0; r < count * heads; r++) {
+        const cpu_reach own = row[r % count];
+        cpu_reach *block = &reach[r / CPU_BLOCK_ROWS];
+        if (r % CPU_BLOCK_ROWS == 0)
+            *block = (cpu_reach){0, 0};
+        if (own.begin == own.end)
+            continue;
+        const bool none = block->begin == block->end;
+        block->begin = none ? own.begin : nf_min32(block->begin, own.begin);
+        block->end = none ? own.end : nf_max32(block->end, own.end);
     }
 }

@@ -1,0 +1,80 @@
+/* Kernels for tiles that are seen in part: blocks of rows that leave out the columns none of their rows sees. Included by
+ * kernel_body.h. */
+
+/* A block of at most six rows by 1 .. BLOCK_VECTORS vectors. */
+SIMD_INLINE void NAME(reach_rows)(int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, const REAL *b,
+                                  int64_t b_stride, int64_t rows, int64_t depth, bool accumulate)
+{
+    if (rows == NAME(BLOCK_ROWS)) {
+        NAME(block)(NAME(BLOCK_ROWS), vectors, c, c_stride, a, a_row, 1, b, b_stride, depth, accumulate);
+        return;
+    }
+    for (int64_t r = 0; r < rows; r++)
+        NAME(block)(1, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, 1, b, b_stride, depth, accumulate);
+}
+
+static void NAME(reach_block)(int64_t vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, const REAL *b,
+                              int64_t b_stride, int64_t rows, int64_t depth, bool accumulate)
+{
+    switch (vectors) {
+#if SIMD_REGISTERS == 32
+    case 4: NAME(reach_rows)(4, c, c_stride, a, a_row, b, b_stride, rows, depth, accumulate); break;
+    case 3: NAME(reach_rows)(3, c, c_stride, a, a_row, b, b_stride, rows, depth, accumulate); break;
+#endif
+    case 2: NAME(reach_rows)(2, c, c_stride, a, a_row, b, b_stride, rows, depth, accumulate); break;
+    default: NAME(reach_rows)(1, c, c_stride, a, a_row, b, b_stride, rows, depth, accumulate); break;
+    }
+}
+
+/* As multiply, block by block of rows: columns within reach_columns, depth within reach_depth, each NULL for all. */
+SIMD_INLINE void NAME(multiply_reach)(REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, const REAL *b, int64_t m,
+                                      int64_t n, int64_t depth, const cpu_reach *reach_columns,
+                                      const cpu_reach *reach_depth)
+{
+    const cpu_reach every_column = {0, (int32_t)n}, all_depth = {0, (int32_t)depth};
+    for (int64_t first = 0; first < n; first += NAME(PANEL)) {
+        const int64_t left = n - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
+        for (int64_t k = 0; k < depth; k += NAME(DEPTH_BLOCK)) {
+            for (int64_t r = 0, i = 0; r < m; r += NAME(BLOCK_ROWS), i++) {
+                const cpu_reach across = reach_columns ? reach_columns[i] : every_column;
+                const cpu_reach along = reach_depth ? reach_depth[i] : all_depth;
+                const int64_t low = across.begin > first ? across.begin / NAME(LANES) * NAME(LANES) : first;
+                const int64_t high = across.end < first + width ? across.end : first + width;
+                const int64_t top = along.begin > k ? along.begin : k;
+                const int64_t bottom = along.end < k + NAME(DEPTH_BLOCK) ? along.end : k + NAME(DEPTH_BLOCK);
+                if (low >= high || top >= bottom)
+                    continue;
+                NAME(reach_block)((high - low + NAME(LANES) - 1) / NAME(LANES), c + r * c_stride + low, c_stride,
+                                  a + r * a_row + top, a_row, b + first * depth + top * width + low - first, width,
+                                  m - r < NAME(BLOCK_ROWS) ? m - r : NAME(BLOCK_ROWS), bottom - top,
+                                  reach_depth || k > 0);
+            }
+        }
+    }
+}
+
+static void NAME(product_to_reach)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                                   int64_t n, int64_t depth, const cpu_reach *reach)
+{
+    NAME(multiply_reach)(c, c_stride, a, a_stride, b, m, n, depth, reach, NULL);
+}
+
+static void NAME(product_from_reach)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                                     int64_t n, int64_t depth, const cpu_reach *reach)
+{
+    NAME(multiply_reach)(c, c_stride, a, a_stride, b, m, n, depth, NULL, reach);
+}
+
+static void NAME(softmax_reach)(void *s, int64_t s_stride, int64_t m, const cpu_reach *reach, double scale,
+                                const uint32_t *mask, int64_t mask_rows, void *max, void *sum, void *out,
+                                int64_t out_stride, int64_t out_n)
+{
+    for (int64_t r = 0; r < m; r++) {
+        const cpu_reach block = reach[r / NAME(BLOCK_ROWS)];
+        const int64_t first = block.begin / NAME(LANES) * NAME(LANES);
+        if (block.begin < block.end)
+            NAME(softmax_row)((REAL *)s + r * s_stride, first, block.end, (REAL)scale,
+                              mask + CPU_MASK_WORDS * (r % mask_rows), (REAL *)max + r, (REAL *)sum + r,
+                              (REAL *)out + r * out_stride, out_n);
+    }
+}
