@@ -70,3 +70,41 @@ void cpu_for_extra(const cpu_item *item, const nf_problem *problem, cpu_visit_co
         visit(context, &columns, true, false);
     }
 }
+
+/* Pairs that a row tile of walk->fold heads computes of a column tile. */
+static double pairs_of_tile(const cpu_walk *walk, const nf_work_item *item, const nf_box *rows, const nf_box *columns)
+{
+    const int32_t rank = walk->work.grid->rank;
+    const int64_t count = nf_box_volume(rows, rank) * walk->fold;
+    const nf_tile_kind kind = nf_work_classify(&walk->work, item, rows, columns);
+    if (kind != NF_TILE_PARTIAL)
+        return kind == NF_TILE_ABSENT ? 0 : (double)(count * nf_box_volume(columns, rank));
+    cpu_reach reach[CPU_TILE_BLOCKS];
+    double pairs = 0;
+    cpu_find_reach(&walk->work, item, rows, columns, walk->fold, reach);
+    for (int64_t r = 0; r < count; r += CPU_BLOCK_ROWS) {
+        const cpu_reach *block = &reach[r / CPU_BLOCK_ROWS];
+        pairs += (double)(nf_min64(count - r, CPU_BLOCK_ROWS) * (block->end - block->begin));
+    }
+    return pairs;
+}
+
+double cpu_reached_pairs(const cpu_walk *walk, int64_t samples)
+{
+    const nf_work *work = &walk->work;
+    const int64_t step = (work->items + samples - 1) / samples;
+    double pairs = 0, looked_at = 0;
+    for (int64_t i = step / 2; i < work->items; i += step, looked_at++) {
+        nf_work_item item;
+        nf_work_get_item(work, i, &item);
+        const int64_t row_tiles = nf_work_tile_count(work, &item), column_tiles = nf_work_column_tile_count(work, &item);
+        for (int64_t t = 0; t < row_tiles; t++)
+            for (int64_t j = 0; j < column_tiles; j++) {
+                nf_box rows, columns;
+                nf_work_tile(work, &item, t, &rows);
+                nf_work_column_tile(work, &item, j, &columns);
+                pairs += pairs_of_tile(walk, &item, &rows, &columns) / (double)walk->fold;
+            }
+    }
+    return looked_at > 0 ? pairs / looked_at * (double)work->items : 0;
+}

@@ -5,7 +5,7 @@
 #include "backends/cpu/tile_shape.h"
 #include "core/mem.h"
 
-enum { EXTRA_SPLITS = 16, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
+enum { EXTRA_SPLITS = 16, COMPARED_ITEMS = 16, COUNTED_ITEMS = 4096, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
 
 static const size_t DQ_SUM_BYTES = 16 << 20; /* of dq summed apart from its tensor, at most */
 
@@ -25,10 +25,10 @@ static double tile_cost(const void *state, const nf_request *request)
     nf_work_spec spec;
     int64_t fold;
     double by_query, by_key = 0;
-    cpu_choose_shape(request, k, NF_ROWS_QUERIES, &spec, &fold, &by_query);
+    cpu_choose_shape(request, k, NF_ROWS_QUERIES, true, &spec, &fold, &by_query);
     if (request->problem->direction != NF_BWD)
         return by_query / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
-    cpu_choose_shape(request, k, NF_ROWS_KEYS, &spec, &fold, &by_key);
+    cpu_choose_shape(request, k, NF_ROWS_KEYS, false, &spec, &fold, &by_key);
     return (1.5 * by_query + 2 * by_key) / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
 }
 
@@ -52,10 +52,11 @@ static nf_status choose_products(cpu_tile_plan *plan)
     if (request->problem->extra || dq_sum_bytes(plan) > DQ_SUM_BYTES)
         return NF_OK;
     cpu_walk aligned = {0};
-    nf_status status = cpu_create_walk(&aligned, request, plan->kernels, NF_ROWS_KEYS, true);
+    nf_status status = cpu_create_walk(&aligned, request, plan->kernels, NF_ROWS_KEYS, false, true);
     if (status != NF_OK)
         return status;
-    const double seven = 3 * plan->by_query.work.counts.computed_pairs + 4 * plan->by_key.work.counts.computed_pairs;
+    const double by_query = cpu_reached_pairs(&plan->by_query, COMPARED_ITEMS);
+    const double seven = 3 * by_query + 4 * plan->by_key.work.counts.computed_pairs;
     if (5 * aligned.work.counts.computed_pairs >= seven) {
         nf_work_destroy(&aligned.work, request->context);
         return NF_OK;
@@ -109,10 +110,10 @@ static nf_status tile_prepare(const void *state, const nf_request *request, void
     plan->head_dim = (problem->head_dim + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
     plan->value_dim = (problem->value_dim + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
     plan->scale = nf_problem_scale(problem);
-    nf_status status = cpu_create_walk(&plan->by_query, request, kernels, NF_ROWS_QUERIES, false);
+    nf_status status = cpu_create_walk(&plan->by_query, request, kernels, NF_ROWS_QUERIES, true, false);
     int64_t items = plan->by_query.items;
     if (status == NF_OK && problem->direction & NF_BWD) {
-        status = cpu_create_walk(&plan->by_key, request, kernels, NF_ROWS_KEYS, false);
+        status = cpu_create_walk(&plan->by_key, request, kernels, NF_ROWS_KEYS, false, false);
         if (status == NF_OK)
             status = choose_products(plan);
         items = nf_max64(items, plan->by_key.items);
@@ -148,8 +149,9 @@ static void tile_info(const void *prepared, nf_plan_info *info)
     const double extra_pairs = queries * (double)problem->extra;
     info->kernel = plan->kernels->isa;
     info->useful_pairs = heads * (counts->useful_pairs + extra_pairs);
-    info->computed_pairs = heads * (counts->computed_pairs + extra_pairs);
-    info->masked_pairs = heads * counts->masked_pairs;
+    const double reached = cpu_reached_pairs(&plan->by_query, COUNTED_ITEMS);
+    info->computed_pairs = heads * (reached + extra_pairs);
+    info->masked_pairs = heads * (reached - (counts->computed_pairs - counts->masked_pairs));
     info->tiles_full = heads * counts->tiles_full;
     info->tiles_partial = heads * counts->tiles_partial;
     info->tiles_absent = heads * counts->tiles_absent;

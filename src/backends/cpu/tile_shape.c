@@ -1,26 +1,55 @@
 /* Tile shapes by a small cost model, in vector operations per row: products, softmax, packing (shared by a group), a fixed
- * cost per tile, and idle threads if there are too few groups. Hulls are read off the tables in the middle of the grid. */
+ * cost per tile and block, and idle threads if there are too few groups. Hulls are averages over an axis. */
 #include "backends/cpu/tile_shape.h"
 
 #include <math.h>
 
 static const double PACK_OPERATIONS = 0.6; /* per packed element and product it serves: measured, AVX-512 and AVX2 */
-static const double SOFTMAX_OPERATIONS = 24;
+static const double SOFTMAX_OPERATIONS = 24;      /* per vector */
+static const double SOFTMAX_ROW_OPERATIONS = 60;  /* per row of a tile */
+static const double BLOCK_OPERATIONS = 100;
 static const double TILE_OPERATIONS = 1500;
 static const double BALANCE_THREADS = 4; /* half a group of idling for each of these; not the threads at hand, on
                                             which results must not depend */
 static const double GROUP_BYTES = 1 << 20; /* state of the rows of a group */
 
+enum {
+    HULL_SAMPLES = 32, /* runs of rows looked at for an average */
+    KNOWN_HULLS = 64,
+    FEW_TILES = 8
+};
+
+/* What runs of so many rows see: the most, and the average; where blocks compute whole column tiles, the most instead. */
+typedef struct shape_hull {
+    int32_t run, most;
+    double mean;
+} shape_hull;
+
+typedef struct shape_axis {
+    nf_axis_class c; /* the fullest class */
+    int32_t count;   /* of its rows */
+    int known;
+    shape_hull hulls[KNOWN_HULLS];
+} shape_axis;
+
+/* Rows of a tile that are computed together, and what they see on each axis. */
+typedef struct shape_block {
+    double rows;
+    double hull[NF_MAX_RANK];
+} shape_block;
+
 typedef struct shape_search {
     const nf_request *request;
     const cpu_kernels *kernels;
     nf_side rows;
+    bool by_blocks;
     int32_t rank;
-    int32_t count[NF_MAX_RANK]; /* rows of the first class of each axis */
-    nf_axis_class axis_class[NF_MAX_RANK];
+    shape_axis axis[NF_MAX_RANK];
     int64_t heads;  /* that may fold into rows */
     int64_t column_limit;
     double streams; /* batches, heads and classes: groups that exist anyway */
+    int blocks;     /* of the tile at hand */
+    shape_block block[CPU_TILE_BLOCKS];
     nf_work_spec best;
     int64_t best_fold;
     double best_cost;
@@ -33,14 +62,31 @@ int64_t cpu_column_limit(const nf_request *request, const cpu_kernels *kernels)
     return nf_max64(kernels->panel, nf_min64(limit, CPU_MAX_COLUMNS));
 }
 
-/* Columns that a run of rows in the middle of an axis sees. */
-static int32_t hull(const shape_search *s, int32_t axis, int32_t run)
+static shape_hull measure_hull(const shape_search *s, const shape_axis *axis, int32_t run)
 {
-    const nf_axis_class *c = &s->axis_class[axis];
-    const nf_interval rows = nf_class_rows(c, s->rows);
-    const int32_t first = rows.begin + s->count[axis] / 2 / run * run;
-    const int32_t last = nf_min32(first + run, rows.end) - 1;
-    return nf_max32(nf_class_sees(c, s->rows, last).end - nf_class_sees(c, s->rows, first).begin, 1);
+    const nf_interval rows = nf_class_rows(&axis->c, s->rows);
+    const int32_t runs = (axis->count - 1) / run + 1, step = (runs - 1) / HULL_SAMPLES + 1;
+    shape_hull hull = {.run = run, .most = 1};
+    int32_t seen = 0;
+    for (int32_t i = step / 2; i < runs && nf_interval_size(rows); i += step, seen++) {
+        const int32_t first = rows.begin + i * run, last = nf_min32(rows.end - first, run) + first - 1;
+        const int32_t columns = nf_class_sees(&axis->c, s->rows, last).end - nf_class_sees(&axis->c, s->rows, first).begin;
+        hull.most = nf_max32(hull.most, columns);
+        hull.mean += nf_max32(columns, 0);
+    }
+    hull.mean = s->by_blocks ? fmax(hull.mean / nf_max32(seen, 1), 1) : hull.most;
+    return hull;
+}
+
+static const shape_hull *hull_of(shape_search *s, int32_t a, int32_t run)
+{
+    shape_axis *axis = &s->axis[a];
+    for (int i = 0; i < axis->known; i++)
+        if (axis->hulls[i].run == run)
+            return &axis->hulls[i];
+    shape_hull *hull = &axis->hulls[axis->known < KNOWN_HULLS ? axis->known++ : KNOWN_HULLS - 1];
+    *hull = measure_hull(s, axis, run);
+    return hull;
 }
 
 /* Column box for a group's hull: whole last axes first, an axis that must be cut into even parts. */
@@ -64,33 +110,92 @@ static void choose_columns(const shape_search *s, const int32_t *group_hull, int
 static double row_operations(double rows)
 {
     const double blocks = floor(rows / 6), rest = rows - 6 * blocks;
-    return 6 * blocks + 3 * floor(rest / 2) + 2 * fmod(rest, 2);
+    return 6 * blocks + 2.6 * floor(rest / 2) + 2 * fmod(rest, 2);
+}
+
+/* Consecutive rows of a tile, row-major: which extents they span. Rows of several heads span the whole tile. */
+static void span_rows(const shape_search *s, const int32_t *tile, int64_t positions, int64_t first, int64_t last,
+                      int32_t *extents)
+{
+    bool whole = first / positions != last / positions;
+    first %= positions;
+    last %= positions;
+    for (int32_t a = 0; a < s->rank; a++) {
+        positions /= tile[a];
+        const int64_t from = first / positions, to = last / positions;
+        extents[a] = whole ? tile[a] : (int32_t)(to - from + 1);
+        whole |= from != to;
+        first %= positions;
+        last %= positions;
+    }
+}
+
+/* The blocks of a tile: what a register block sees, or all rows if blocks compute whole column tiles anyway. */
+static void list_blocks(shape_search *s, const int32_t *tile, int64_t positions, int64_t rows)
+{
+    const int64_t step = s->by_blocks ? CPU_BLOCK_ROWS : rows;
+    s->blocks = 0;
+    for (int64_t r = 0; r < rows; r += step) {
+        shape_block *block = &s->block[s->blocks++];
+        int32_t extents[NF_MAX_RANK];
+        block->rows = (double)nf_min64(step, rows - r);
+        span_rows(s, tile, positions, r, nf_min64(r + step, rows) - 1, extents);
+        for (int32_t a = 0; a < s->rank; a++)
+            block->hull[a] = hull_of(s, a, extents[a])->mean;
+    }
+}
+
+/* Of the pieces that a hull of `whole` columns is cut into, how many a part of it meets. */
+static double pieces_met(double part, double whole, double columns)
+{
+    const double all = ceil(whole / columns);
+    return part >= whole ? all : fmin(all, 1 + (part - 1) / columns);
+}
+
+/* One block against all it sees. whole: hull of the group. */
+static double block_cost(const shape_search *s, const shape_block *block, const double *whole, const int32_t *columns)
+{
+    const nf_problem *problem = s->request->problem;
+    const double lanes = (double)s->kernels->lanes, values = ceil((double)problem->value_dim / lanes);
+    double visits = 1, reach = 1, box = 1;
+    for (int32_t a = 0; a < s->rank; a++) {
+        const double met = pieces_met(block->hull[a], whole[a], columns[a]), each = block->hull[a] / met;
+        visits *= met;
+        reach = (reach - 1) * columns[a] + each;
+        box *= columns[a];
+    }
+    if (!s->by_blocks)
+        reach = box;
+    const double vectors = fmin(reach / lanes + (lanes - 1) / lanes, ceil(box / lanes));
+    return visits
+           * (row_operations(block->rows) * (vectors * (double)problem->head_dim + fmin(reach, box) * values)
+              + block->rows * (vectors * SOFTMAX_OPERATIONS + SOFTMAX_ROW_OPERATIONS) + BLOCK_OPERATIONS);
 }
 
 static void try_group(shape_search *s, const nf_work_spec *spec, double tiles, int64_t fold)
 {
     const nf_problem *problem = s->request->problem;
-    const double lanes = (double)s->kernels->lanes, dims = (double)(problem->head_dim + problem->value_dim);
-    double positions = 1, visits = 1, packed = 1, box = 1, groups = s->streams;
-    int32_t group_hull[NF_MAX_RANK];
+    const double dims = (double)(problem->head_dim + problem->value_dim);
+    double positions = 1, visits = 1, packed = 1, groups = s->streams, whole[NF_MAX_RANK];
+    int32_t most[NF_MAX_RANK];
     nf_work_spec candidate = *spec;
-    for (int32_t a = 0; a < s->rank; a++)
-        group_hull[a] = hull(s, a, nf_min32(spec->group[a], s->count[a]));
-    choose_columns(s, group_hull, candidate.columns);
     for (int32_t a = 0; a < s->rank; a++) {
-        const double columns = candidate.columns[a], whole = ceil(group_hull[a] / columns);
-        const double met = group_hull[a] <= columns ? 1 : 1 + (hull(s, a, spec->tile[a]) - 1) / columns;
-        positions *= spec->tile[a];
-        visits *= fmin(met, whole);
-        packed *= group_hull[a];
-        box *= fmin(columns, group_hull[a]);
-        groups *= ceil((double)s->count[a] / spec->group[a]);
+        const shape_hull *hull = hull_of(s, a, nf_min32(spec->group[a], s->axis[a].count));
+        most[a] = hull->most;
+        whole[a] = hull->mean;
     }
-    const double rows = positions * (double)fold, folds = ceil((double)s->heads / (double)fold);
-    const double vectors = ceil(box / lanes) * visits;
-    const double tile_cost = vectors * (row_operations(rows) * dims + rows * SOFTMAX_OPERATIONS)
-                             + visits * TILE_OPERATIONS;
-    const double pack_cost = packed * dims * PACK_OPERATIONS * (lanes > 4 ? 1 : 2);
+    choose_columns(s, most, candidate.columns);
+    for (int32_t a = 0; a < s->rank; a++) {
+        positions *= spec->tile[a];
+        visits *= pieces_met(hull_of(s, a, spec->tile[a])->mean, whole[a], candidate.columns[a]);
+        packed *= whole[a];
+        groups *= ceil((double)s->axis[a].count / spec->group[a]);
+    }
+    const double folds = ceil((double)s->heads / (double)fold);
+    double tile_cost = visits * TILE_OPERATIONS;
+    for (int i = 0; i < s->blocks; i++)
+        tile_cost += block_cost(s, &s->block[i], whole, candidate.columns);
+    const double pack_cost = packed * dims * PACK_OPERATIONS * (s->kernels->lanes > 4 ? 1 : 2);
     const double idle = 1 + BALANCE_THREADS / (2 * groups);
     const double cost = idle * (tiles * folds * tile_cost + pack_cost) / (tiles * positions * (double)s->heads);
     if (cost < s->best_cost) {
@@ -108,14 +213,14 @@ static void try_groups(shape_search *s, nf_work_spec *spec, int32_t axis, double
         return;
     }
     for (int32_t g = 1; tiles * g <= most_tiles; g = g < 3 ? g + 1 : g % 3 ? g / 2 * 3 : g / 3 * 4) {
-        spec->group[axis] = nf_min32(g * spec->tile[axis], s->count[axis]);
+        spec->group[axis] = nf_min32(g * spec->tile[axis], s->axis[axis].count);
         try_groups(s, spec, axis + 1, tiles * g, most_tiles, fold);
-        if (g * spec->tile[axis] >= s->count[axis])
+        if (g * spec->tile[axis] >= s->axis[axis].count)
             break;
     }
 }
 
-/* Tries all tiles of at most CPU_TILE_ROWS rows, cut evenly. */
+/* Tries all tiles of at most CPU_TILE_ROWS rows; axes of few tiles are cut evenly. */
 static void try_tiles(shape_search *s, nf_work_spec *spec, int32_t axis, int64_t rows)
 {
     static const int32_t sizes[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 48};
@@ -124,13 +229,15 @@ static void try_tiles(shape_search *s, nf_work_spec *spec, int32_t axis, int64_t
         const int64_t fold = nf_min64(s->heads, CPU_TILE_ROWS / rows), folds = (s->heads + fold - 1) / fold;
         const double row_bytes = 2.0 * (double)((problem->head_dim + problem->value_dim) * s->kernels->real_size);
         const double fit = floor(GROUP_BYTES / row_bytes / (double)(rows * fold * folds));
+        list_blocks(s, spec->tile, rows, rows * fold);
         try_groups(s, spec, 0, 1, fmax(1, fmin(fit, CPU_GROUP_TILES)), fold);
         return;
     }
+    const int32_t count = s->axis[axis].count;
     int32_t previous = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        const int32_t parts = (s->count[axis] + sizes[i] - 1) / sizes[i];
-        const int32_t size = (s->count[axis] + parts - 1) / parts;
+        const int32_t parts = (count + sizes[i] - 1) / sizes[i];
+        const int32_t size = parts > FEW_TILES ? sizes[i] : (count + parts - 1) / parts;
         if (size == previous || rows * size > CPU_TILE_ROWS)
             continue;
         previous = spec->tile[axis] = size;
@@ -138,7 +245,7 @@ static void try_tiles(shape_search *s, nf_work_spec *spec, int32_t axis, int64_t
     }
 }
 
-void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_side rows, nf_work_spec *spec,
+void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_side rows, bool by_blocks, nf_work_spec *spec,
                       int64_t *fold, double *operations)
 {
     const nf_problem *problem = request->problem;
@@ -146,6 +253,7 @@ void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_
         .request = request,
         .kernels = kernels,
         .rows = rows,
+        .by_blocks = by_blocks,
         .rank = problem->rank,
         .heads = rows == NF_ROWS_QUERIES ? nf_problem_group(problem) : 1,
         .column_limit = cpu_column_limit(request, kernels),
@@ -161,10 +269,10 @@ void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_
             const int32_t count = nf_interval_size(nf_class_rows(&c, rows));
             if (g == 0 || count > fullest) {
                 fullest = count;
-                search.axis_class[a] = c;
+                search.axis[a].c = c;
             }
         }
-        search.count[a] = nf_max32((int32_t)fullest, 1);
+        search.axis[a].count = nf_max32((int32_t)fullest, 1);
     }
     nf_work_spec scratch = {.rows = rows};
     try_tiles(&search, &scratch, 0, 1);
@@ -172,16 +280,16 @@ void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_
     *fold = search.best_fold;
     *operations = search.best_cost * (double)(problem->batch * problem->heads);
     for (int32_t a = 0; a < problem->rank; a++)
-        *operations *= (double)request->grid->axis[a].dilation * search.count[a];
+        *operations *= (double)request->grid->axis[a].dilation * search.axis[a].count;
 }
 
 nf_status cpu_create_walk(cpu_walk *walk, const nf_request *request, const cpu_kernels *kernels, nf_side rows,
-                          bool aligned)
+                          bool by_blocks, bool aligned)
 {
     const nf_problem *problem = request->problem;
     nf_work_spec spec;
     double operations;
-    cpu_choose_shape(request, kernels, rows, &spec, &walk->fold, &operations);
+    cpu_choose_shape(request, kernels, rows, by_blocks, &spec, &walk->fold, &operations);
     spec.aligned = aligned;
     const nf_status status = nf_work_create(&walk->work, request->context, request->grid, &spec);
     if (status != NF_OK)

@@ -50,13 +50,13 @@ static double unfused_cost(const void *state, const nf_request *request)
     nf_work_spec spec;
     int64_t fold;
     double by_query, by_key;
-    cpu_choose_shape(request, k, NF_ROWS_QUERIES, &spec, &fold, &by_query);
+    cpu_choose_shape(request, k, NF_ROWS_QUERIES, false, &spec, &fold, &by_query);
     const bool backward = request->problem->direction == NF_BWD;
     const double slots =
         count_score_bytes(request, k) / (double)k->real_size / (request->problem->direction & NF_BWD ? 2 : 1);
     double operations = by_query + slots * (2 * MOVE_OPERATIONS + ROW_OPERATIONS);
     if (backward) {
-        cpu_choose_shape(request, k, NF_ROWS_KEYS, &spec, &fold, &by_key);
+        cpu_choose_shape(request, k, NF_ROWS_KEYS, false, &spec, &fold, &by_key);
         operations =
             1.5 * by_query + by_key + slots * (3 * MOVE_OPERATIONS + 2 * GATHER_OPERATIONS + 2 * ROW_OPERATIONS);
     }
@@ -135,9 +135,9 @@ static nf_status unfused_prepare(const void *state, const nf_request *request, v
     plan->wide = round_up(nf_max64(problem->head_dim, problem->value_dim), plan->kernels->lanes);
     plan->scale = nf_problem_scale(problem);
     count_slots(plan, problem);
-    nf_status status = cpu_create_walk(&plan->by_query, request, plan->kernels, NF_ROWS_QUERIES, false);
+    nf_status status = cpu_create_walk(&plan->by_query, request, plan->kernels, NF_ROWS_QUERIES, false, false);
     if (status == NF_OK && problem->direction & NF_BWD)
-        status = cpu_create_walk(&plan->by_key, request, plan->kernels, NF_ROWS_KEYS, false);
+        status = cpu_create_walk(&plan->by_key, request, plan->kernels, NF_ROWS_KEYS, false, false);
     if (status != NF_OK) {
         unfused_release(request, plan);
         return status;
