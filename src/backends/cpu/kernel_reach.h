@@ -73,7 +73,7 @@ static void NAME(softmax_reach)(void *s, int64_t s_stride, int64_t m, const cpu_
         const cpu_reach block = reach[r / NAME(BLOCK_ROWS)];
         const int64_t first = block.begin / NAME(LANES) * NAME(LANES);
         if (block.begin < block.end)
-            NAME(softmax_row)((REAL *)s + r * s_stride, first, block.end, (REAL)scale,
+            NAME(softmax_row)((REAL *)s + r * s_stride, first, block.end, scale,
                               mask + CPU_MASK_WORDS * (r % mask_rows), (REAL *)max + r, (REAL *)sum + r,
                               (REAL *)out + r * out_stride, out_n);
     }

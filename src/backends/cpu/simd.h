@@ -155,6 +155,8 @@ SIMD_INLINE v64 v64_clamp(v64 x, double low, double high)
     return -v64_max(v64_set1(-high), -v64_max(v64_set1(low), x));
 }
 
+#define SIMD_LOG2_E 1.4426950408889634
+
 /* exp(x) to 2 ulp. AVX-512: 2^t with t = x log2(e), split into floor(t), which scalef applies, and a fraction that gets the
  * rounding error of t back. Elsewhere: x = n log 2 + r, |r| <= log(2)/2, exp(r) by a polynomial, 2^n added to the exponent;
  * below the normal range the result is the smallest normal number, not zero. Adding `round` leaves n in the low bits. */
@@ -191,13 +193,9 @@ SIMD_INLINE v32 v32_exp(v32 x)
     return (v32)((v32i)p + ((v32i)t << 23));
 }
 #endif
-SIMD_INLINE v64 v64_exp(v64 x)
+/* exp(r) 2^n for |r| <= log(2)/2, n in the low bits of t. */
+SIMD_INLINE v64 v64_exp_scaled(v64 r, v64 t)
 {
-    const double round = 6755399441055744.0; /* 1.5 2^52 */
-    x = v64_clamp(x, -708.3, 709.4);
-    const v64 t = x * 1.4426950408889634 + round;
-    const v64 n = t - round;
-    const v64 r = x - n * 0.693145751953125 - n * 1.42860682030941723212e-6;
     v64 p = v64_set1(1.0 / 6227020800.0);
     p = p * r + 1.0 / 479001600.0;
     p = p * r + 1.0 / 39916800.0;
@@ -212,6 +210,57 @@ SIMD_INLINE v64 v64_exp(v64 x)
     p = p * r + 0.5;
     p = p * (r * r) + r + 1.0;
     return (v64)((v64i)p + ((v64i)t << 52));
+}
+SIMD_INLINE v64 v64_exp(v64 x)
+{
+    const double round = 6755399441055744.0; /* 1.5 2^52 */
+    x = v64_clamp(x, -708.3, 709.4);
+    const v64 t = x * SIMD_LOG2_E + round;
+    const v64 n = t - round;
+    return v64_exp_scaled(x - n * 0.693145751953125 - n * 1.42860682030941723212e-6, t);
+}
+
+/* 2^t for t <= 127 (f64: 1023), f32 to 3 units of 2^-24: what softmax takes, whose t = score log2(e) - base is one
+ * multiply-add, with a rounding error that grows with -t and vanishes in 2^t. NaN stays NaN; tiny results as in v32_exp. */
+#if defined(__AVX512F__)
+SIMD_INLINE v32 v32_exp2(v32 t)
+{
+    const v32 f = (v32)_mm512_reduce_ps((__m512)t, 0x09); /* t - floor(t) */
+    v32 p = v32_set1(1.8671298e-3f);
+    p = p * f + 9.0170310e-3f;
+    p = p * f + 5.5799913e-2f;
+    p = p * f + 2.4016444e-1f;
+    p = p * f + 6.9315130e-1f;
+    p = p * f + 1.0f;
+    return (v32)_mm512_scalef_ps((__m512)p, (__m512)t);
+}
+#else
+SIMD_INLINE v32 v32_exp2(v32 t)
+{
+    t = v32_max(v32_set1(-126.0f), t);
+#if defined(__AVX2__)
+    const v32i n = (v32i)_mm256_cvtps_epi32((__m256)t);
+    const v32 f = t - (v32)_mm256_round_ps((__m256)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    const float round = 12582912.0f; /* 1.5 2^23 */
+    const v32i n = (v32i)(t + round);
+    const v32 f = t - ((v32)n - round);
+#endif
+    v32 p = v32_set1(1.32647273e-3f);
+    p = p * f + 9.67151299e-3f;
+    p = p * f + 5.55073358e-2f;
+    p = p * f + 2.40222424e-1f;
+    p = p * f + 6.93147004e-1f;
+    p = p * f + 1.0f;
+    return (v32)((v32i)p + (n << 23));
+}
+#endif
+SIMD_INLINE v64 v64_exp2(v64 t)
+{
+    const double round = 6755399441055744.0;
+    t = v64_max(v64_set1(-1022.0), t);
+    const v64 n = t + round;
+    return v64_exp_scaled((t - (n - round)) * 0.69314718055994531, n);
 }
 
 /* log(x) of normal x > 0 to 2 ulp; infinity and NaN stay. x = m 2^n with m in sqrt(1/2) .. sqrt(2), log m by a polynomial. */
@@ -244,6 +293,19 @@ SIMD_INLINE v64 v64_log(v64 x)
 #if defined(__AVX512F__)
 SIMD_INLINE float v32_sum(v32 x) { return _mm512_reduce_add_ps((__m512)x); }
 SIMD_INLINE float v32_largest(v32 x) { return _mm512_reduce_max_ps((__m512)x); }
+#elif defined(__AVX2__)
+SIMD_INLINE float v32_sum(v32 x)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+SIMD_INLINE float v32_largest(v32 x)
+{
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
 #else
 SIMD_INLINE float v32_sum(v32 x)
 {
