@@ -7,6 +7,8 @@
 #ifndef NF_CORE_WORK_H
 #define NF_CORE_WORK_H
 
+#include <stdbool.h>
+
 #include "core/axis.h"
 
 /* Box shapes in class positions. group is rounded up to whole tiles. Column tiles start at the first column a group sees,
@@ -72,6 +74,8 @@ void nf_work_column_tile(const nf_work *work, const nf_work_item *item, int64_t 
 nf_tile_kind nf_work_classify(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns);
 
 static inline int32_t nf_interval_size(nf_interval i) { return i.end > i.begin ? i.end - i.begin : 0; }
+
+static inline bool nf_interval_holds(nf_interval i, int32_t position) { return i.begin <= position && position < i.end; }
 
 static inline int64_t nf_box_volume(const nf_box *box, int32_t rank)
 {

@@ -306,6 +306,6 @@ const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .stencil_gradient = stencil_gradient_f32,
     .stencil_close = stencil_close_f32,
     .stencil_values = stencil_values_f32,
-    .stencil_apply = stencil_apply_f32,
+    .stencil_scatter = stencil_scatter_f32,
     .dot = dot_f32,
 };

@@ -490,6 +490,7 @@ static double NAME(dot)(const void *a, const void *b, int64_t n)
 
 #include "backends/cpu/kernel_reach.h"
 #include "backends/cpu/kernel_stencil.h"
+#include "backends/cpu/kernel_stencil_backward.h"
 
 const cpu_kernels KERNEL_TABLE = {
     .isa = KERNEL_ISA,
@@ -517,7 +518,7 @@ const cpu_kernels KERNEL_TABLE = {
     .stencil_gradient = NAME(stencil_gradient),
     .stencil_close = NAME(stencil_close),
     .stencil_values = NAME(stencil_values),
-    .stencil_apply = NAME(stencil_apply),
+    .stencil_scatter = NAME(stencil_scatter),
     .dot = NAME(dot),
 };
 

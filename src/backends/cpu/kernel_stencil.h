@@ -179,33 +179,6 @@ static void NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines,
     }
 }
 
-static void NAME(stencil_gradient)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
-                                   double scale, void *s, void *ds, const void *lse, const void *delta)
-{
-    const int64_t slots = lanes->slots;
-    const REAL factor = (REAL)scale;
-    INDEX index;
-    for (int i = 0; i < NAME(LANES); i++)
-        index[i] = lanes->begin[i] - lanes->begin[0];
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t r = lines[i].first; r < lines[i].end && r < rows; r++)
-            for (int64_t j = 0; j < slots; j++) {
-                VEC l, d;
-                if (lse) {
-                    l = OP(load)((const REAL *)lse + r * NAME(LANES));
-                    d = OP(load)((const REAL *)delta + r * NAME(LANES));
-                } else {
-                    l = OP(near)((const REAL *)lines[i].lse + lanes->begin[0] + j, index);
-                    d = OP(near)((const REAL *)lines[i].delta + lanes->begin[0] + j, index);
-                }
-                const int64_t at = ((r * count + i) * slots + j) * NAME(LANES);
-                REAL *sp = (REAL *)s + at, *dp = (REAL *)ds + at;
-                const VEC p = NAME(stencil_seen)(lanes, j, OP(exp)(OP(load)(sp) * factor - l), 0);
-                OP(store)(sp, p);
-                OP(store)(dp, NAME(stencil_seen)(lanes, j, p * (OP(load)(dp) - d), 0));
-            }
-}
-
 /* One line of one lane: rows first .. end - 1 gather size columns of `vectors` vectors; what a lane does not see is never
  * touched. */
 SIMD_INLINE void NAME(apply_line)(int first, int end, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
@@ -231,13 +204,13 @@ SIMD_INLINE void NAME(apply_line)(int first, int end, int vectors, VEC sum[CPU_S
 
 /* The sums of one lane: columns `column` and on, `vectors` vectors of them, in all rows. */
 SIMD_INLINE void NAME(apply_lines)(int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)], const cpu_lanes *lanes,
-                                   int64_t lane, const cpu_line *lines, int64_t count, int which, int64_t column,
+                                   int64_t lane, const cpu_line *lines, int64_t count, int64_t column,
                                    const REAL *s, int64_t dim, cpu_ahead *ahead)
 {
     const int64_t slots = lanes->slots, p_stride = count * slots * NAME(LANES);
     const int64_t size = lanes->size[lane], start = lanes->begin[lane] * dim + column;
     for (int64_t i = 0; i < count; i++) {
-        const REAL *v = (const REAL *)lines[i].straight[which] + start, *p = s + i * slots * NAME(LANES) + lane;
+        const REAL *v = (const REAL *)lines[i].straight + start, *p = s + i * slots * NAME(LANES) + lane;
         if (ahead)
             cpu_fetch_ahead(ahead);
 #define APPLY_CASE(a, b)                                                                                             \
@@ -258,44 +231,6 @@ SIMD_INLINE void NAME(apply_lines)(int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(B
         default: break;
         }
 #undef APPLY_CASE
-    }
-}
-
-SIMD_INLINE void NAME(apply_lane)(int vectors, const cpu_lanes *lanes, int64_t lane, const cpu_line *lines, int64_t count,
-                                  int64_t rows, int which, int64_t column, const REAL *s, REAL *out, int64_t dim)
-{
-    const int64_t o_stride = NAME(LANES) * dim;
-    VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)];
-    SIMD_UNROLL
-    for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
-        SIMD_UNROLL
-        for (int c = 0; c < vectors; c++)
-            sum[r][c] = r < rows ? OP(load)(out + r * o_stride + c * NAME(LANES)) : (VEC){0};
-    }
-    NAME(apply_lines)(vectors, sum, lanes, lane, lines, count, which, column, s, dim, NULL);
-    SIMD_UNROLL
-    for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
-        SIMD_UNROLL
-        for (int c = 0; c < vectors; c++)
-            if (r < rows)
-                OP(store)(out + r * o_stride + c * NAME(LANES), sum[r][c]);
-    }
-}
-
-static void NAME(stencil_apply)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, int which,
-                                const void *s, void *out, int64_t dim)
-{
-    for (int64_t lane = 0; lane < lanes->count; lane++) {
-        REAL *o = (REAL *)out + lane * dim;
-        int64_t c = 0;
-        for (; c + NAME(PANEL) <= dim; c += NAME(PANEL))
-            NAME(apply_lane)(NAME(BLOCK_VECTORS), lanes, lane, lines, count, rows, which, c, s, o + c, dim);
-#if SIMD_REGISTERS == 32
-        for (; c + 2 * NAME(LANES) <= dim; c += 2 * NAME(LANES))
-            NAME(apply_lane)(2, lanes, lane, lines, count, rows, which, c, s, o + c, dim);
-#endif
-        for (; c < dim; c += NAME(LANES))
-            NAME(apply_lane)(1, lanes, lane, lines, count, rows, which, c, s, o + c, dim);
     }
 }
 
@@ -322,7 +257,7 @@ SIMD_INLINE void NAME(value_lane)(int vectors, const cpu_lanes *lanes, int64_t l
         for (int c = 0; c < vectors; c++)
             sum[r][c] = fresh || r >= rows ? (VEC){0} : OP(load)(out + r * o_stride + column + c * NAME(LANES));
     }
-    NAME(apply_lines)(vectors, sum, lanes, lane, lines, count, 0, column, s, dim, ahead);
+    NAME(apply_lines)(vectors, sum, lanes, lane, lines, count, column, s, dim, ahead);
     SIMD_UNROLL
     for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
         if (r >= rows)

@@ -37,9 +37,9 @@ typedef struct cpu_lanes {
 
 /* All columns of a hull at one place of the other axes, and which rows of a block see them: first .. end - 1. */
 typedef struct cpu_line {
-    const void *transposed[2]; /* [dim][column]: what scores are made of: k (and v), or q (and dout) */
-    const void *straight[2];   /* [column][dim]: what scores are applied to */
-    const void *lse, *delta;   /* [column], for dk and dv */
+    const void *transposed[2]; /* [dim][column]: what scores are made of: k (and v) */
+    const void *straight;      /* [column][dim]: what scores are applied to */
+    void *sums[2];             /* [column][dim]: of dk and dv; NULL: not wanted */
     int32_t first, end;
 } cpu_line;
 
@@ -156,17 +156,17 @@ typedef struct cpu_kernels {
                             bool fresh, void *s, void *max, void *sum, void *out, int64_t dim);
     /* lse = max + log sum, then sum becomes 1 / sum; -inf and 0 where nothing was seen. */
     void (*stencil_close)(int64_t rows, const void *max, void *sum, void *lse);
-    /* As gradient above; lse and delta belong to rows [row][lane], or if NULL to the lines' columns. */
+    /* As gradient above; lse and delta belong to rows. */
     void (*stencil_gradient)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
                              void *s, void *ds, const void *lse, const void *delta);
-    /* The values of a block: out = s . straight[0] if fresh, else added; if there are targets, written there, times the
+    /* The values of a block: out = s . straight if fresh, else added; if there are targets, written there, times the
      * row's factor, instead of to out. */
     void (*stencil_values)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, const void *s,
                            bool fresh, void *out, int64_t dim, const cpu_targets *targets, const void *factors,
                            cpu_ahead *ahead);
-    /* out += s . straight[which] */
-    void (*stencil_apply)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, int which,
-                          const void *s, void *out, int64_t dim);
+    /* sums[which] += transpose(s) . a in columns first .. end - 1; a lies [row][lane][dim]. */
+    void (*stencil_scatter)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, int which,
+                            const void *s, const void *a, int64_t dim, int32_t first, int32_t end);
 
     /* Sum of a[i] b[i]. */
     double (*dot)(const void *a, const void *b, int64_t n);

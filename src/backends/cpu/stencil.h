@@ -6,13 +6,18 @@
 
 #include "backends/cpu/tile.h"
 
-/* One walk over the pairs, rows on one side. An item is a range of rows: lanes on the last axis, blocks of lines on the one
+/* What an item of backward alone writes on one axis: gradients of these queries and these keys. */
+typedef struct cpu_stencil_share {
+    nf_interval rows, columns;
+} cpu_stencil_share;
+
+/* One walk over the pairs, queries as rows. An item is a range of rows: lanes on the last axis, blocks of lines on the one
  * before (the line axis; none in 1-D), one after the other on the outer axes. */
 typedef struct cpu_stencil_walk {
     nf_work work;
+    cpu_stencil_share *shares[NF_MAX_RANK]; /* of backward, per segment; NULL in forward */
     int32_t line_axis;     /* rank - 2, or -1 */
     int64_t block_rows;    /* CPU_STENCIL_ROWS, or 1 in 1-D */
-    int64_t heads;         /* column heads that a ring holds */
     int64_t planes;        /* places of the outer axes a ring holds, at most */
     int64_t ring;          /* lines of each, at most */
     int64_t columns;       /* of a line, at most */
@@ -27,25 +32,35 @@ typedef struct cpu_stencil_walk {
 typedef struct cpu_stencil_plan {
     const nf_request *request;
     const cpu_kernels *kernels;
-    cpu_stencil_walk by_query, by_key;
+    cpu_stencil_walk forward, backward; /* backward only if the problem names it */
     int64_t head_dim, value_dim; /* rounded up to lanes */
     double scale;
     int64_t threads;
     size_t thread_bytes;
 } cpu_stencil_plan;
 
-/* Predicted vector operations of a walk; infinity if the lines that a block of rows sees are too many to keep. */
-double cpu_stencil_operations(const nf_request *request, const cpu_kernels *kernels, nf_side rows);
+/* Predicted vector operations of a walk, forward or backward; infinity if the lines that a block of rows sees are too many
+ * to keep. */
+double cpu_stencil_operations(const nf_request *request, const cpu_kernels *kernels, bool backward);
 
 /* Cuts and sizes one walk whose operations are finite. */
-nf_status cpu_stencil_shape(cpu_stencil_walk *walk, const nf_request *request, const cpu_kernels *kernels, nf_side rows);
+nf_status cpu_stencil_shape(cpu_stencil_walk *walk, const nf_request *request, const cpu_kernels *kernels, bool backward);
+void cpu_stencil_release(cpu_stencil_walk *walk, const nf_context *context);
+
+/* Cuts the queries of every class into the groups of spec and its keys where the windows of two groups balance: an item of
+ * backward has a group of each as its share. Its rows are then its queries and all that see its keys, its columns its keys
+ * and all that its queries see. */
+nf_status cpu_stencil_share_out(cpu_stencil_walk *walk, const nf_context *context, const nf_grid *grid,
+                                const nf_work_spec *spec);
 
 /* What an item works on: its ring of packed lines, its lane blocks, the lines of the block at hand. */
 typedef struct cpu_stencil_item {
     const cpu_stencil_walk *walk;
     nf_work_item item;
     int64_t batch, kv_head;
+    nf_interval own_rows[NF_MAX_RANK], own_columns[NF_MAX_RANK]; /* all of them in forward */
     cpu_lanes *lanes;
+    int32_t *lane_rows;                /* of each lane block: its first row */
     int64_t lane_blocks;
     int32_t packed_end;                /* line positions below this one are in the ring */
     cpu_line *lines;
@@ -54,9 +69,8 @@ typedef struct cpu_stencil_item {
 
 /* The parts of a ring: matrices of one line, and where they lie. */
 typedef struct cpu_stencil_ring {
-    void *transposed[2], *straight[2];
-    int64_t depth[2], width[2];        /* rows of transposed, row length of straight; 0: not kept */
-    void *lse, *delta;                 /* NULL: not kept */
+    void *transposed[2], *straight, *sums[2];
+    int64_t depth[2], width, sum_width[2]; /* rows of transposed, row lengths of the others; 0: not kept */
 } cpu_stencil_ring;
 
 void cpu_stencil_take_item(cpu_arena *arena, const cpu_stencil_walk *walk, cpu_stencil_item *item);
@@ -66,32 +80,39 @@ void cpu_stencil_take_ring(cpu_arena *arena, const cpu_stencil_walk *walk, int64
 void cpu_stencil_open(cpu_stencil_item *item, const cpu_stencil_walk *walk, const nf_problem *problem, int64_t lanes,
                       int64_t index);
 
-/* Rows of the line axis, and what one of them sees. */
+/* The line axis: rows, the item's own among them, lines of columns, and what a row sees of them. */
 nf_interval cpu_stencil_line_rows(const cpu_stencil_item *item);
+nf_interval cpu_stencil_own_line_rows(const cpu_stencil_item *item);
+nf_interval cpu_stencil_lines(const cpu_stencil_item *item);
 nf_interval cpu_stencil_line_sees(const cpu_stencil_item *item, int32_t row);
 
 /* Places of the outer axes' rows: how many, and the index-th as a box of one position each. */
 int64_t cpu_stencil_outer_count(const cpu_stencil_item *item);
 void cpu_stencil_outer(const cpu_stencil_item *item, int64_t index, nf_box *box);
 
-/* Lists the lines that rows first .. end - 1 of the line axis see from one outer place, in the ring of one head. */
+/* Where the block of at most size rows ends that begins at row `at`: blocks do not mix own rows with others. */
+int32_t cpu_stencil_block_end(nf_interval rows, nf_interval own, int32_t at, int32_t size);
+bool cpu_stencil_owns_rows(const cpu_stencil_item *item, const nf_box *outer, int32_t row);
+
+/* Lists the lines that rows first .. end - 1 of the line axis see from one outer place: all, or the item's own. */
 void cpu_stencil_list_lines(cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k,
-                            const nf_box *outer, int32_t first, int32_t end, int64_t head);
+                            const nf_box *outer, int32_t first, int32_t end, bool own);
 
-/* Calls pack for every line the next block needs and the ring does not hold: a box of the columns of one line, its head in
- * the ring, its slot. */
-typedef void cpu_stencil_pack(void *context, const nf_box *line, int64_t head, int64_t slot);
-void cpu_stencil_advance(cpu_stencil_item *item, int32_t first, int32_t end, cpu_stencil_pack *pack, void *context);
+/* Lines that a block of rows up to row `end` adds to the ring, on the line axis. */
+nf_interval cpu_stencil_new_lines(const cpu_stencil_item *item, int32_t end);
 
-/* Lines that the block of rows first .. end - 1 adds to the ring, on the line axis and in all. */
-nf_interval cpu_stencil_new_lines(const cpu_stencil_item *item, int32_t first, int32_t end);
+/* All planes of the outer axes that an item sees: how many, and the index-th as a box of one position each. */
 int64_t cpu_stencil_plane_count(const cpu_stencil_item *item);
 void cpu_stencil_plane(const cpu_stencil_item *item, int64_t plane, nf_box *line);
 
-/* Copies the columns of a line into slot of the ring: which transposed and which straight matrix, -1 for none. */
+/* Calls pack for every line below `end` that has not been in the ring: a box of the columns of one line, its slot. */
+typedef void cpu_stencil_pack(void *context, const nf_box *line, int64_t slot);
+void cpu_stencil_advance(cpu_stencil_item *item, int32_t end, cpu_stencil_pack *pack, void *context);
+
+/* Copies the columns of a line into slot of the ring: straight, into one of the transposed matrices (-1: none), or both. */
 void cpu_stencil_pack_line(const cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k,
                            const nf_box *line, int64_t slot, const cpu_view *view, int64_t head, int transposed,
-                           int straight, int64_t n, void *converted, const void **rows);
+                           bool straight, int64_t n, void *converted, const void **rows);
 
 /* Rows of a tensor that lie at a constant distance: where the first is, and bytes from one to the next. */
 typedef struct cpu_run {
@@ -102,11 +123,12 @@ typedef struct cpu_run {
 /* The columns of a line; the rows of lane block b of row `row`. */
 cpu_run cpu_stencil_columns(const cpu_stencil_item *item, const cpu_view *view, const nf_box *line, int64_t head);
 cpu_run cpu_stencil_rows(const cpu_stencil_item *item, const cpu_view *view, const nf_box *outer, int32_t row, int64_t b,
-                         int64_t lanes, int64_t head);
+                         int64_t head);
 
-/* The rows of lane block b of row `row`: a span, and its box to keep. */
-cpu_span cpu_stencil_span(const cpu_stencil_item *item, const nf_box *outer, int32_t row, int64_t b, int64_t lanes,
-                          nf_box *box);
+/* Whether rows of n may go from registers to a tensor: they are whole vectors of reals. And if so, whether past the caches:
+ * they are aligned, and the tensor is large. */
+bool cpu_stencil_direct(const cpu_stencil_plan *plan, const cpu_view *view, int64_t n);
+bool cpu_stencil_streams(const cpu_stencil_plan *plan, const cpu_view *view, const nf_tensor *tensor);
 
 size_t cpu_stencil_forward_bytes(const cpu_stencil_plan *plan);
 size_t cpu_stencil_backward_bytes(const cpu_stencil_plan *plan);

@@ -9,7 +9,6 @@ enum {
     AHEAD_RUNS = 32,            /* runs of memory that are fetched during a block, at most */
     MOST_CHUNK = 4              /* items a thread takes at once: it fetches the next while it computes one */
 };
-static const double STREAM_BYTES = 4 << 20; /* an out beyond this would only push inputs out of the caches */
 
 typedef struct forward_call {
     const cpu_stencil_plan *plan;
@@ -33,10 +32,10 @@ typedef struct forward_scratch {
 
 static void carve(const cpu_stencil_plan *p, cpu_arena *arena, forward_scratch *s)
 {
-    const cpu_stencil_walk *w = &p->by_query;
+    const cpu_stencil_walk *w = &p->forward;
     const cpu_kernels *k = p->kernels;
     const int64_t real = k->real_size, block = w->block_rows * k->lanes;
-    s->ring = (cpu_stencil_ring){.depth = {p->request->problem->head_dim}, .width = {p->value_dim}};
+    s->ring = (cpu_stencil_ring){.depth = {p->request->problem->head_dim}, .width = p->value_dim};
     cpu_stencil_take_item(arena, w, &s->item[0]);
     cpu_stencil_take_item(arena, w, &s->item[1]);
     cpu_stencil_take_ring(arena, w, real, &s->ring);
@@ -58,16 +57,15 @@ size_t cpu_stencil_forward_bytes(const cpu_stencil_plan *plan)
     return arena.used;
 }
 
-static void pack_keys(void *context, const nf_box *line, int64_t head, int64_t slot)
+static void pack_keys(void *context, const nf_box *line, int64_t slot)
 {
     forward_scratch *s = context;
     const forward_call *c = s->call;
     const nf_problem *problem = c->plan->request->problem;
     const cpu_stencil_item *item = &s->item[s->current];
-    (void)head;
-    cpu_stencil_pack_line(item, &s->ring, c->plan->kernels, line, slot, &c->io.k, item->kv_head, 0, -1,
+    cpu_stencil_pack_line(item, &s->ring, c->plan->kernels, line, slot, &c->io.k, item->kv_head, 0, false,
                           problem->head_dim, s->converted, s->rows);
-    cpu_stencil_pack_line(item, &s->ring, c->plan->kernels, line, slot, &c->io.v, item->kv_head, -1, 0,
+    cpu_stencil_pack_line(item, &s->ring, c->plan->kernels, line, slot, &c->io.v, item->kv_head, -1, true,
                           problem->value_dim, s->converted, s->rows);
 }
 
@@ -78,7 +76,7 @@ static void load_queries(forward_scratch *s, const nf_box *outer, int32_t first,
     const int64_t depth = c->plan->request->problem->head_dim, stride = c->plan->head_dim;
     const bool in_place = c->io.q.dim == 1 && c->io.q.element == k->real_size;
     for (int32_t r = 0; r < end - first; r++) {
-        const cpu_run run = cpu_stencil_rows(&s->item[s->current], &c->io.q, outer, first + r, b, k->lanes, head);
+        const cpu_run run = cpu_stencil_rows(&s->item[s->current], &c->io.q, outer, first + r, b, head);
         for (int64_t l = 0; l < run.count; l++)
             s->rows[l] = run.base + l * run.step;
         if (!in_place) {
@@ -113,7 +111,7 @@ static void store_lse(forward_scratch *s, const nf_box *outer, int32_t first, in
     const cpu_kernels *k = s->call->plan->kernels;
     const cpu_view *view = &s->call->io.lse;
     for (int32_t r = 0; view->data && r < end - first; r++) {
-        const cpu_run run = cpu_stencil_rows(&s->item[s->current], view, outer, first + r, b, k->lanes, head);
+        const cpu_run run = cpu_stencil_rows(&s->item[s->current], view, outer, first + r, b, head);
         for (int64_t l = 0; l < run.count; l++)
             memcpy(run.base + l * run.step, cpu_at(k, s->lse, r * k->lanes + l), (size_t)k->real_size);
     }
@@ -133,7 +131,7 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
     cpu_run runs[CPU_STENCIL_ROWS];
     cpu_targets targets = {.stream = c->stream};
     for (int32_t r = 0; r < rows; r++) {
-        runs[r] = cpu_stencil_rows(item, &c->io.out, outer, first + r, b, k->lanes, head);
+        runs[r] = cpu_stencil_rows(item, &c->io.out, outer, first + r, b, head);
         targets.rows[r] = runs[r].base;
     }
     for (int64_t l = 0; l < lanes->count; l++)
@@ -164,14 +162,14 @@ static void add_ahead(forward_scratch *s, cpu_ahead *ahead, const cpu_view *view
                                                   .bytes = n * view->element};
 }
 
-/* Share `index` of `blocks` of the lines that rows first .. end - 1 add to the ring. */
-static void add_lines(forward_scratch *s, cpu_ahead *ahead, const cpu_stencil_item *item, int32_t first, int32_t end,
+/* Share `index` of `blocks` of the lines that the rows up to `end` add to the ring. */
+static void add_lines(forward_scratch *s, cpu_ahead *ahead, const cpu_stencil_item *item, int32_t end,
                       int64_t index, int64_t blocks)
 {
     const forward_call *c = s->call;
     const nf_problem *problem = c->plan->request->problem;
     const int32_t last = problem->rank - 1, line_axis = item->walk->line_axis;
-    const nf_interval fresh = cpu_stencil_new_lines(item, first, end), hull = item->item.segment[last].hull;
+    const nf_interval fresh = cpu_stencil_new_lines(item, end), hull = item->item.segment[last].hull;
     const int64_t lines = nf_interval_size(fresh), columns = nf_interval_size(hull);
     const int64_t total = cpu_stencil_plane_count(item) * lines * columns, stop = total * (index + 1) / blocks;
     nf_box box;
@@ -191,7 +189,6 @@ static void add_lines(forward_scratch *s, cpu_ahead *ahead, const cpu_stencil_it
 static cpu_ahead list_ahead(forward_scratch *s, int32_t end, int64_t index, int64_t blocks, int64_t steps)
 {
     const forward_call *c = s->call;
-    const cpu_kernels *k = c->plan->kernels;
     const int64_t group = nf_problem_group(c->plan->request->problem);
     const cpu_stencil_item *item = &s->item[s->current];
     cpu_ahead ahead = {.run = s->ahead};
@@ -205,13 +202,13 @@ static cpu_ahead list_ahead(forward_scratch *s, int32_t end, int64_t index, int6
     const int32_t stop = nf_min32(first + (int32_t)item->walk->block_rows, cpu_stencil_line_rows(item).end);
     const int64_t b = index % item->lane_blocks, h = index / item->lane_blocks % group;
     const int64_t o = index / item->lane_blocks / group;
-    add_lines(s, &ahead, item, first, stop, index, blocks);
+    add_lines(s, &ahead, item, stop, index, blocks);
     if (o < cpu_stencil_outer_count(item)) {
         nf_box outer;
         cpu_stencil_outer(item, o, &outer);
         for (int32_t r = first; r < stop; r++)
             add_ahead(s, &ahead, &c->io.q,
-                      cpu_stencil_rows(item, &c->io.q, &outer, r, b, k->lanes, item->kv_head * group + h),
+                      cpu_stencil_rows(item, &c->io.q, &outer, r, b, item->kv_head * group + h),
                       c->plan->request->problem->head_dim);
     }
     int64_t lines = 0;
@@ -229,11 +226,11 @@ static void forward_block_row(forward_scratch *s, int32_t first, int32_t end)
     const int64_t blocks = outer_count * group * item->lane_blocks;
     const int64_t panels = (p->value_dim + p->kernels->panel - 1) / p->kernels->panel;
     int64_t index = 0;
-    cpu_stencil_advance(item, first, end, pack_keys, s);
+    cpu_stencil_advance(item, cpu_stencil_new_lines(item, end).end, pack_keys, s);
     for (int64_t o = 0; o < outer_count; o++) {
         nf_box outer;
         cpu_stencil_outer(item, o, &outer);
-        cpu_stencil_list_lines(item, &s->ring, p->kernels, &outer, first, end, 0);
+        cpu_stencil_list_lines(item, &s->ring, p->kernels, &outer, first, end, false);
         for (int64_t h = 0; h < group; h++)
             for (int64_t b = 0; b < item->lane_blocks; b++) {
                 const int64_t steps = item->lanes[b].count * item->line_count * panels;
@@ -245,7 +242,7 @@ static void forward_block_row(forward_scratch *s, int32_t first, int32_t end)
 
 static void forward_item(forward_scratch *s)
 {
-    const int32_t block = (int32_t)s->call->plan->by_query.block_rows;
+    const int32_t block = (int32_t)s->call->plan->forward.block_rows;
     const nf_interval rows = cpu_stencil_line_rows(&s->item[s->current]);
     for (int32_t y = rows.begin; y < rows.end; y += block)
         forward_block_row(s, y, nf_min32(y + block, rows.end));
@@ -258,31 +255,19 @@ static void forward_items(forward_scratch *s, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         s->current = (int)(i % 2);
         if (i == begin)
-            cpu_stencil_open(&s->item[s->current], &p->by_query, p->request->problem, p->kernels->lanes, i);
+            cpu_stencil_open(&s->item[s->current], &p->forward, p->request->problem, p->kernels->lanes, i);
         s->has_next = i + 1 < end;
         if (s->has_next)
-            cpu_stencil_open(&s->item[!s->current], &p->by_query, p->request->problem, p->kernels->lanes, i + 1);
+            cpu_stencil_open(&s->item[!s->current], &p->forward, p->request->problem, p->kernels->lanes, i + 1);
         forward_item(s);
     }
 }
 
-/* Values may go from registers to out if its rows are whole vectors of reals, and past the caches if out is large. */
 static forward_call call_of(const cpu_stencil_plan *plan, const nf_tensor *const io[NF_ROLES])
 {
-    const nf_problem *problem = plan->request->problem;
-    const cpu_kernels *k = plan->kernels;
-    forward_call call = {.plan = plan, .io = cpu_views_of(io, problem->rank)};
-    const cpu_view *out = &call.io.out;
-    const int64_t vector = k->lanes * k->real_size;
-    call.direct = out->dim == 1 && out->element == k->real_size && problem->value_dim == plan->value_dim;
-    bool aligned = (uintptr_t)out->data % (uintptr_t)vector == 0 && out->batch * out->element % vector == 0
-                   && out->head * out->element % vector == 0;
-    double bytes = (double)(problem->batch * problem->heads * problem->value_dim * out->element);
-    for (int32_t a = 0; a < problem->rank; a++) {
-        aligned &= out->axis[a] * out->element % vector == 0;
-        bytes *= (double)io[NF_OUT]->extents[1 + a];
-    }
-    call.stream = call.direct && aligned && bytes > STREAM_BYTES;
+    forward_call call = {.plan = plan, .io = cpu_views_of(io, plan->request->problem->rank)};
+    call.direct = cpu_stencil_direct(plan, &call.io.out, plan->request->problem->value_dim);
+    call.stream = call.direct && cpu_stencil_streams(plan, &call.io.out, io[NF_OUT]);
     return call;
 }
 
@@ -290,7 +275,7 @@ nf_status cpu_stencil_forward(const void *prepared, const nf_tensor *const io[NF
 {
     const cpu_stencil_plan *plan = prepared;
     const forward_call call = call_of(plan, io);
-    const int64_t items = plan->by_query.items;
+    const int64_t items = plan->forward.items;
     const int64_t chunk = nf_max64(nf_min64(items / (8 * plan->threads), MOST_CHUNK), 1);
     char *base = workspace;
 #pragma omp parallel num_threads((int)plan->threads)

@@ -1,12 +1,13 @@
 /* The geometry of a stencil item: lanes from the tables of the last axis, lines from those of the others, and the ring. */
-#include <string.h>
-
 #include "backends/cpu/stencil.h"
+
+static const double STREAM_BYTES = 4 << 20; /* results beyond this would only push inputs out of the caches */
 
 void cpu_stencil_take_item(cpu_arena *arena, const cpu_stencil_walk *walk, cpu_stencil_item *item)
 {
     item->walk = walk;
     item->lanes = cpu_take(arena, walk->lane_blocks * (int64_t)sizeof *item->lanes);
+    item->lane_rows = cpu_take(arena, walk->lane_blocks * (int64_t)sizeof *item->lane_rows);
     for (int64_t b = 0; b < walk->lane_blocks; b++) {
         uint32_t *bits = cpu_take(arena, walk->slots * (int64_t)sizeof *bits);
         if (item->lanes)
@@ -17,27 +18,40 @@ void cpu_stencil_take_item(cpu_arena *arena, const cpu_stencil_walk *walk, cpu_s
 
 void cpu_stencil_take_ring(cpu_arena *arena, const cpu_stencil_walk *walk, int64_t real, cpu_stencil_ring *ring)
 {
-    const int64_t lines = walk->heads * walk->planes * walk->ring;
+    const int64_t lines = walk->planes * walk->ring;
     for (int i = 0; i < 2; i++) {
         ring->transposed[i] = cpu_take(arena, lines * ring->depth[i] * walk->line_stride * real);
-        ring->straight[i] = cpu_take(arena, lines * walk->columns * ring->width[i] * real);
+        ring->sums[i] = cpu_take(arena, lines * walk->columns * ring->sum_width[i] * real);
     }
-    ring->lse = cpu_take(arena, lines * walk->line_stride * real);
-    ring->delta = cpu_take(arena, lines * walk->line_stride * real);
+    ring->straight = cpu_take(arena, lines * walk->columns * ring->width * real);
 }
 
+/* What a row sees of the columns of an item, counted from the first of them on the last axis. */
+static nf_interval sees_on(const cpu_stencil_item *item, int32_t axis, int32_t row)
+{
+    const nf_interval hull = item->item.segment[axis].hull;
+    const nf_interval seen = nf_class_sees(&item->item.axis_class[axis], NF_ROWS_QUERIES, row);
+    const int32_t begin = nf_min32(nf_max32(seen.begin, hull.begin), hull.end);
+    return (nf_interval){begin, nf_max32(nf_min32(seen.end, hull.end), begin)};
+}
+
+/* Lanes whose queries are not the item's own see its own keys only. */
 static void lay_lanes(const cpu_stencil_item *item, cpu_lanes *lanes, int32_t first, int32_t count, int64_t width)
 {
     const int32_t last_axis = item->walk->work.grid->rank - 1;
-    const nf_axis_class *c = &item->item.axis_class[last_axis];
-    const nf_interval hull = item->item.segment[last_axis].hull;
-    const nf_side side = item->walk->work.spec.rows;
+    const nf_interval own = item->own_rows[last_axis], keys = item->own_columns[last_axis];
+    const int32_t origin = item->item.segment[last_axis].hull.begin;
+    const bool foreign = first < own.begin || first >= own.end;
     lanes->count = count;
     lanes->slots = 0;
     lanes->near = false;
     for (int32_t l = 0; l < count; l++) {
-        const nf_interval seen = nf_class_sees(c, side, first + l);
-        lanes->begin[l] = nf_min32(nf_max32(seen.begin, hull.begin), hull.end) - hull.begin;
+        nf_interval seen = sees_on(item, last_axis, first + l);
+        if (foreign) {
+            seen.begin = nf_min32(nf_max32(seen.begin, keys.begin), keys.end);
+            seen.end = nf_max32(nf_min32(seen.end, keys.end), seen.begin);
+        }
+        lanes->begin[l] = seen.begin - origin;
         lanes->size[l] = nf_interval_size(seen);
         lanes->slots = nf_max32(lanes->slots, lanes->size[l]);
         lanes->near |= lanes->begin[l] != lanes->begin[0] + l;
@@ -56,18 +70,50 @@ static void lay_lanes(const cpu_stencil_item *item, cpu_lanes *lanes, int32_t fi
     }
 }
 
+/* Decodes item number index: its segments, and its share of them. */
+static void get_item(cpu_stencil_item *item, const cpu_stencil_walk *walk, int64_t index)
+{
+    nf_work_get_item(&walk->work, index, &item->item);
+    for (int32_t a = walk->work.grid->rank - 1; a >= 0; a--) {
+        const int64_t segment = index % walk->work.segment_count[a];
+        index /= walk->work.segment_count[a];
+        item->own_rows[a] = walk->shares[a] ? walk->shares[a][segment].rows : item->item.segment[a].rows;
+        item->own_columns[a] = walk->shares[a] ? walk->shares[a][segment].columns : item->item.segment[a].hull;
+    }
+}
+
 void cpu_stencil_open(cpu_stencil_item *item, const cpu_stencil_walk *walk, const nf_problem *problem, int64_t lanes,
                       int64_t index)
 {
     const int64_t stream = index / walk->work.items;
-    nf_work_get_item(&walk->work, index % walk->work.items, &item->item);
+    const int32_t last = walk->work.grid->rank - 1;
+    get_item(item, walk, index % walk->work.items);
     item->batch = stream / problem->kv_heads;
     item->kv_head = stream % problem->kv_heads;
-    item->packed_end = INT32_MIN;
-    const nf_interval rows = item->item.segment[walk->work.grid->rank - 1].rows;
+    item->packed_end = walk->line_axis < 0 ? 0 : item->item.segment[walk->line_axis].hull.begin;
+    const nf_interval rows = item->item.segment[last].rows;
+    int32_t end;
     item->lane_blocks = 0;
-    for (int32_t x = rows.begin; x < rows.end; x += (int32_t)lanes)
-        lay_lanes(item, &item->lanes[item->lane_blocks++], x, nf_min32((int32_t)lanes, rows.end - x), lanes);
+    for (int32_t x = rows.begin; x < rows.end; x = end) {
+        end = cpu_stencil_block_end(rows, item->own_rows[last], x, (int32_t)lanes);
+        item->lane_rows[item->lane_blocks] = x;
+        lay_lanes(item, &item->lanes[item->lane_blocks++], x, end - x, lanes);
+    }
+}
+
+int32_t cpu_stencil_block_end(nf_interval rows, nf_interval own, int32_t at, int32_t size)
+{
+    const int32_t stop = at < own.begin ? own.begin : at < own.end ? own.end : rows.end;
+    return nf_min32(at + size, stop);
+}
+
+bool cpu_stencil_owns_rows(const cpu_stencil_item *item, const nf_box *outer, int32_t row)
+{
+    const int32_t line_axis = item->walk->line_axis;
+    bool own = line_axis < 0 || nf_interval_holds(item->own_rows[line_axis], row);
+    for (int32_t a = 0; a < line_axis; a++)
+        own &= nf_interval_holds(item->own_rows[a], outer->axis[a].begin);
+    return own;
 }
 
 nf_interval cpu_stencil_line_rows(const cpu_stencil_item *item)
@@ -76,11 +122,22 @@ nf_interval cpu_stencil_line_rows(const cpu_stencil_item *item)
     return axis < 0 ? (nf_interval){0, 1} : item->item.segment[axis].rows;
 }
 
+nf_interval cpu_stencil_own_line_rows(const cpu_stencil_item *item)
+{
+    const int32_t axis = item->walk->line_axis;
+    return axis < 0 ? (nf_interval){0, 1} : item->own_rows[axis];
+}
+
+nf_interval cpu_stencil_lines(const cpu_stencil_item *item)
+{
+    const int32_t axis = item->walk->line_axis;
+    return axis < 0 ? (nf_interval){0, 1} : item->item.segment[axis].hull;
+}
+
 nf_interval cpu_stencil_line_sees(const cpu_stencil_item *item, int32_t row)
 {
     const int32_t axis = item->walk->line_axis;
-    return axis < 0 ? (nf_interval){0, 1}
-                    : nf_class_sees(&item->item.axis_class[axis], item->walk->work.spec.rows, row);
+    return axis < 0 ? (nf_interval){0, 1} : sees_on(item, axis, row);
 }
 
 int64_t cpu_stencil_outer_count(const cpu_stencil_item *item)
@@ -102,21 +159,21 @@ void cpu_stencil_outer(const cpu_stencil_item *item, int64_t index, nf_box *box)
 }
 
 /* Slot of a line in a ring of `ring` lines per plane. */
-static int64_t slot_of(const cpu_stencil_walk *walk, int64_t head, int64_t plane, int32_t line)
+static int64_t slot_of(const cpu_stencil_walk *walk, int64_t plane, int32_t line)
 {
-    return (head * walk->planes + plane) * walk->ring + line % walk->ring;
+    return plane * walk->ring + line % walk->ring;
 }
 
 static cpu_line line_at(const cpu_stencil_walk *walk, const cpu_stencil_ring *ring, const cpu_kernels *k, int64_t slot,
-                        int32_t first, int32_t end)
+                        nf_interval rows, bool own)
 {
-    cpu_line line = {.first = first, .end = end};
+    cpu_line line = {.first = rows.begin, .end = rows.end,
+                     .straight = cpu_at(k, ring->straight, slot * walk->columns * ring->width)};
     for (int i = 0; i < 2; i++) {
         line.transposed[i] = cpu_at(k, ring->transposed[i], slot * ring->depth[i] * walk->line_stride);
-        line.straight[i] = cpu_at(k, ring->straight[i], slot * walk->columns * ring->width[i]);
+        if (own && ring->sum_width[i])
+            line.sums[i] = cpu_at(k, ring->sums[i], slot * walk->columns * ring->sum_width[i]);
     }
-    line.lse = cpu_at(k, ring->lse, slot * walk->line_stride);
-    line.delta = cpu_at(k, ring->delta, slot * walk->line_stride);
     return line;
 }
 
@@ -125,44 +182,53 @@ static nf_interval rows_seeing(const cpu_stencil_item *item, int32_t first, int3
 {
     nf_interval rows = {0, 0};
     for (int32_t r = first; r < end; r++) {
-        const nf_interval seen = cpu_stencil_line_sees(item, r);
-        if (seen.begin <= line && line < seen.end) {
-            if (rows.end == 0)
-                rows.begin = r - first;
-            rows.end = r - first + 1;
-        }
+        if (!nf_interval_holds(cpu_stencil_line_sees(item, r), line))
+            continue;
+        if (rows.end == 0)
+            rows.begin = r - first;
+        rows.end = r - first + 1;
     }
     return rows;
 }
 
+/* The lines of one plane. */
+static void list_plane(cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k, int64_t plane,
+                       bool own_plane, int32_t first, int32_t end, bool own)
+{
+    const cpu_stencil_walk *walk = item->walk;
+    const int32_t begin = cpu_stencil_line_sees(item, first).begin, stop = cpu_stencil_line_sees(item, end - 1).end;
+    for (int32_t line = begin; line < stop; line++) {
+        const bool own_line = own_plane && (walk->line_axis < 0 || nf_interval_holds(item->own_columns[walk->line_axis], line));
+        const nf_interval rows = rows_seeing(item, first, end, line);
+        if (rows.end && (own_line || !own))
+            item->lines[item->line_count++] = line_at(walk, ring, k, slot_of(walk, plane, line), rows, own_line);
+    }
+}
+
 void cpu_stencil_list_lines(cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k,
-                            const nf_box *outer, int32_t first, int32_t end, int64_t head)
+                            const nf_box *outer, int32_t first, int32_t end, bool own)
 {
     const cpu_stencil_walk *walk = item->walk;
     nf_interval seen[NF_MAX_RANK];
     int32_t at[NF_MAX_RANK];
     item->line_count = 0;
-    if (item->item.segment[walk->work.grid->rank - 1].hull.end == item->item.segment[walk->work.grid->rank - 1].hull.begin)
+    if (nf_interval_size(item->item.segment[walk->work.grid->rank - 1].hull) == 0)
         return;
     for (int32_t a = 0; a < walk->line_axis; a++) {
-        seen[a] = nf_class_sees(&item->item.axis_class[a], walk->work.spec.rows, outer->axis[a].begin);
+        seen[a] = sees_on(item, a, outer->axis[a].begin);
         if (nf_interval_size(seen[a]) == 0)
             return;
         at[a] = seen[a].begin;
     }
-    const int32_t begin = cpu_stencil_line_sees(item, first).begin, stop = cpu_stencil_line_sees(item, end - 1).end;
     for (;;) {
         int64_t plane = 0;
+        bool own_plane = true;
         for (int32_t a = 0; a < walk->line_axis; a++) {
             const nf_interval hull = item->item.segment[a].hull;
             plane = plane * nf_interval_size(hull) + at[a] - hull.begin;
+            own_plane &= nf_interval_holds(item->own_columns[a], at[a]);
         }
-        for (int32_t line = begin; line < stop; line++) {
-            const nf_interval rows = rows_seeing(item, first, end, line);
-            if (rows.end)
-                item->lines[item->line_count++] =
-                    line_at(walk, ring, k, slot_of(walk, head, plane, line), rows.begin, rows.end);
-        }
+        list_plane(item, ring, k, plane, own_plane, first, end, own);
         int32_t a = walk->line_axis - 1;
         while (a >= 0 && ++at[a] == seen[a].end) {
             at[a] = seen[a].begin;
@@ -173,12 +239,9 @@ void cpu_stencil_list_lines(cpu_stencil_item *item, const cpu_stencil_ring *ring
     }
 }
 
-nf_interval cpu_stencil_new_lines(const cpu_stencil_item *item, int32_t first, int32_t end)
+nf_interval cpu_stencil_new_lines(const cpu_stencil_item *item, int32_t end)
 {
-    const int32_t begin = nf_max32(cpu_stencil_line_sees(item, first).begin, item->packed_end);
-    const nf_interval hull = item->item.segment[item->walk->work.grid->rank - 1].hull;
-    const int32_t stop = nf_interval_size(hull) == 0 ? begin : cpu_stencil_line_sees(item, end - 1).end;
-    return (nf_interval){begin, nf_max32(begin, stop)};
+    return (nf_interval){item->packed_end, nf_max32(item->packed_end, cpu_stencil_line_sees(item, end - 1).end)};
 }
 
 int64_t cpu_stencil_plane_count(const cpu_stencil_item *item)
@@ -199,36 +262,34 @@ void cpu_stencil_plane(const cpu_stencil_item *item, int64_t plane, nf_box *line
     }
 }
 
-void cpu_stencil_advance(cpu_stencil_item *item, int32_t first, int32_t end, cpu_stencil_pack *pack, void *context)
+void cpu_stencil_advance(cpu_stencil_item *item, int32_t end, cpu_stencil_pack *pack, void *context)
 {
     const cpu_stencil_walk *walk = item->walk;
     const int32_t last = walk->work.grid->rank - 1;
     const int64_t planes = cpu_stencil_plane_count(item);
-    const nf_interval fresh = cpu_stencil_new_lines(item, first, end);
     nf_box line;
     line.axis[last] = item->item.segment[last].hull;
-    for (int64_t head = 0; head < walk->heads; head++)
-        for (int64_t plane = 0; plane < planes; plane++) {
-            cpu_stencil_plane(item, plane, &line);
-            for (int32_t y = fresh.begin; y < fresh.end; y++) {
-                if (walk->line_axis >= 0)
-                    line.axis[walk->line_axis] = (nf_interval){y, y + 1};
-                pack(context, &line, head, slot_of(walk, head, plane, y));
-            }
+    for (int64_t plane = 0; nf_interval_size(line.axis[last]) && plane < planes; plane++) {
+        cpu_stencil_plane(item, plane, &line);
+        for (int32_t y = item->packed_end; y < end; y++) {
+            if (walk->line_axis >= 0)
+                line.axis[walk->line_axis] = (nf_interval){y, y + 1};
+            pack(context, &line, slot_of(walk, plane, y));
         }
-    item->packed_end = fresh.end;
+    }
+    item->packed_end = nf_max32(item->packed_end, end);
 }
 
 /* The positions of a box with one place on every axis but the last. */
 static cpu_run run_of(const cpu_stencil_item *item, const cpu_view *view, const nf_box *box, int64_t head, bool columns)
 {
-    const nf_side side = item->walk->work.spec.rows;
     const int32_t last = item->walk->work.grid->rank - 1;
     int64_t offset = item->batch * view->batch + head * view->head;
     for (int32_t a = 0; a <= last; a++) {
         const nf_axis_class *c = &item->item.axis_class[a];
         const int32_t at = box->axis[a].begin;
-        offset += view->axis[a] * (columns ? nf_class_column_index(c, side, at) : nf_class_row_index(c, side, at));
+        offset += view->axis[a] * (columns ? nf_class_column_index(c, NF_ROWS_QUERIES, at)
+                                           : nf_class_row_index(c, NF_ROWS_QUERIES, at));
     }
     return (cpu_run){.base = view->data + offset * view->element,
                      .step = item->item.axis_class[last].step * view->axis[last] * view->element,
@@ -241,50 +302,55 @@ cpu_run cpu_stencil_columns(const cpu_stencil_item *item, const cpu_view *view, 
 }
 
 cpu_run cpu_stencil_rows(const cpu_stencil_item *item, const cpu_view *view, const nf_box *outer, int32_t row, int64_t b,
-                         int64_t lanes, int64_t head)
+                         int64_t head)
 {
-    nf_box box;
-    (void)cpu_stencil_span(item, outer, row, b, lanes, &box);
+    const cpu_stencil_walk *walk = item->walk;
+    const int32_t x = item->lane_rows[b];
+    nf_box box = *outer;
+    if (walk->line_axis >= 0)
+        box.axis[walk->line_axis] = (nf_interval){row, row + 1};
+    box.axis[walk->work.grid->rank - 1] = (nf_interval){x, x + item->lanes[b].count};
     return run_of(item, view, &box, head, false);
 }
 
 void cpu_stencil_pack_line(const cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k,
                            const nf_box *line, int64_t slot, const cpu_view *view, int64_t head, int transposed,
-                           int straight, int64_t n, void *converted, const void **rows)
+                           bool straight, int64_t n, void *converted, const void **rows)
 {
     const cpu_stencil_walk *walk = item->walk;
     const bool in_place = view->dim == 1 && view->element == k->real_size;
-    const int64_t width = (n + k->lanes - 1) / k->lanes * k->lanes;
     const cpu_run run = cpu_stencil_columns(item, view, line, head);
     for (int64_t x = 0; x < run.count; x += CPU_MAX_COLUMNS) {
         const int64_t count = nf_min64(run.count - x, CPU_MAX_COLUMNS);
+        const int64_t width = straight ? ring->width : (n + k->lanes - 1) / k->lanes * k->lanes;
+        void *to = straight ? cpu_at(k, ring->straight, (slot * walk->columns + x) * width) : converted;
         for (int64_t i = 0; i < count; i++)
             rows[i] = run.base + (x + i) * run.step;
-        if (straight >= 0)
-            k->load_rows(cpu_at(k, ring->straight[straight], (slot * walk->columns + x) * ring->width[straight]),
-                         ring->width[straight], rows, view->dtype, view->dim, count, n);
-        if (transposed < 0)
-            continue;
-        if (!in_place) {
-            k->load_rows(converted, width, rows, view->dtype, view->dim, count, n);
+        if (straight || !in_place) {
+            k->load_rows(to, width, rows, view->dtype, view->dim, count, n);
             for (int64_t i = 0; i < count; i++)
-                rows[i] = cpu_at(k, converted, i * width);
+                rows[i] = cpu_at(k, to, i * width);
         }
-        k->pack_line(cpu_at(k, ring->transposed[transposed], slot * ring->depth[transposed] * walk->line_stride + x),
-                     walk->line_stride, rows, count, n);
+        if (transposed >= 0)
+            k->pack_line(cpu_at(k, ring->transposed[transposed], slot * ring->depth[transposed] * walk->line_stride + x),
+                         walk->line_stride, rows, count, n);
     }
 }
 
-cpu_span cpu_stencil_span(const cpu_stencil_item *item, const nf_box *outer, int32_t row, int64_t b, int64_t lanes,
-                          nf_box *box)
+bool cpu_stencil_direct(const cpu_stencil_plan *plan, const cpu_view *view, int64_t n)
 {
-    const cpu_stencil_walk *walk = item->walk;
-    const int32_t last = walk->work.grid->rank - 1;
-    *box = *outer;
-    if (walk->line_axis >= 0)
-        box->axis[walk->line_axis] = (nf_interval){row, row + 1};
-    const int32_t x = item->item.segment[last].rows.begin + (int32_t)(b * lanes);
-    box->axis[last] = (nf_interval){x, x + item->lanes[b].count};
-    return (cpu_span){.count = item->lanes[b].count, .item = &item->item, .box = box, .rows = walk->work.spec.rows,
-                      .rank = last + 1};
+    return view->dim == 1 && view->element == plan->kernels->real_size && n % plan->kernels->lanes == 0;
+}
+
+bool cpu_stencil_streams(const cpu_stencil_plan *plan, const cpu_view *view, const nf_tensor *tensor)
+{
+    const int64_t vector = plan->kernels->lanes * plan->kernels->real_size;
+    bool aligned = (uintptr_t)view->data % (uintptr_t)vector == 0 && view->batch * view->element % vector == 0
+                   && view->head * view->element % vector == 0;
+    double bytes = (double)view->element;
+    for (int32_t a = 0; a < plan->request->problem->rank; a++)
+        aligned &= view->axis[a] * view->element % vector == 0;
+    for (int32_t i = 0; i < tensor->rank; i++)
+        bytes *= (double)tensor->extents[i];
+    return aligned && bytes > STREAM_BYTES;
 }

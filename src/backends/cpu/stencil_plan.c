@@ -8,20 +8,20 @@
 enum { MOST_SLOTS = 128 }; /* beyond this the tile family is ahead */
 
 /* Lanes gather from two vectors of columns, so neighbors' windows must not lie further apart. */
-static nf_status check_last_axis(const nf_request *request, nf_side side, int64_t lanes)
+static nf_status check_last_axis(const nf_request *request, int64_t lanes)
 {
     const int32_t last = request->problem->rank - 1;
     const nf_axis_table *table = &request->grid->axis[last];
     for (int64_t g = 0; g < table->dilation; g++) {
         const nf_axis_class c = nf_axis_table_class(table, g);
-        const nf_interval rows = nf_class_rows(&c, side);
+        const nf_interval rows = nf_class_rows(&c, NF_ROWS_QUERIES);
         for (int32_t r = rows.begin; r < rows.end; r++) {
-            const nf_interval seen = nf_class_sees(&c, side, r);
+            const nf_interval seen = nf_class_sees(&c, NF_ROWS_QUERIES, r);
             const int32_t far = nf_min32(r + (int32_t)lanes, rows.end) - 1;
             if (nf_interval_size(seen) > MOST_SLOTS)
                 return nf_fail(NF_ERR_UNSUPPORTED, "the last axis has %d keys in a window, the stencil takes %d",
                                (int)nf_interval_size(seen), MOST_SLOTS);
-            if (nf_class_sees(&c, side, far).begin - seen.begin >= 2 * lanes)
+            if (nf_class_sees(&c, NF_ROWS_QUERIES, far).begin - seen.begin >= 2 * lanes)
                 return nf_fail(NF_ERR_UNSUPPORTED, "windows of %lld neighbors on the last axis lie too far apart",
                                (long long)lanes);
         }
@@ -29,12 +29,11 @@ static nf_status check_last_axis(const nf_request *request, nf_side side, int64_
     return NF_OK;
 }
 
-static nf_status check_side(const nf_request *request, const cpu_kernels *kernels, nf_side side)
+static nf_status check_lines(const nf_request *request, const cpu_kernels *kernels, bool backward)
 {
-    const nf_status status = check_last_axis(request, side, kernels->lanes);
-    if (status == NF_OK && cpu_stencil_operations(request, kernels, side) == INFINITY)
+    if (cpu_stencil_operations(request, kernels, backward) == INFINITY)
         return nf_fail(NF_ERR_UNSUPPORTED, "the lines of keys that a block of queries sees are too many to keep packed");
-    return status;
+    return NF_OK;
 }
 
 static nf_status stencil_supports(const void *state, const nf_request *request)
@@ -47,20 +46,23 @@ static nf_status stencil_supports(const void *state, const nf_request *request)
                            nf_role_name((nf_role)role));
     if (problem->extra)
         return nf_fail(NF_ERR_UNSUPPORTED, "extra tokens are left to the tile family");
-    nf_status status = check_side(request, kernels, NF_ROWS_QUERIES);
+    nf_status status = check_last_axis(request, kernels->lanes);
+    if (status == NF_OK)
+        status = check_lines(request, kernels, false);
     if (status == NF_OK && problem->direction & NF_BWD)
-        status = check_side(request, kernels, NF_ROWS_KEYS);
+        status = check_lines(request, kernels, true);
     return status;
 }
 
 static double stencil_cost(const void *state, const nf_request *request)
 {
     const cpu_kernels *k = cpu_kernels_for(state, request->problem->dtype);
-    const double by_query = cpu_stencil_operations(request, k, NF_ROWS_QUERIES);
-    if (request->problem->direction != NF_BWD)
-        return by_query / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
-    const double by_key = cpu_stencil_operations(request, k, NF_ROWS_KEYS);
-    return (1.5 * by_query + by_key) / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
+    double operations = 0;
+    if (request->problem->direction & NF_FWD)
+        operations += cpu_stencil_operations(request, k, false);
+    if (request->problem->direction & NF_BWD)
+        operations += cpu_stencil_operations(request, k, true);
+    return operations / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
 }
 
 static void stencil_release(const nf_request *request, void *prepared)
@@ -68,8 +70,8 @@ static void stencil_release(const nf_request *request, void *prepared)
     cpu_stencil_plan *plan = prepared;
     if (!plan)
         return;
-    nf_work_destroy(&plan->by_query.work, request->context);
-    nf_work_destroy(&plan->by_key.work, request->context);
+    cpu_stencil_release(&plan->forward, request->context);
+    cpu_stencil_release(&plan->backward, request->context);
     nf_release(request->context, plan);
 }
 
@@ -87,14 +89,14 @@ static nf_status stencil_prepare(const void *state, const nf_request *request, v
         .value_dim = (problem->value_dim + kernels->lanes - 1) / kernels->lanes * kernels->lanes,
         .scale = nf_problem_scale(problem),
     };
-    nf_status status = cpu_stencil_shape(&plan->by_query, request, kernels, NF_ROWS_QUERIES);
+    nf_status status = cpu_stencil_shape(&plan->forward, request, kernels, false);
     if (status == NF_OK && problem->direction & NF_BWD)
-        status = cpu_stencil_shape(&plan->by_key, request, kernels, NF_ROWS_KEYS);
+        status = cpu_stencil_shape(&plan->backward, request, kernels, true);
     if (status != NF_OK) {
         stencil_release(request, plan);
         return status;
     }
-    plan->threads = nf_max64(nf_min64(request->threads, nf_max64(plan->by_query.items, plan->by_key.items)), 1);
+    plan->threads = nf_max64(nf_min64(request->threads, nf_max64(plan->forward.items, plan->backward.items)), 1);
     if (problem->direction & NF_FWD)
         plan->thread_bytes = cpu_stencil_forward_bytes(plan);
     if (problem->direction & NF_BWD) {
@@ -115,7 +117,7 @@ static size_t stencil_workspace(const void *prepared)
 static double computed_pairs(const cpu_stencil_plan *plan)
 {
     const nf_grid *grid = plan->request->grid;
-    const nf_work *work = &plan->by_query.work;
+    const nf_work *work = &plan->forward.work;
     const int32_t last = grid->rank - 1;
     double computed = 0, useful = 0;
     for (int64_t i = 0; i < work->segment_count[last]; i++) {
@@ -141,24 +143,23 @@ static void stencil_info(const void *prepared, nf_plan_info *info)
     const nf_problem *problem = plan->request->problem;
     const double heads = (double)(problem->batch * problem->heads);
     info->kernel = plan->kernels->isa;
-    info->useful_pairs = heads * plan->by_query.work.counts.useful_pairs;
+    info->useful_pairs = heads * plan->forward.work.counts.useful_pairs;
     info->computed_pairs = heads * computed_pairs(plan);
     info->masked_pairs = info->computed_pairs - info->useful_pairs;
     info->threads = plan->threads;
     for (int32_t a = 0; a < problem->rank; a++) {
-        info->query_tile[a] = plan->by_query.work.spec.tile[a];
+        info->query_tile[a] = plan->forward.work.spec.tile[a];
         info->key_tile[a] = 1;
     }
 }
 
-static void describe_walk(const cpu_stencil_walk *walk, const char *rows, const char *columns, nf_text *text)
+static void describe_walk(const cpu_stencil_walk *walk, const char *name, nf_text *text)
 {
-    nf_text_printf(text, "  by %s: items of ", rows);
+    nf_text_printf(text, "  %s: items of ", name);
     for (int32_t a = 0; a < walk->work.grid->rank; a++)
         nf_text_printf(text, "%s%d", a ? "x" : "", (int)walk->work.spec.group[a]);
-    nf_text_printf(text, ", %lld of them; blocks of %lld; a ring of %lldx%lld lines of %lld %s\n", (long long)walk->items,
-                   (long long)walk->block_rows, (long long)(walk->planes * walk->heads), (long long)walk->ring,
-                   (long long)walk->columns, columns);
+    nf_text_printf(text, ", %lld of them; blocks of %lld; a ring of %lldx%lld lines of %lld keys\n", (long long)walk->items,
+                   (long long)walk->block_rows, (long long)walk->planes, (long long)walk->ring, (long long)walk->columns);
 }
 
 static void stencil_describe(const void *prepared, nf_text *text)
@@ -168,9 +169,9 @@ static void stencil_describe(const void *prepared, nf_text *text)
                    plan->kernels->isa, (long long)plan->kernels->lanes,
                    plan->kernels->real_size == (int64_t)sizeof(float) ? "f32" : "f64", (long long)plan->threads,
                    plan->thread_bytes);
-    describe_walk(&plan->by_query, "query", "keys", text);
-    if (plan->by_key.items)
-        describe_walk(&plan->by_key, "key", "queries", text);
+    describe_walk(&plan->forward, "forward", text);
+    if (plan->backward.items)
+        describe_walk(&plan->backward, "backward", text);
 }
 
 const nf_algorithm cpu_algorithm_stencil = {

@@ -7,6 +7,7 @@ static const double PACK_OPERATIONS = 1.6;    /* per element of a packed line: m
 static const double SOFTMAX_OPERATIONS = 20;  /* per vector of scores */
 static const double EDGE_OPERATIONS = 1.08;   /* lines that not all rows of a block see share less */
 static const double FLAT_OPERATIONS = 1.5;    /* in 1-D nothing is shared between rows */
+static const double FOREIGN_SLOTS = 0.6;      /* of a window that lanes of other shares meet */
 static const double LANE_OPERATIONS = 40;     /* per row: loading, storing, dividing */
 static const double BALANCE_THREADS = 8;      /* items should keep these busy; not the threads at hand, on which results
                                                  must not depend */
@@ -15,7 +16,7 @@ static const int64_t CACHED_RING_BYTES = 768 << 10; /* rings beyond this leave t
 static const double UNCACHED_OPERATIONS = 1.3;
 static const int64_t SCORE_BYTES = 96 << 10;
 
-/* What one axis looks like from one side. */
+/* What one axis looks like from its queries. */
 typedef struct axis_view {
     nf_axis_class longest; /* the class with the most rows */
     int32_t rows;
@@ -23,35 +24,35 @@ typedef struct axis_view {
     double seen;           /* columns per row, on average */
 } axis_view;
 
-static axis_view view_axis(const nf_axis_table *table, nf_side side)
+static axis_view view_axis(const nf_axis_table *table)
 {
     axis_view view = {.classes = (double)table->dilation};
     for (int64_t g = 0; g < table->dilation; g++) {
         const nf_axis_class c = nf_axis_table_class(table, g);
-        const int32_t rows = nf_interval_size(nf_class_rows(&c, side));
+        const int32_t rows = nf_interval_size(nf_class_rows(&c, NF_ROWS_QUERIES));
         if (g == 0 || rows > view.rows) {
             view.rows = rows;
             view.longest = c;
         }
     }
-    const nf_interval rows = nf_class_rows(&view.longest, side);
+    const nf_interval rows = nf_class_rows(&view.longest, NF_ROWS_QUERIES);
     for (int32_t r = rows.begin; r < rows.end; r++)
-        view.seen += nf_interval_size(nf_class_sees(&view.longest, side, r));
+        view.seen += nf_interval_size(nf_class_sees(&view.longest, NF_ROWS_QUERIES, r));
     view.seen /= nf_max32(view.rows, 1);
     view.rows = nf_max32(view.rows, 1);
     return view;
 }
 
 /* Most columns that `run` neighboring rows of any class see together. */
-static int32_t widest_hull(const nf_axis_table *table, nf_side side, int32_t run)
+static int32_t widest_hull(const nf_axis_table *table, int32_t run)
 {
     int32_t widest = 0;
     for (int64_t g = 0; g < table->dilation; g++) {
         const nf_axis_class c = nf_axis_table_class(table, g);
-        const nf_interval rows = nf_class_rows(&c, side);
+        const nf_interval rows = nf_class_rows(&c, NF_ROWS_QUERIES);
         for (int32_t r = rows.begin; r < rows.end; r++) {
-            const int32_t end = nf_class_sees(&c, side, nf_min32(r + run, rows.end) - 1).end;
-            widest = nf_max32(widest, end - nf_class_sees(&c, side, r).begin);
+            const int32_t end = nf_class_sees(&c, NF_ROWS_QUERIES, nf_min32(r + run, rows.end) - 1).end;
+            widest = nf_max32(widest, end - nf_class_sees(&c, NF_ROWS_QUERIES, r).begin);
         }
     }
     return nf_max32(widest, 1);
@@ -64,53 +65,70 @@ static const int32_t sizes[SIZES] = {1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 2
 typedef struct shape_search {
     const nf_request *request;
     const cpu_kernels *kernels;
-    nf_side side;
+    bool backward;
     int32_t rank, line_axis;
     axis_view axis[NF_MAX_RANK];
     int32_t extents[NF_MAX_RANK][SIZES]; /* to try */
     int32_t hulls[NF_MAX_RANK][SIZES];   /* widest_hull of each */
     int32_t block_hull;                  /* of a block of rows on the line axis */
-    double depth;        /* of packed lines: elements per column */
-    double products;     /* dims multiplied per pair */
-    int64_t ring_depth;  /* reals per column of a ring */
-    int64_t heads;       /* in the ring */
+    int64_t depth;       /* of packed lines: elements per column */
     double groups;       /* query heads per packed line */
     double best_cost;
     int32_t best[NF_MAX_RANK];
 } shape_search;
 
-/* Predicted operations per row of an item of these extents (indices into s->extents), or infinity if its ring is too
- * large. */
+/* What an item of these extents (indices into s->extents) meets. */
+typedef struct item_view {
+    double items;
+    double rows, pairs;          /* its own */
+    double all_rows;             /* with those that only see its keys */
+    double columns, ring_bytes;
+    double both;                 /* of the pairs: those whose key is its own too */
+    double lanes;                /* computed per pair that lanes meet */
+} item_view;
+
+static item_view view_item(const shape_search *s, const int *choice)
+{
+    const int32_t last = s->rank - 1;
+    const double lanes = (double)s->kernels->lanes;
+    item_view v = {.items = (double)(s->request->problem->batch * s->request->problem->kv_heads), .rows = 1, .pairs = 1,
+                   .all_rows = 1, .columns = 1, .both = 1, .ring_bytes = 1};
+    for (int32_t a = 0; a < s->rank; a++) {
+        const double extent = s->extents[a][choice[a]], hull = s->hulls[a][choice[a]];
+        const double parts = ceil((double)s->axis[a].rows / extent), inner = (parts - 1) / parts;
+        v.items *= s->axis[a].classes * parts;
+        v.rows *= extent;
+        v.pairs *= extent * s->axis[a].seen;
+        v.all_rows *= extent + (s->backward ? inner * (hull - extent) : 0);
+        v.columns *= hull;
+        v.ring_bytes *= a == s->line_axis ? (double)s->block_hull : a == last ? hull + 2 * lanes : hull;
+        v.both *= 1 - inner * fmin(s->axis[a].seen / (4 * extent), 1 - extent / (extent + s->axis[a].seen));
+    }
+    v.ring_bytes *= (double)(s->depth * s->kernels->real_size);
+    const double across = s->extents[last][choice[last]], halo = s->hulls[last][choice[last]] - across;
+    const double ends = s->backward && across < s->axis[last].rows ? 2 * ceil(halo / 2 / lanes) * FOREIGN_SLOTS : 0;
+    v.lanes = (ceil(across / lanes) + ends) * lanes / across;
+    return v;
+}
+
+/* Predicted operations per row of an item of these extents, or infinity if its ring is too large. */
 static double cost_of(const shape_search *s, const int *choice)
 {
-    const int32_t last = s->rank - 1, line_axis = s->line_axis;
-    const double lanes = (double)s->kernels->lanes;
-    double planes = 1, outer = 1, items = (double)(s->request->problem->batch * s->request->problem->kv_heads);
-    double lines_seen = 1;
-    for (int32_t a = 0; a < s->rank; a++) {
-        const int32_t extent = s->extents[a][choice[a]];
-        items *= s->axis[a].classes * ceil((double)s->axis[a].rows / extent);
-        if (a < line_axis) {
-            planes *= s->hulls[a][choice[a]];
-            outer *= extent;
-        }
-        if (a < last)
-            lines_seen *= s->axis[a].seen;
-    }
-    const bool flat = line_axis < 0;
-    const double columns = s->hulls[last][choice[last]], across = s->extents[last][choice[last]];
-    const double lines = flat ? 1 : s->extents[line_axis][choice[line_axis]];
-    const double line_hull = flat ? 1 : s->hulls[line_axis][choice[line_axis]];
-    const double ring_bytes = (double)s->heads * planes * s->block_hull * (columns + 2 * lanes)
-                              * (double)(s->ring_depth * s->kernels->real_size);
-    if (ring_bytes > (double)RING_BYTES)
+    const nf_problem *problem = s->request->problem;
+    const item_view v = view_item(s, choice);
+    const double lanes = (double)s->kernels->lanes, dims = (double)(problem->head_dim + problem->value_dim);
+    const double head_dim = (double)problem->head_dim, edge = s->line_axis < 0 ? FLAT_OPERATIONS : EDGE_OPERATIONS;
+    if (v.ring_bytes > (double)RING_BYTES)
         return INFINITY;
-    const double vectors = ceil(across / lanes), rows = outer * lines * across;
-    const double score = s->products * (flat ? FLAT_OPERATIONS : EDGE_OPERATIONS) + SOFTMAX_OPERATIONS;
-    const double compute = outer * lines * vectors * (lines_seen * s->axis[last].seen * score + lanes * LANE_OPERATIONS);
-    const double pack = planes * line_hull * columns * s->depth * PACK_OPERATIONS * (lanes > 4 ? 1 : 2) / s->groups;
-    const double memory = ring_bytes > (double)CACHED_RING_BYTES ? UNCACHED_OPERATIONS : 1;
-    return ceil(items / BALANCE_THREADS) * BALANCE_THREADS / items * (compute * memory + pack) / rows;
+    /* In lanes: scores and softmax, in backward once more for pairs that are not both the item's own. With dims in the lanes:
+     * what is summed up. */
+    const double met = s->backward ? 2 - v.both : 1;
+    const double in_lanes = met * v.lanes * ((s->backward ? dims : head_dim) * edge + SOFTMAX_OPERATIONS);
+    const double summed = (s->backward ? dims + head_dim : dims - head_dim) * edge;
+    const double compute = v.pairs * (in_lanes + summed) / lanes + v.all_rows * LANE_OPERATIONS * (s->backward ? 2 : 1);
+    const double pack = v.columns * (double)s->depth * PACK_OPERATIONS * (lanes > 4 ? 1 : 2) / s->groups;
+    const double memory = v.ring_bytes > (double)CACHED_RING_BYTES ? UNCACHED_OPERATIONS : 1;
+    return ceil(v.items / BALANCE_THREADS) * BALANCE_THREADS / v.items * (compute * memory + pack) / v.rows;
 }
 
 static void try_axis(shape_search *s, int *choice, int32_t axis)
@@ -143,28 +161,23 @@ static void list_extents(shape_search *s, int32_t axis)
         if ((count && size == s->extents[axis][count - 1]) || (!lanes && !line && size > 8))
             continue;
         s->extents[axis][count] = size;
-        s->hulls[axis][count++] = widest_hull(&s->request->grid->axis[axis], s->side, size);
+        s->hulls[axis][count++] = widest_hull(&s->request->grid->axis[axis], size);
     }
 }
 
 static void start_search(shape_search *s)
 {
     const nf_problem *problem = s->request->problem;
-    const double d = (double)problem->head_dim, v = (double)problem->value_dim;
-    const bool keys = s->side == NF_ROWS_KEYS;
     s->rank = problem->rank;
     s->line_axis = problem->rank - 2;
-    s->heads = keys ? nf_problem_group(problem) : 1;
-    s->groups = keys ? 1 : (double)nf_problem_group(problem);
-    s->depth = keys ? 2 * (d + v) : problem->direction & NF_BWD ? 2 * d + v : d + v;
-    s->products = keys ? 2 * (d + v) : d + v;
-    s->ring_depth = (int64_t)s->depth;
+    s->groups = (double)nf_problem_group(problem);
+    s->depth = s->backward ? 3 * problem->head_dim + 2 * problem->value_dim : problem->head_dim + problem->value_dim;
     s->best_cost = INFINITY;
     for (int32_t a = 0; a < s->rank; a++) {
-        s->axis[a] = view_axis(&s->request->grid->axis[a], s->side);
+        s->axis[a] = view_axis(&s->request->grid->axis[a]);
         list_extents(s, a);
     }
-    s->block_hull = s->line_axis < 0 ? 1 : widest_hull(&s->request->grid->axis[s->line_axis], s->side, CPU_STENCIL_ROWS);
+    s->block_hull = s->line_axis < 0 ? 1 : widest_hull(&s->request->grid->axis[s->line_axis], CPU_STENCIL_ROWS);
     int choice[NF_MAX_RANK];
     try_axis(s, choice, 0);
 }
@@ -178,9 +191,9 @@ static double rows_of(const shape_search *s)
     return rows;
 }
 
-double cpu_stencil_operations(const nf_request *request, const cpu_kernels *kernels, nf_side side)
+double cpu_stencil_operations(const nf_request *request, const cpu_kernels *kernels, bool backward)
 {
-    shape_search search = {.request = request, .kernels = kernels, .side = side};
+    shape_search search = {.request = request, .kernels = kernels, .backward = backward};
     start_search(&search);
     return search.best_cost * rows_of(&search);
 }
@@ -205,18 +218,18 @@ static void measure(cpu_stencil_walk *walk, const shape_search *s)
     walk->line_stride = (walk->columns + 3 * lanes - 1) / lanes * lanes;
     if (walk->line_stride / lanes % 2 == 0)
         walk->line_stride += lanes;
-    walk->slots = widest_hull(&s->request->grid->axis[last], s->side, 1);
-    walk->lane_blocks = (longest + lanes - 1) / lanes;
+    walk->slots = widest_hull(&s->request->grid->axis[last], 1);
+    walk->lane_blocks = (longest + lanes - 1) / lanes + (s->backward ? 2 : 0);
     walk->chunk = nf_max64(SCORE_BYTES / (walk->block_rows * walk->slots * lanes * s->kernels->real_size), 1);
     walk->chunk = nf_min64(walk->chunk, walk->planes * walk->ring);
 }
 
-nf_status cpu_stencil_shape(cpu_stencil_walk *walk, const nf_request *request, const cpu_kernels *kernels, nf_side side)
+nf_status cpu_stencil_shape(cpu_stencil_walk *walk, const nf_request *request, const cpu_kernels *kernels, bool backward)
 {
     const nf_problem *problem = request->problem;
-    shape_search search = {.request = request, .kernels = kernels, .side = side};
+    shape_search search = {.request = request, .kernels = kernels, .backward = backward};
     start_search(&search);
-    nf_work_spec spec = {.rows = side};
+    nf_work_spec spec = {.rows = NF_ROWS_QUERIES};
     for (int32_t a = 0; a < search.rank; a++) {
         spec.tile[a] = 1;
         spec.group[a] = search.best[a];
@@ -225,10 +238,11 @@ nf_status cpu_stencil_shape(cpu_stencil_walk *walk, const nf_request *request, c
     spec.tile[search.rank - 1] = (int32_t)kernels->lanes;
     if (search.line_axis >= 0)
         spec.tile[search.line_axis] = CPU_STENCIL_ROWS;
-    *walk = (cpu_stencil_walk){.line_axis = search.line_axis, .heads = search.heads,
+    *walk = (cpu_stencil_walk){.line_axis = search.line_axis,
                                .block_rows = search.line_axis < 0 ? 1 : CPU_STENCIL_ROWS,
                                .operations = search.best_cost * rows_of(&search)};
-    const nf_status status = nf_work_create(&walk->work, request->context, request->grid, &spec);
+    const nf_status status = backward ? cpu_stencil_share_out(walk, request->context, request->grid, &spec)
+                                      : nf_work_create(&walk->work, request->context, request->grid, &spec);
     if (status != NF_OK)
         return status;
     measure(walk, &search);
