@@ -8,7 +8,7 @@ import ctypes
 from ctypes import POINTER, byref, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_void_p
 
 MAX_RANK = 4
-ROLES = "q k v extra_k extra_v bias out lse dout dlse dq dk dv dextra_k dextra_v".split()
+ROLES = "q k v extra_k extra_v bias out lse dout dlse dq dk dv dextra_k dextra_v scores dscores".split()
 
 
 class Axis(ctypes.Structure):
