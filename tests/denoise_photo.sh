@@ -26,6 +26,15 @@ gains() { # DECIBELS OPTION...: at least so many
     awk -v least="$least" '/^PSNR/ {found = 1; exit !($(NF - 1) >= least)} END {if (!found) exit 1}' report
 }
 
+gains_more() { # OPTION...: than with whole patches
+    local few all
+    few=$(gain "$@") && all=$(gain "$@" --features all) && echo "$few dB, $all dB" && awk "BEGIN {exit !($few > $all)}"
+}
+
+gain() {
+    denoise "$@" | awk '/^PSNR/ {print $(NF - 1)}'
+}
+
 estimates() { # LOW HIGH PICTURE: a sigma between them
     denoise "$3" out.png |
         awk -v low="$1" -v high="$2" '/estimated/ {found = $3 + 0 > low && $3 + 0 < high} END {exit !found}'
@@ -81,6 +90,8 @@ patched 70 4 >wide.nii  # datatype is int16
 # ---- What it gains ---------------------------------------------------------------------------------------------------
 if has LIBPNG; then
     check 'gain on a picture' gains 5 "$sample" out.png --add-noise 25 --crop 300x190+304+0
+    check 'gain of whole patches' gains 5 "$sample" out.png --add-noise 25 --crop 300x190+304+0 --features all
+    check 'low frequencies gain more' gains_more "$sample" out.png --add-noise 25 --crop 300x190+304+0
     check 'gain with the noise estimated' gains 5 "$sample" out.png --add-noise 25 --crop 300x190+304+0 --strength 25
     check 'little noise is no loss' gains 0.5 "$sample" out.png --add-noise 5 --crop 300x190+304+0
     first=$(psnr "$sample" a.png --add-noise 25 --crop 90x70+400+20 --threads 1 --noisy-out noisy-a.png)
@@ -169,6 +180,9 @@ refuse '--window 4: must be odd' rgba16.png new.png --window 4
 refuse '--window 0: must be between 1 and 1001' rgba16.png new.png --window 0
 refuse '--patch 2: must be odd' rgba16.png new.png --patch 2
 refuse '--patch 33: must be between 1 and 31' rgba16.png new.png --patch 33
+refuse '--features 0: must be a whole number from 1 on, or "all"' rgba16.png new.png --features 0
+refuse '--features 1.5: must be' rgba16.png new.png --features 1.5
+refuse '--features most: must be' rgba16.png new.png --features most
 refuse '--sigma -1: must be at least 0' rgba16.png new.png --sigma -1
 refuse '--sigma much: not a finite number' rgba16.png new.png --sigma much
 refuse '--strength nan: not a finite number' rgba16.png new.png --strength nan
@@ -187,8 +201,8 @@ refuse 'empty.png: must be a PNG, JPEG or NIfTI file' empty.png new.png
 if has LIBPNG; then
     refuse '--crop 3x: must be WxH+X+Y' rgba16.png new.png --crop 3x
     refuse '--crop 8x8+1+0 must lie inside rgba16.png, 8x8' rgba16.png new.png --crop 8x8+1+0
-    refuse 'strength 0 (by default sigma) must be at least 0.0255' flat.png new.png
-    refuse 'strength 0.001 (by default sigma) must be at least' rgba16.png new.png --strength 0.001
+    refuse 'strength 0 (by default from sigma) must be at least 0.0255' flat.png new.png
+    refuse 'strength 0.001 (by default from sigma) must be at least' rgba16.png new.png --strength 0.001
     refuse 'new.jpg: a picture is written as .png' rgba16.png new.jpg
     refuse 'new.tif: a picture is written as .png' rgba16.png new.png --add-noise 3 --noisy-out new.tif
     refuse 'short.png: not a valid PNG' short.png new.png --sigma 5

@@ -80,24 +80,92 @@ static int64_t pixel_at(const nf_nlm *nlm, const int64_t at[3])
     return pixel;
 }
 
+/* The difference between the patches around two pixels, at one offset and channel. */
+static double difference(const nf_nlm *nlm, const float *in, const int64_t i[3], const int64_t j[3],
+                         const int64_t offset[3], int c)
+{
+    int64_t a[3], b[3];
+    for (int axis = 0; axis < nlm->rank; axis++) {
+        a[axis] = i[axis] + offset[axis] - nlm->patch[axis] / 2;
+        b[axis] = j[axis] + offset[axis] - nlm->patch[axis] / 2;
+    }
+    return (double)in[pixel_at(nlm, a) * nlm->step + c] - (double)in[pixel_at(nlm, b) * nlm->step + c];
+}
+
+static double cosine(int64_t n, int64_t frequency, int64_t i)
+{
+    const double norm = sqrt((frequency ? 2.0 : 1.0) / (double)n);
+    return norm * cos(acos(-1.0) * (double)frequency * ((double)i + 0.5) / (double)n);
+}
+
+/* One coefficient of the cosine transform of the difference of two patches. */
+static double coefficient(const nf_nlm *nlm, const float *in, const int64_t i[3], const int64_t j[3],
+                          const int64_t frequency[3], int channel)
+{
+    nf_nlm patch = *nlm;
+    memcpy(patch.extents, nlm->patch, sizeof patch.extents);
+    double sum = 0;
+    for (int64_t o = 0; o < pixels_of(&patch); o++) {
+        int64_t offset[3];
+        double wave = 1;
+        position(&patch, o, offset);
+        for (int axis = 0; axis < nlm->rank; axis++)
+            wave *= cosine(nlm->patch[axis], frequency[axis], offset[axis]);
+        for (int c = 0; c < nlm->channels; c++)
+            sum += wave * cosine(nlm->channels, channel, c) * difference(nlm, in, i, j, offset, c);
+    }
+    return sum;
+}
+
+/* Order of the frequencies: squares of all axes; channels other than their sum come 8 later. */
+static int64_t order_of(const nf_nlm *nlm, const int64_t frequency[3], int channel)
+{
+    int64_t order = channel ? 8 : 0;
+    for (int axis = 0; axis < nlm->rank; axis++)
+        order += frequency[axis] * frequency[axis];
+    return order;
+}
+
+/* Mean squared difference of the lowest frequencies; equally low ones go by all axes but the last, channel, last axis.
+ */
+static double feature_distance(const nf_nlm *nlm, const float *in, const int64_t i[3], const int64_t j[3])
+{
+    const int64_t last = nlm->patch[nlm->rank - 1];
+    nf_nlm patch = *nlm;
+    memcpy(patch.extents, nlm->patch, sizeof patch.extents);
+    const int64_t lines = pixels_of(&patch) / last;
+    int64_t left = nlm->features;
+    double sum = 0;
+    for (int64_t order = 0; left > 0; order++)
+        for (int64_t line = 0; line < lines; line++)
+            for (int channel = 0; channel < nlm->channels; channel++)
+                for (int64_t f = 0; f < last && left > 0; f++) {
+                    int64_t frequency[3];
+                    position(&patch, line * last + f, frequency);
+                    if (order_of(nlm, frequency, channel) != order)
+                        continue;
+                    const double value = coefficient(nlm, in, i, j, frequency, channel);
+                    sum += value * value;
+                    left--;
+                }
+    return sum / (double)nlm->features;
+}
+
 /* Mean squared difference of the patches around two pixels. */
 static double distance(const nf_nlm *nlm, const float *in, const int64_t i[3], const int64_t j[3])
 {
+    if (nlm->features)
+        return feature_distance(nlm, in, i, j);
     nf_nlm patch = *nlm;
     memcpy(patch.extents, nlm->patch, sizeof patch.extents);
     const int64_t offsets = pixels_of(&patch);
     double sum = 0;
     for (int64_t o = 0; o < offsets; o++) {
-        int64_t offset[3], a[3], b[3];
+        int64_t offset[3];
         position(&patch, o, offset);
-        for (int axis = 0; axis < nlm->rank; axis++) {
-            a[axis] = i[axis] + offset[axis] - nlm->patch[axis] / 2;
-            b[axis] = j[axis] + offset[axis] - nlm->patch[axis] / 2;
-        }
         for (int c = 0; c < nlm->channels; c++) {
-            const double difference =
-                (double)in[pixel_at(nlm, a) * nlm->step + c] - (double)in[pixel_at(nlm, b) * nlm->step + c];
-            sum += difference * difference;
+            const double d = difference(nlm, in, i, j, offset, c);
+            sum += d * d;
         }
     }
     return sum / (double)(offsets * nlm->channels);
@@ -229,6 +297,44 @@ START_TEST(a_line_equals_the_definition)
 }
 END_TEST
 
+START_TEST(features_equal_the_definition)
+{
+    static const nf_nlm cases[] = {
+        {.rank = 1, .extents = {30}, .window = {9}, .patch = {7}, .channels = 1, .step = 1, .features = 3},
+        {.rank = 2, .extents = {11, 12}, .window = {5, 5}, .patch = {5, 3}, .channels = 1, .step = 2, .features = 7},
+        {.rank = 2, .extents = {9, 13}, .window = {3, 5}, .patch = {5, 5}, .channels = 3, .step = 4, .features = 11},
+        {.rank = 2, .extents = {8, 8}, .window = {3, 3}, .patch = {3, 3}, .channels = 3, .step = 3, .features = 26},
+        {.rank = 2, .extents = {4, 3}, .window = {3, 3}, .patch = {9, 9}, .channels = 1, .step = 1, .features = 20},
+        {.rank = 3,
+         .extents = {5, 6, 7},
+         .window = {3, 3, 3},
+         .patch = {3, 3, 3},
+         .channels = 1,
+         .step = 1,
+         .features = 11},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        nf_nlm nlm = cases[i];
+        nlm.strength = 0.15;
+        check_definition(&nlm, 20 + i);
+    }
+}
+END_TEST
+
+START_TEST(as_many_features_as_values_are_the_patch)
+{
+    nf_nlm nlm = {
+        .rank = 2, .extents = {20, 20}, .window = {7, 7}, .patch = {5, 5}, .channels = 3, .step = 3, .strength = 0.1};
+    float *const in = make_picture(&nlm, 12), *const whole = run_nlm(&nlm, in);
+    nlm.features = 1000;
+    float *const all = run_nlm(&nlm, in);
+    ck_assert_mem_eq(all, whole, 1200 * sizeof *all);
+    free(in);
+    free(whole);
+    free(all);
+}
+END_TEST
+
 /* Where f32 resolves least: neighbours' weights span e^-1000 and more. */
 START_TEST(small_strength_equals_the_definition)
 {
@@ -290,10 +396,16 @@ START_TEST(tiny_pictures_equal_the_definition)
 }
 END_TEST
 
-START_TEST(blocks_equal_whole)
+static void check_blocks(int64_t features)
 {
-    nf_nlm nlm = {
-        .rank = 2, .extents = {61, 50}, .window = {11, 11}, .patch = {5, 5}, .channels = 3, .step = 3, .strength = 0.1};
+    nf_nlm nlm = {.rank = 2,
+                  .extents = {61, 50},
+                  .window = {11, 11},
+                  .patch = {5, 5},
+                  .features = features,
+                  .channels = 3,
+                  .step = 3,
+                  .strength = 0.1};
     float *const in = make_picture(&nlm, 9), *const whole = run_nlm(&nlm, in);
     static const size_t limits[] = {1, 100000, 300000};
     for (int i = 0; i < 3; i++) {
@@ -305,6 +417,12 @@ START_TEST(blocks_equal_whole)
     }
     free(in);
     free(whole);
+}
+
+START_TEST(blocks_equal_whole)
+{
+    check_blocks(0);
+    check_blocks(11);
 }
 END_TEST
 
@@ -441,6 +559,8 @@ int main(void)
     tcase_add_test(tcase, colour_equals_the_definition);
     tcase_add_test(tcase, volume_equals_the_definition);
     tcase_add_test(tcase, a_line_equals_the_definition);
+    tcase_add_test(tcase, features_equal_the_definition);
+    tcase_add_test(tcase, as_many_features_as_values_are_the_patch);
     tcase_add_test(tcase, small_strength_equals_the_definition);
     tcase_add_test(tcase, faint_textures_are_resolved);
     tcase_add_test(tcase, tiny_pictures_equal_the_definition);

@@ -17,15 +17,17 @@
 static const char *const self = "denoise";
 
 /* Found best, or near it, on photographs and brain scans at sigma 10 to 50 of 255: 3x3 patches for colour, whose three
- * channels say as much as 5x5 of grey, and h = sigma. */
-enum { WINDOW_2D = 21, WINDOW_3D = 7, PATCH_GREY = 5, PATCH_COLOUR = 3, PATCH_3D = 3 };
+ * channels say as much as 5x5 of grey, 5x5x5 for volumes, 11 frequencies: the 9 lowest of two axes and two of colour,
+ * and h = 1.15 sigma; sigma for whole patches. */
+enum { WINDOW_2D = 21, WINDOW_3D = 7, PATCH_GREY = 5, PATCH_COLOUR = 3, PATCH_3D = 5, FEATURES = 11 };
+#define FEATURES_STRENGTH 1.15
 
 enum { OUT, NOISY, PICTURE, OUTPUTS };
 
 typedef struct denoise {
-    const char *input, *paths[OUTPUTS], *crop_text, *backend;
+    const char *input, *paths[OUTPUTS], *crop_text, *features_text, *backend;
     double sigma, strength, added; /* in the file's units; negative: not given */
-    int64_t window, patch, seed, threads;
+    int64_t window, patch, features, seed, threads;
     bool progress;
     nf_subject subject; /* noisy */
     float *clean, *result;
@@ -44,10 +46,11 @@ static int parse(denoise *d, int argc, char **argv)
          .help = "average over W^2 or W^3 pixels, W odd (21 for pictures, 7 for volumes)", .minimum = 1,
          .maximum = 1001},
         {"patch", NF_TOOL_INT, &d->patch, .value = "P",
-         .help = "compare P^2 or P^3 pixels, P odd (3 for colour and volumes, 5 for grey)", .minimum = 1,
-         .maximum = 31},
-        {"strength", NF_TOOL_DOUBLE, &d->strength, .value = "H", .help = "h of exp(-d^2/h^2) (default: sigma)",
-         .minimum = 0, .maximum = HUGE_VAL},
+         .help = "compare P^2 or P^3 pixels, P odd (3 for colour, else 5)", .minimum = 1, .maximum = 31},
+        {"features", NF_TOOL_STRING, &d->features_text, .value = "N",
+         .help = "of the patch compare the N lowest frequencies, or \"all\" (11)"},
+        {"strength", NF_TOOL_DOUBLE, &d->strength, .value = "H",
+         .help = "h of exp(-d^2/h^2) (1.15 sigma; sigma with all features)", .minimum = 0, .maximum = HUGE_VAL},
         {"add-noise", NF_TOOL_DOUBLE, &d->added, .value = "S",
          .help = "first add Gaussian noise of this deviation, and report PSNR", .minimum = 0, .maximum = HUGE_VAL},
         {"seed", NF_TOOL_INT, &d->seed, .value = "N", .help = "of the noise (1)"},
@@ -86,12 +89,26 @@ static int parse(denoise *d, int argc, char **argv)
     return stop;
 }
 
-static int check_options(const denoise *d)
+static bool read_features(denoise *d)
+{
+    d->features = FEATURES;
+    if (!d->features_text)
+        return true;
+    if (strcmp(d->features_text, "all") == 0) {
+        d->features = 0;
+        return true;
+    }
+    return nf_tool_read_int(d->features_text, &d->features) && d->features > 0;
+}
+
+static int check_options(denoise *d)
 {
     if (d->window % 2 == 0 && d->window > 0)
         return nf_tool_error(self, "--window %" PRId64 ": must be odd", d->window);
     if (d->patch % 2 == 0 && d->patch > 0)
         return nf_tool_error(self, "--patch %" PRId64 ": must be odd", d->patch);
+    if (!read_features(d))
+        return nf_tool_error(self, "--features %s: must be a whole number from 1 on, or \"all\"", d->features_text);
     if (d->added == 0)
         return nf_tool_error(self, "--add-noise 0: must be above 0");
     if (d->paths[NOISY] && d->added < 0)
@@ -149,6 +166,22 @@ static bool make_data(denoise *d, nf_message *message)
     return d->result != NULL;
 }
 
+static void settle_filter(denoise *d)
+{
+    const nf_subject *const s = &d->subject;
+    const int64_t patch = s->is_volume ? PATCH_3D : s->channels == 1 ? PATCH_GREY : PATCH_COLOUR;
+    const int64_t window = d->window > 0 ? d->window : s->is_volume ? WINDOW_3D : WINDOW_2D;
+    int64_t values = s->channels;
+    d->nlm = (nf_nlm){.rank = s->rank, .channels = s->channels, .step = s->step};
+    for (int a = 0; a < s->rank; a++) {
+        d->nlm.extents[a] = s->extents[a];
+        d->nlm.window[a] = window < s->extents[a] ? window : s->extents[a]; /* a short axis is seen whole */
+        d->nlm.patch[a] = s->extents[a] == 1 ? 1 : d->patch > 0 ? d->patch : patch;
+        values *= d->nlm.patch[a];
+    }
+    d->nlm.features = d->features < values ? d->features : 0;
+}
+
 /* Settles sigma and strength, in the file's units. */
 static bool settle_strength(denoise *d, nf_message *message)
 {
@@ -163,24 +196,12 @@ static bool settle_strength(denoise *d, nf_message *message)
         printf("noise: sigma %.4g, estimated\n", d->sigma);
     }
     if (d->strength < 0)
-        d->strength = d->sigma;
-    if (d->strength / s->unit < NF_NLM_MIN_STRENGTH)
-        return nf_message_set(message, "strength %g (by default sigma) must be at least %g here: give --strength",
+        d->strength = d->sigma * (d->nlm.features ? FEATURES_STRENGTH : 1);
+    d->nlm.strength = d->strength / s->unit;
+    if (d->nlm.strength < NF_NLM_MIN_STRENGTH)
+        return nf_message_set(message, "strength %g (by default from sigma) must be at least %g here: give --strength",
                               d->strength, NF_NLM_MIN_STRENGTH * s->unit);
     return true;
-}
-
-static void settle_filter(denoise *d)
-{
-    const nf_subject *const s = &d->subject;
-    const int64_t patch = s->is_volume ? PATCH_3D : s->channels == 1 ? PATCH_GREY : PATCH_COLOUR;
-    const int64_t window = d->window > 0 ? d->window : s->is_volume ? WINDOW_3D : WINDOW_2D;
-    d->nlm = (nf_nlm){.rank = s->rank, .channels = s->channels, .step = s->step, .strength = d->strength / s->unit};
-    for (int a = 0; a < s->rank; a++) {
-        d->nlm.extents[a] = s->extents[a];
-        d->nlm.window[a] = window < s->extents[a] ? window : s->extents[a]; /* a short axis is seen whole */
-        d->nlm.patch[a] = s->extents[a] == 1 ? 1 : d->patch > 0 ? d->patch : patch;
-    }
 }
 
 typedef struct watch {
@@ -231,6 +252,8 @@ static void print_report(const denoise *d)
         printf(", %s, %d bits\n", colours[s->image.channels - 1], s->image.bits);
     print_sides("filter: window ", s->rank, d->nlm.window);
     print_sides(", patch ", s->rank, d->nlm.patch);
+    if (d->nlm.features)
+        printf(" by its %" PRId64 " lowest frequencies", d->nlm.features);
     printf(", h %.4g\n", d->strength);
     printf("computed by: %s, %" PRId64 " block%s of up to %.3g MiB of patches\n", r->chosen, r->blocks,
            r->blocks == 1 ? "" : "s", (double)r->patch_bytes / (1 << 20));
@@ -259,10 +282,10 @@ static bool write_outputs(denoise *d, nf_message *message)
 
 static bool run(denoise *d, nf_context *context, nf_message *message)
 {
-    if (!load(d, message) || !open_outputs(d, message) || !make_data(d, message) || !settle_strength(d, message))
+    if (!load(d, message) || !open_outputs(d, message) || !make_data(d, message))
         return false;
     settle_filter(d);
-    if (!filter(d, context, message))
+    if (!settle_strength(d, message) || !filter(d, context, message))
         return false;
     print_report(d);
     return write_outputs(d, message);

@@ -4,14 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One axis, first to first + count - 1. */
-typedef struct range {
-    int64_t first, count;
-} range;
-
 /* The queries of a block and the keys they see. Rank 3 throughout: missing axes lead, with extent 1. */
 typedef struct block {
-    range queries[NF_NLM_MAX_RANK], keys[NF_NLM_MAX_RANK];
+    nf_range queries[NF_NLM_MAX_RANK], keys[NF_NLM_MAX_RANK];
 } block;
 
 /* A run: the problem in rank 3 and its buffers. */
@@ -20,11 +15,11 @@ typedef struct nlm_run {
     int missing; /* leading axes that are not the caller's */
     const float *in;
     float *out;
-    int64_t dim;                      /* of queries and keys: the patch and the extra channel */
-    int64_t size[NF_NLM_MAX_RANK];    /* of a block's queries, where the picture does not end earlier */
-    float *queries, *keys;            /* the patches of one block */
-    float *mean;                      /* colour of its keys */
-    int64_t *mirror[NF_NLM_MAX_RANK]; /* mirror[a][i + patch / 2] is coordinate i, reflected into the axis */
+    nf_patches patches;
+    int64_t dim;                   /* of queries and keys: a patch's values and the extra channel */
+    int64_t size[NF_NLM_MAX_RANK]; /* of a block's queries, where the picture does not end earlier */
+    float *queries, *keys;         /* the patches of one block */
+    float *mean;                   /* colour of its keys */
 } nlm_run;
 
 static int64_t smaller(int64_t a, int64_t b)
@@ -32,20 +27,20 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static int64_t volume_of(const range ranges[NF_NLM_MAX_RANK])
+static int64_t volume_of(const nf_range ranges[NF_NLM_MAX_RANK])
 {
     return ranges[0].count * ranges[1].count * ranges[2].count;
 }
 
 /* The keys seen by a range of queries: the neighborhood rule for stride and dilation 1. */
-static range keys_of(range queries, int64_t extent, int64_t window)
+static nf_range keys_of(nf_range queries, int64_t extent, int64_t window)
 {
     int64_t ends[2] = {queries.first, queries.first + queries.count - 1};
     for (int i = 0; i < 2; i++) {
         const int64_t first = ends[i] - window / 2;
         ends[i] = first < 0 ? 0 : smaller(first, extent - window);
     }
-    return (range){ends[0], ends[1] + window - ends[0]};
+    return (nf_range){ends[0], ends[1] + window - ends[0]};
 }
 
 static size_t bytes_of_block(const nlm_run *run, const int64_t size[NF_NLM_MAX_RANK])
@@ -71,33 +66,12 @@ static void choose_block_size(nlm_run *run)
     }
 }
 
-static int64_t reflect(int64_t i, int64_t extent)
-{
-    if (extent == 1)
-        return 0;
-    const int64_t period = 2 * (extent - 1), within = ((i % period) + period) % period;
-    return smaller(within, period - within);
-}
-
-static bool make_mirrors(nlm_run *run)
-{
-    for (int a = 0; a < NF_NLM_MAX_RANK; a++) {
-        const int64_t radius = run->nlm.patch[a] / 2, extent = run->nlm.extents[a];
-        run->mirror[a] = malloc((size_t)(extent + 2 * radius) * sizeof *run->mirror[a]);
-        if (!run->mirror[a])
-            return false;
-        for (int64_t i = 0; i < extent + 2 * radius; i++)
-            run->mirror[a][i] = reflect(i - radius, extent);
-    }
-    return true;
-}
-
 static const float *pixel(const nlm_run *run, int64_t z, int64_t y, int64_t x)
 {
     return run->in + ((z * run->nlm.extents[1] + y) * run->nlm.extents[2] + x) * run->nlm.step;
 }
 
-static void find_mean_colour(const nlm_run *run, const range keys[NF_NLM_MAX_RANK])
+static void find_mean_colour(const nlm_run *run, const nf_range keys[NF_NLM_MAX_RANK])
 {
     for (int c = 0; c < run->nlm.channels; c++) {
         double sum = 0;
@@ -111,44 +85,10 @@ static void find_mean_colour(const nlm_run *run, const range keys[NF_NLM_MAX_RAN
     }
 }
 
-/* [p, -|p|^2 / 2] of the pixel at z, y, x. */
-static void fill_key(const nlm_run *run, int64_t z, int64_t y, int64_t x, float *key)
-{
-    const nf_nlm *const nlm = &run->nlm;
-    const int channels = nlm->channels;
-    double norm = 0;
-    float *to = key;
-    for (int64_t i = 0; i < nlm->patch[0]; i++)
-        for (int64_t j = 0; j < nlm->patch[1]; j++) {
-            const float *const row = pixel(run, run->mirror[0][z + i], run->mirror[1][y + j], 0);
-            for (int64_t k = 0; k < nlm->patch[2]; k++) {
-                const float *const from = row + run->mirror[2][x + k] * nlm->step;
-                for (int c = 0; c < channels; c++) {
-                    const float value = from[c] - run->mean[c];
-                    norm += (double)value * (double)value;
-                    *to++ = value;
-                }
-            }
-        }
-    *to = (float)(-norm / 2);
-}
-
-static void fill_keys(const nlm_run *run, const block *b)
-{
-    const range *const keys = b->keys;
-    const int64_t rows = keys[0].count * keys[1].count;
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < rows; row++) {
-        const int64_t z = keys[0].first + row / keys[1].count, y = keys[1].first + row % keys[1].count;
-        for (int64_t x = 0; x < keys[2].count; x++)
-            fill_key(run, z, y, keys[2].first + x, run->keys + (row * keys[2].count + x) * run->dim);
-    }
-}
-
 /* A query is its pixel's key with 1 in the extra channel. */
 static void fill_queries(const nlm_run *run, const block *b)
 {
-    const range *const queries = b->queries, *const keys = b->keys;
+    const nf_range *const queries = b->queries, *const keys = b->keys;
     const int64_t rows = queries[0].count * queries[1].count, dim = run->dim;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
@@ -184,8 +124,8 @@ static void set_problem(const nlm_run *run, const block *b, nf_problem *problem)
 }
 
 /* A block of patches of our own, [1, axes..., 1, dim]. */
-static nf_status patches_tensor(const nlm_run *run, nf_tensor *tensor, float *data, const range ranges[NF_NLM_MAX_RANK],
-                                int64_t dim)
+static nf_status patches_tensor(const nlm_run *run, nf_tensor *tensor, float *data,
+                                const nf_range ranges[NF_NLM_MAX_RANK], int64_t dim)
 {
     int64_t extents[NF_NLM_MAX_RANK + 3] = {1};
     for (int a = 0; a < run->nlm.rank; a++)
@@ -197,7 +137,7 @@ static nf_status patches_tensor(const nlm_run *run, nf_tensor *tensor, float *da
 
 /* A block of the picture itself, which is neither contiguous nor copied. */
 static nf_status picture_tensor(const nlm_run *run, nf_tensor *tensor, const float *picture,
-                                const range ranges[NF_NLM_MAX_RANK])
+                                const nf_range ranges[NF_NLM_MAX_RANK])
 {
     const int64_t *const extents = run->nlm.extents, step = run->nlm.step;
     const int64_t strides[] = {extents[1] * extents[2] * step, extents[2] * step, step};
@@ -260,7 +200,7 @@ static nf_status run_block(const nlm_run *run, nf_context *context, block *b, nf
     for (int a = 0; a < NF_NLM_MAX_RANK; a++)
         b->keys[a] = keys_of(b->queries[a], run->nlm.extents[a], run->nlm.window[a]);
     find_mean_colour(run, b->keys);
-    fill_keys(run, b);
+    nf_patches_fill(&run->patches, b->keys, run->mean, run->keys);
     fill_queries(run, b);
     return attend(run, context, b, report);
 }
@@ -292,14 +232,15 @@ static nf_status run_blocks(const nlm_run *run, nf_context *context, nf_nlm_watc
 static void describe(nlm_run *run, const nf_nlm *nlm, const float *in, float *out)
 {
     const int missing = NF_NLM_MAX_RANK - nlm->rank;
-    *run = (nlm_run){.nlm = *nlm, .missing = missing, .in = in, .out = out, .dim = nlm->channels};
+    *run = (nlm_run){.nlm = *nlm, .missing = missing, .in = in, .out = out};
+    run->patches = (nf_patches){.in = in, .channels = nlm->channels, .step = nlm->step};
     for (int a = 0; a < NF_NLM_MAX_RANK; a++) {
         run->nlm.extents[a] = a < missing ? 1 : nlm->extents[a - missing];
         run->nlm.window[a] = a < missing ? 1 : nlm->window[a - missing];
-        run->nlm.patch[a] = a < missing ? 1 : nlm->patch[a - missing];
-        run->dim *= run->nlm.patch[a];
+        run->patches.extents[a] = run->nlm.extents[a];
+        run->patches.patch[a] = a < missing ? 1 : nlm->patch[a - missing];
     }
-    run->dim++;
+    run->dim = nf_patches_choose(&run->patches, nlm->features) + 1;
     if (run->nlm.block_bytes == 0)
         run->nlm.block_bytes = NF_NLM_BLOCK_BYTES;
     choose_block_size(run);
@@ -312,13 +253,12 @@ static bool allocate(nlm_run *run)
     run->queries = malloc(query_bytes);
     run->keys = malloc(bytes - query_bytes);
     run->mean = malloc((size_t)run->nlm.channels * sizeof *run->mean);
-    return run->queries && run->keys && run->mean && make_mirrors(run);
+    return run->queries && run->keys && run->mean && nf_patches_prepare(&run->patches);
 }
 
 static void release(nlm_run *run)
 {
-    for (int a = 0; a < NF_NLM_MAX_RANK; a++)
-        free(run->mirror[a]);
+    nf_patches_release(&run->patches);
     free(run->queries);
     free(run->keys);
     free(run->mean);

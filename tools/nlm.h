@@ -4,7 +4,8 @@
  *     out_i = sum_j w_ij x_j / sum_j w_ij,    w_ij = exp(-d_ij^2 / h^2),    d_ij^2 = |p_i - p_j|^2 / n
  *
  * where p_i is the patch of n values around pixel i (all channels), reflected at the borders of the picture without
- * repeating the border pixel, and j runs over a window around i. Since |p_i|^2 is the same for all j,
+ * repeating the border pixel, or the n lowest frequencies of it, and j runs over a window around i. White noise of
+ * deviation sigma adds 2 sigma^2 to d^2, however many frequencies are compared. Since |p_i|^2 is the same for all j,
  *
  *     w_ij ~ exp(scale q_i . k_j),    q_i = [p_i, 1],    k_j = [p_j, -|p_j|^2 / 2],    scale = 2 / (n h^2):
  *
@@ -23,8 +24,8 @@
 
 #include "denoise_file.h"
 #include "nearfield.h"
+#include "nlm_patch.h"
 
-#define NF_NLM_MAX_RANK 3
 /* Bytes of patches of one block unless asked otherwise. A single pixel's keys may take more, but not without limit. */
 #define NF_NLM_BLOCK_BYTES ((size_t)64 << 20)
 #define NF_NLM_MAX_BLOCK_BYTES ((size_t)1 << 30)
@@ -36,6 +37,7 @@ typedef struct nf_nlm {
     int64_t extents[NF_NLM_MAX_RANK]; /* slowest first */
     int64_t window[NF_NLM_MAX_RANK];  /* 1..extent each; odd, or the whole extent */
     int64_t patch[NF_NLM_MAX_RANK];   /* odd */
+    int64_t features;                 /* n: the lowest frequencies that are compared; 0: the patch itself */
     int channels;                     /* values per pixel that are compared and averaged */
     int step;                         /* floats from pixel to pixel, >= channels */
     double strength;                  /* h, > 0 */

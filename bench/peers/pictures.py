@@ -1,7 +1,8 @@
 """Denoising: scikit-image and OpenCV on a photograph, DIPY on a brain scan, against nearfield denoise.
 
 All filters get the same noisy file, window and patch; each uses the strength that is best for it, which for volumes and
-for the slowest filter is found on a part."""
+for the slowest filter is found on a part. Of patches, nearfield denoise compares the lowest frequencies, as is its default;
+with whole patches, like the others, it is a peer of itself."""
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ SCAN = "/usr/share/mricron/templates/inia19-t1-brain.nii.gz"
 SIGMA, WINDOW, PATCH = 25.0, 21, 7
 SCAN_SIGMA, SCAN_WINDOW, SCAN_PATCH = 37.6, 7, 3
 STRENGTH_STEP = 1.15
+WHOLE, WHOLE_NAME = ("--features", "all"), "Nearfield, whole patches"
 tuned = {}  # strengths by filter, which do not depend on the number of threads
 
 
@@ -28,10 +30,10 @@ class Tool:
     def __init__(self, program, threads, folder):
         self.program, self.threads, self.folder = program, threads, folder
 
-    def run(self, noisy, result, window, patch, strength):
+    def run(self, noisy, result, window, patch, strength, features):
         said = subprocess.run(
             [self.program, "denoise", noisy, result, "--window", str(window), "--patch", str(patch),
-             "--strength", f"{strength:.4f}", "--threads", str(self.threads)],
+             "--strength", f"{strength:.4f}", "--threads", str(self.threads), *features],
             check=True, capture_output=True, text=True).stdout
         return float(re.search(r"^time: ([0-9.]+) s", said, re.M).group(1))
 
@@ -85,8 +87,8 @@ def photograph(table, timing, tool, wanted, quick):
     source, result = (os.path.join(tool.folder, name) for name in ("noisy.png", "result.png"))
     cv2.imwrite(source, noisy)
 
-    def ours(strength):
-        seconds = tool.run(source, result, WINDOW, PATCH, strength)
+    def ours(strength, features=()):
+        seconds = tool.run(source, result, WINDOW, PATCH, strength, features)
         return seconds, cv2.imread(result)
 
     cv2.setNumThreads(tool.threads)
@@ -115,9 +117,13 @@ def photograph(table, timing, tool, wanted, quick):
             y, x = (slice(128, 320), slice(256, 512)) if name == "scikit-image" else (slice(None), slice(None))
             part = np.ascontiguousarray(noisy[y, x])  # the slowest of all
             tuned["photograph"][name] = best_strength(lambda h: function(part, h), clean[y, x], 255, SIGMA)
+        tuned["photograph"][WHOLE_NAME] = best_strength(lambda h: ours(h, WHOLE)[1], clean, 255, SIGMA)
     strengths = tuned["photograph"]
     names = list(filters)
     peers = [lambda name=name: timed(lambda: filters[name](noisy, strengths[name])) for name in names]
+    peers.append(lambda: ours(strengths[WHOLE_NAME], WHOLE))
+    names.append(WHOLE_NAME)
+    targets[WHOLE_NAME] = None
     race(table, timing, names, lambda: ours(strengths["ours"]), peers, clean, 255, "1024x512 colour w21 p7",
          tool.threads, [targets[name] for name in names], list(strengths.values()), 1 if quick else 3)
 
@@ -140,8 +146,8 @@ def scan(table, timing, tool, wanted, quick):
     for path, data in ((paths[0], noisy), (paths[1], noisy[part])):
         nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), path)
 
-    def ours(source, strength):
-        seconds = tool.run(source, paths[2], SCAN_WINDOW, SCAN_PATCH, strength)
+    def ours(source, strength, features=()):
+        seconds = tool.run(source, paths[2], SCAN_WINDOW, SCAN_PATCH, strength, features)
         return seconds, np.asarray(nibabel.load(paths[2]).dataobj)
 
     def dipy(method):
@@ -155,10 +161,13 @@ def scan(table, timing, tool, wanted, quick):
         tuned["scan"] = {"ours": best_strength(lambda h: ours(paths[1], h)[1], clean[part], peak, SCAN_SIGMA)}
         for name in names:
             tuned["scan"][name] = best_strength(lambda h: filters[name](part_noisy, h), clean[part], peak, SCAN_SIGMA)
+        tuned["scan"][WHOLE_NAME] = best_strength(lambda h: ours(paths[1], h, WHOLE)[1], clean[part], peak, SCAN_SIGMA)
     strengths = tuned["scan"]
     peers = [lambda name=name: timed(lambda: filters[name](noisy, strengths[name])) for name in names]
-    race(table, timing, names, lambda: ours(paths[0], strengths["ours"]), peers, clean, peak, f"MRI {size}^3 w7 p3", tool.threads,
-         [3, 3], list(strengths.values()), 1 if quick else 3)
+    peers.append(lambda: ours(paths[0], strengths[WHOLE_NAME], WHOLE))
+    names.append(WHOLE_NAME)
+    race(table, timing, names, lambda: ours(paths[0], strengths["ours"]), peers, clean, peak, f"MRI {size}^3 w7 p3",
+         tool.threads, [3, 3, None], list(strengths.values()), 1 if quick else 3)
 
 
 def compare(table, timing, tool, wanted, quick):
