@@ -302,10 +302,12 @@ const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .gradient = gradient_f32,
     .pack_line = pack_line_f32,
     .stencil_scores = stencil_scores_f32,
+    .stencil_row_scores = stencil_row_scores_f32,
     .stencil_softmax = stencil_softmax_f32,
     .stencil_gradient = stencil_gradient_f32,
     .stencil_close = stencil_close_f32,
     .stencil_values = stencil_values_f32,
+    .stencil_row_values = stencil_row_values_f32,
     .stencil_scatter = stencil_scatter_f32,
     .dot = dot_f32,
 };

@@ -491,6 +491,7 @@ static double NAME(dot)(const void *a, const void *b, int64_t n)
 #include "backends/cpu/kernel_reach.h"
 #include "backends/cpu/kernel_stencil.h"
 #include "backends/cpu/kernel_stencil_backward.h"
+#include "backends/cpu/kernel_stencil_forward.h"
 
 const cpu_kernels KERNEL_TABLE = {
     .isa = KERNEL_ISA,
@@ -514,10 +515,12 @@ const cpu_kernels KERNEL_TABLE = {
     .gradient = NAME(gradient),
     .pack_line = NAME(pack_line),
     .stencil_scores = NAME(stencil_scores),
+    .stencil_row_scores = NAME(stencil_row_scores),
     .stencil_softmax = NAME(stencil_softmax),
     .stencil_gradient = NAME(stencil_gradient),
     .stencil_close = NAME(stencil_close),
     .stencil_values = NAME(stencil_values),
+    .stencil_row_values = NAME(stencil_row_values),
     .stencil_scatter = NAME(stencil_scatter),
     .dot = NAME(dot),
 };

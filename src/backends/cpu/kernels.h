@@ -32,7 +32,7 @@ typedef struct cpu_lanes {
     bool partial;                 /* some lane is not in use or has fewer slots */
     int32_t begin[CPU_MAX_LANES]; /* begin[i] - begin[0] < 2 lanes */
     int32_t size[CPU_MAX_LANES];
-    uint32_t *bits;               /* per slot: lanes that have it */
+    uint32_t *bits;               /* per slot, if partial: lanes that have it */
 } cpu_lanes;
 
 /* All columns of a hull at one place of the other axes, and which rows of a block see them: first .. end - 1. */
@@ -65,17 +65,22 @@ typedef struct cpu_ahead {
 
 static inline void cpu_fetch_ahead(cpu_ahead *ahead)
 {
-    for (int64_t i = 0; i < ahead->rate && ahead->runs > 0; i++) {
-        __builtin_prefetch(ahead->run->base + ahead->row * ahead->run->step + ahead->offset, 0, 2);
-        ahead->offset += 64;
-        if (ahead->offset < ahead->run->bytes)
-            continue;
+    int64_t left = ahead->rate;
+    while (left > 0 && ahead->runs > 0) {
+        const cpu_ahead_run *run = ahead->run;
+        const char *row = run->base + ahead->row * run->step;
+        int64_t offset = ahead->offset;
+        for (; left > 0 && offset < run->bytes; left--, offset += 64)
+            __builtin_prefetch(row + offset, 0, 2);
+        ahead->offset = offset;
+        if (offset < run->bytes)
+            return;
         ahead->offset = 0;
-        if (++ahead->row == ahead->run->rows) {
-            ahead->row = 0;
-            ahead->run++;
-            ahead->runs--;
-        }
+        if (++ahead->row < run->rows)
+            continue;
+        ahead->row = 0;
+        ahead->run++;
+        ahead->runs--;
     }
 }
 
@@ -151,11 +156,6 @@ typedef struct cpu_kernels {
      * s = a . transposed[which] for the pairs that exist; a lies [row][depth][lane], line_stride apart on a dim. */
     void (*stencil_scores)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int which, int64_t line_stride,
                            const void *a, int64_t depth, void *s);
-    /* As softmax above; fresh: the first step, which finds nothing in max, sum and out. */
-    void (*stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
-                            bool fresh, void *s, void *max, void *sum, void *out, int64_t dim);
-    /* lse = max + log sum, then sum becomes 1 / sum; -inf and 0 where nothing was seen. */
-    void (*stencil_close)(int64_t rows, const void *max, void *sum, void *lse);
     /* As gradient above; lse and delta belong to rows. */
     void (*stencil_gradient)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
                              void *s, void *ds, const void *lse, const void *delta);
@@ -167,6 +167,21 @@ typedef struct cpu_kernels {
     /* sums[which] += transpose(s) . a in columns first .. end - 1; a lies [row][lane][dim]. */
     void (*stencil_scatter)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, int which,
                             const void *s, const void *a, int64_t dim, int32_t first, int32_t end);
+
+    /* The stencil's forward, one call after the other for lines that are met at once; fresh: the first ones, which find
+     * nothing in max, sum and out. Scores lie [row][place][lane], place counting the slots of the lines that the row sees,
+     * weights as the table likes; both have room for count * slots places a row, rounded up to lanes, and `lanes` more. */
+    void (*stencil_row_scores)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t line_stride,
+                               const void *a, int64_t depth, void *s);
+    /* p = 2^(s - max), s in units of log 2; updates the running max and sum, and out rows by the change of max. */
+    void (*stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
+                            bool fresh, const void *s, void *p, void *max, void *sum, void *out, int64_t dim);
+    /* lse = max + log sum, then sum becomes 1 / sum; -inf and 0 where nothing was seen. */
+    void (*stencil_close)(int64_t rows, const void *max, void *sum, void *lse);
+    /* As stencil_values. */
+    void (*stencil_row_values)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, const void *p,
+                               bool fresh, void *out, int64_t dim, const cpu_targets *targets, const void *factors,
+                               cpu_ahead *ahead);
 
     /* Sum of a[i] b[i]. */
     double (*dot)(const void *a, const void *b, int64_t n);

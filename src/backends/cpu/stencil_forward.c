@@ -22,7 +22,7 @@ typedef struct forward_scratch {
     const forward_call *call;
     cpu_stencil_item item[2]; /* at hand, and next */
     cpu_stencil_ring ring; /* k transposed, v straight */
-    void *q, *scores, *max, *sum, *lse, *out;
+    void *q, *scores, *weights, *max, *sum, *lse, *out;
     void *converted;
     const void **rows;
     int current;
@@ -40,7 +40,9 @@ static void carve(const cpu_stencil_plan *p, cpu_arena *arena, forward_scratch *
     cpu_stencil_take_item(arena, w, &s->item[1]);
     cpu_stencil_take_ring(arena, w, real, &s->ring);
     s->q = cpu_take(arena, block * p->head_dim * real);
-    s->scores = cpu_take(arena, block * w->chunk * w->slots * real);
+    const int64_t places = (w->chunk * w->slots + k->lanes - 1) / k->lanes * k->lanes + k->lanes;
+    s->scores = cpu_take(arena, block * places * real);
+    s->weights = cpu_take(arena, block * places * real);
     s->max = cpu_take(arena, block * real);
     s->sum = cpu_take(arena, block * real);
     s->lse = cpu_take(arena, block * real);
@@ -142,12 +144,13 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
         const cpu_line *lines = &item->lines[i];
         const int64_t count = nf_min64(chunk, line_count - i);
         const bool fresh = i == 0, final = i + count == line_count;
-        k->stencil_scores(lanes, lines, count, 0, item->walk->line_stride, s->q, depth, s->scores);
-        k->stencil_softmax(lanes, lines, count, rows, p->scale, fresh, s->scores, s->max, s->sum, s->out, p->value_dim);
+        k->stencil_row_scores(lanes, lines, count, item->walk->line_stride, s->q, depth, s->scores);
+        k->stencil_softmax(lanes, lines, count, rows, p->scale, fresh, s->scores, s->weights, s->max, s->sum, s->out,
+                           p->value_dim);
         if (final)
             k->stencil_close(rows, s->max, s->sum, s->lse);
-        k->stencil_values(lanes, lines, count, rows, s->scores, fresh, s->out, p->value_dim,
-                          final && c->direct ? &targets : NULL, s->sum, ahead);
+        k->stencil_row_values(lanes, lines, count, rows, s->weights, fresh, s->out, p->value_dim,
+                              final && c->direct ? &targets : NULL, s->sum, ahead);
         i += count;
     } while (i < line_count);
     if (!c->direct)

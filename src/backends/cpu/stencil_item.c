@@ -63,7 +63,7 @@ static void lay_lanes(const cpu_stencil_item *item, cpu_lanes *lanes, int32_t fi
         lanes->begin[l] = lanes->near ? lanes->begin[count - 1] : lanes->begin[0] + l;
         lanes->size[l] = 0;
     }
-    for (int32_t j = 0; j < lanes->slots; j++) {
+    for (int32_t j = 0; lanes->partial && j < lanes->slots; j++) {
         lanes->bits[j] = 0;
         for (int32_t l = 0; l < count; l++)
             lanes->bits[j] |= (uint32_t)(lanes->size[l] > j) << l;

@@ -1,0 +1,272 @@
+/* The stencil's softmax and values, included by kernel_body.h once per element type. Forward's scores lie by rows,
+ * [row][place][lane], where place counts the slots of the lines that the row sees, so that a row holds nothing else. Its
+ * weights lie [row][lane][place] if vectors can be transposed: applying them lane by lane then touches few cache lines. */
+#if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
+enum { NAME(TURNED) = 1 };
+#else
+enum { NAME(TURNED) = 0 };
+#endif
+
+/* Reals of a row of scores, and of weights: a lane's weights take an odd number of vectors, off each other's cache sets. */
+SIMD_INLINE int64_t NAME(score_row)(int64_t count, int64_t slots)
+{
+    return NAME(round_up)(count * slots) * NAME(LANES);
+}
+SIMD_INLINE int64_t NAME(weight_lane)(int64_t count, int64_t slots)
+{
+    return (NAME(round_up)(count * slots) / NAME(LANES) | 1) * NAME(LANES);
+}
+
+static void NAME(stencil_row_scores)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t line_stride,
+                                     const void *a, int64_t depth, void *s)
+{
+    const int64_t slots = lanes->slots, s_stride = NAME(score_row)(count, slots), a_stride = depth * NAME(LANES);
+    const NAME(finder) f = NAME(find_columns)(lanes);
+    REAL *row[CPU_STENCIL_ROWS];
+    for (int64_t r = 0; r < CPU_STENCIL_ROWS; r++)
+        row[r] = (REAL *)s + r * s_stride;
+    for (int64_t i = 0; i < count; i++) {
+        const cpu_line *line = &lines[i];
+        NAME(stencil_line)(&f, line->end - line->first, row + line->first, (const REAL *)a + line->first * a_stride,
+                           a_stride, (const REAL *)line->transposed[0] + lanes->begin[0], line_stride, slots, depth);
+        for (int32_t r = line->first; r < line->end; r++)
+            row[r] += slots * NAME(LANES);
+    }
+}
+
+/* Largest of a row's scores times factor, and of old. */
+SIMD_INLINE VEC NAME(row_top)(const cpu_lanes *lanes, int64_t places, REAL factor, VEC old, const REAL *s)
+{
+    VEC top = old, top2 = old;
+    int64_t x = 0;
+    if (!lanes->partial) {
+        for (; x + 2 <= places; x += 2) {
+            top = OP(max)(OP(load)(s + x * NAME(LANES)) * factor, top);
+            top2 = OP(max)(OP(load)(s + (x + 1) * NAME(LANES)) * factor, top2);
+        }
+        for (; x < places; x++)
+            top = OP(max)(OP(load)(s + x * NAME(LANES)) * factor, top);
+        return OP(max)(top, top2);
+    }
+    for (; x < places; x += lanes->slots)
+        for (int64_t j = 0; j < lanes->slots; j++)
+            top = OP(max)(NAME(stencil_seen)(lanes, j, OP(load)(s + (x + j) * NAME(LANES)) * factor, (REAL)-INFINITY), top);
+    return top;
+}
+
+/* 2^(factor s - base) of up to LANES places from x on; returns their sum. */
+SIMD_INLINE VEC NAME(weigh)(const cpu_lanes *lanes, bool partial, int64_t count, int64_t *slot, REAL factor, VEC base,
+                            const REAL *s, REAL *p, int64_t p_stride)
+{
+    VEC square[NAME(LANES)], total = {0};
+    SIMD_UNROLL
+    for (int j = 0; j < NAME(LANES); j++) {
+        square[j] = (VEC){0};
+        if (j >= count)
+            continue;
+        square[j] = OP(exp2)(OP(load)(s + j * NAME(LANES)) * factor - base);
+        if (partial) {
+            square[j] = OP(select)(lanes->bits[*slot], square[j], (VEC){0});
+            *slot = *slot + 1 == lanes->slots ? 0 : *slot + 1;
+        }
+        total += square[j];
+    }
+#if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
+    OP(transpose)(square);
+#endif
+    SIMD_UNROLL
+    for (int j = 0; j < NAME(LANES); j++)
+        OP(store)(p + j * p_stride, square[j]);
+    return total;
+}
+
+SIMD_INLINE VEC NAME(weigh_row)(const cpu_lanes *lanes, bool partial, int64_t places, REAL factor, VEC base, const REAL *s,
+                                REAL *p, int64_t lane_stride)
+{
+    const int64_t step = NAME(TURNED) ? NAME(LANES) : NAME(LANES) * NAME(LANES);
+    const int64_t p_stride = NAME(TURNED) ? lane_stride : NAME(LANES);
+    VEC total = {0};
+    int64_t slot = 0, x = 0;
+    for (; x + NAME(LANES) <= places; x += NAME(LANES), s += NAME(LANES) * NAME(LANES), p += step)
+        total += NAME(weigh)(lanes, partial, NAME(LANES), &slot, factor, base, s, p, p_stride);
+    if (x < places)
+        total += NAME(weigh)(lanes, partial, places - x, &slot, factor, base, s, p, p_stride);
+    return total;
+}
+
+/* Maxima are kept in units of log 2, as exponents of 2 are cheaper than of e. */
+static void NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
+                                  double scale, bool fresh, const void *s, void *p, void *max, void *sum, void *out,
+                                  int64_t dim)
+{
+    const int64_t s_stride = NAME(score_row)(count, lanes->slots), lane_stride = NAME(weight_lane)(count, lanes->slots);
+    const int64_t p_stride = NAME(TURNED) ? lane_stride * NAME(LANES) : s_stride;
+    const REAL factor = (REAL)(scale * SIMD_LOG2_E);
+    for (int64_t r = 0; r < rows; r++) {
+        const REAL *row = (const REAL *)s + r * s_stride;
+        REAL *to = (REAL *)p + r * p_stride;
+        REAL *row_max = (REAL *)max + r * NAME(LANES), *row_sum = (REAL *)sum + r * NAME(LANES);
+        int64_t places = 0;
+        for (int64_t i = 0; i < count; i++)
+            places += r >= lines[i].first && r < lines[i].end ? lanes->slots : 0;
+        const VEC old = fresh ? OP(set1)((REAL)-INFINITY) : OP(load)(row_max);
+        const VEC top = NAME(row_top)(lanes, places, factor, old, row);
+        /* Lanes that have seen nothing, or only NaN, have no max: zero serves, and NaN must get through. */
+        const VEC base = OP(max)(top, OP(set1)(LOWEST));
+        const VEC total = lanes->partial ? NAME(weigh_row)(lanes, true, places, factor, base, row, to, lane_stride)
+                                         : NAME(weigh_row)(lanes, false, places, factor, base, row, to, lane_stride);
+        OP(store)(row_max, top);
+        if (fresh) {
+            OP(store)(row_sum, total);
+            continue;
+        }
+        const VEC shrink = OP(exp2)(old - base);
+        OP(store)(row_sum, OP(load)(row_sum) * shrink + total);
+        for (int64_t l = 0; l < lanes->count; l++) {
+            if (shrink[l] == 1 || old[l] == (REAL)-INFINITY)
+                continue;
+            REAL *o = (REAL *)out + (r * NAME(LANES) + l) * dim;
+            for (int64_t c = 0; c < dim; c += NAME(LANES))
+                OP(store)(o + c, OP(load)(o + c) * shrink[l]);
+        }
+    }
+}
+
+static void NAME(stencil_close)(int64_t rows, const void *max, void *sum, void *lse)
+{
+    for (int64_t i = 0; i < rows * NAME(LANES); i += NAME(LANES)) {
+        const VEC total = OP(load)((const REAL *)sum + i), zero = {0};
+        const INDEX empty = total == zero;
+        const INDEX value = (INDEX)(OP(load)((const REAL *)max + i) * (REAL)0.6931471805599453 + OP(log)(total));
+        OP(store)((REAL *)lse + i, (VEC)((empty & (INDEX)OP(set1)((REAL)-INFINITY)) | (~empty & value)));
+        OP(store)((REAL *)sum + i, (VEC)(~empty & (INDEX)(1 / total)));
+    }
+}
+
+/* One line of one lane: rows first .. end - 1 gather size columns of `vectors` vectors; what the lane does not see is never
+ * touched. */
+SIMD_INLINE void NAME(value_line)(int first, int end, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
+                                  const REAL **p, int64_t p_slot, const REAL *v, int64_t dim, int64_t size,
+                                  int64_t slots)
+{
+    for (int64_t j = 0; j < size; j++) {
+        VEC x[NAME(BLOCK_VECTORS)];
+        SIMD_UNROLL
+        for (int c = 0; c < vectors; c++) {
+            x[c] = OP(load)(v + j * dim + c * NAME(LANES));
+            SIMD_KEEP(x[c]);
+        }
+        SIMD_UNROLL
+        for (int r = first; r < end; r++) {
+            VEC y = OP(set1)(p[r][j * p_slot]);
+            SIMD_KEEP(y);
+            SIMD_UNROLL
+            for (int c = 0; c < vectors; c++)
+                sum[r][c] += y * x[c];
+        }
+    }
+    SIMD_UNROLL
+    for (int r = first; r < end; r++)
+        p[r] += slots * p_slot;
+}
+
+SIMD_INLINE void NAME(value_lines)(int vectors, bool by_row, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
+                                   const cpu_lanes *lanes, int64_t lane, const cpu_line *lines, int64_t count,
+                                   const REAL *weights, int64_t dim, int64_t column, cpu_ahead *ahead)
+{
+    const int64_t slots = lanes->slots, size = lanes->size[lane], start = lanes->begin[lane] * dim + column;
+    const bool turned = by_row && NAME(TURNED);
+    const int64_t p_slot = turned ? 1 : NAME(LANES), lane_stride = turned ? NAME(weight_lane)(count, slots) : 1;
+    const int64_t row_stride = turned   ? lane_stride * NAME(LANES)
+                               : by_row ? NAME(score_row)(count, slots)
+                                        : count * slots * NAME(LANES);
+    const REAL *p[CPU_STENCIL_ROWS];
+    SIMD_UNROLL
+    for (int r = 0; r < CPU_STENCIL_ROWS; r++)
+        p[r] = weights + r * row_stride + lane * lane_stride;
+    for (int64_t i = 0; i < count; i++) {
+        const REAL *v = (const REAL *)lines[i].straight + start;
+        if (ahead)
+            cpu_fetch_ahead(ahead);
+        SIMD_UNROLL
+        for (int r = 0; !by_row && r < CPU_STENCIL_ROWS; r++)
+            p[r] = weights + r * row_stride + i * slots * NAME(LANES) + lane;
+#define VALUE_CASE(a, b)                                                                                             \
+    case 8 * (a) + (b): NAME(value_line)(a, b, vectors, sum, p, p_slot, v, dim, size, slots); break
+        switch (8 * lines[i].first + lines[i].end) {
+            VALUE_CASE(0, 4);
+            VALUE_CASE(0, 3);
+            VALUE_CASE(0, 2);
+            VALUE_CASE(0, 1);
+            VALUE_CASE(1, 4);
+            VALUE_CASE(1, 3);
+            VALUE_CASE(1, 2);
+            VALUE_CASE(2, 4);
+            VALUE_CASE(2, 3);
+            VALUE_CASE(3, 4);
+        default: break;
+        }
+#undef VALUE_CASE
+    }
+}
+
+SIMD_INLINE void NAME(value_lane)(int vectors, bool by_row, const cpu_lanes *lanes, int64_t lane,
+                                  const cpu_line *lines, int64_t count, int64_t rows, int64_t column, const REAL *p, bool fresh, REAL *out, int64_t dim,
+                                  const cpu_targets *targets, const REAL *factors, cpu_ahead *ahead)
+{
+    const int64_t o_stride = NAME(LANES) * dim;
+    VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)];
+    SIMD_UNROLL
+    for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
+        SIMD_UNROLL
+        for (int c = 0; c < vectors; c++)
+            sum[r][c] = fresh || r >= rows ? (VEC){0} : OP(load)(out + r * o_stride + column + c * NAME(LANES));
+    }
+    NAME(value_lines)(vectors, by_row, sum, lanes, lane, lines, count, p, dim, column, ahead);
+    SIMD_UNROLL
+    for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
+        if (r >= rows)
+            break;
+        REAL *to = targets ? (REAL *)(void *)(targets->rows[r] + targets->lane[lane]) + column : out + r * o_stride + column;
+        const VEC factor = OP(set1)(targets ? factors[r * NAME(LANES) + lane] : 1);
+        SIMD_UNROLL
+        for (int c = 0; c < vectors; c++)
+            if (targets && targets->stream)
+                OP(stream)(to + c * NAME(LANES), sum[r][c] * factor);
+            else
+                OP(store)(to + c * NAME(LANES), sum[r][c] * factor);
+    }
+}
+
+SIMD_INLINE void NAME(values)(bool by_row, const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
+                              const void *p, bool fresh, void *out, int64_t dim, const cpu_targets *targets,
+                              const void *factors, cpu_ahead *ahead)
+{
+    for (int64_t lane = 0; lane < lanes->count; lane++) {
+        REAL *o = (REAL *)out + lane * dim;
+        int64_t c = 0;
+        for (; c + NAME(PANEL) <= dim; c += NAME(PANEL))
+            NAME(value_lane)(NAME(BLOCK_VECTORS), by_row, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets,
+                             factors, ahead);
+#if SIMD_REGISTERS == 32
+        for (; c + 2 * NAME(LANES) <= dim; c += 2 * NAME(LANES))
+            NAME(value_lane)(2, by_row, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets, factors, ahead);
+#endif
+        for (; c < dim; c += NAME(LANES))
+            NAME(value_lane)(1, by_row, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets, factors, ahead);
+    }
+}
+
+static void NAME(stencil_values)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, const void *s,
+                                 bool fresh, void *out, int64_t dim, const cpu_targets *targets, const void *factors,
+                                 cpu_ahead *ahead)
+{
+    NAME(values)(false, lanes, lines, count, rows, s, fresh, out, dim, targets, factors, ahead);
+}
+
+static void NAME(stencil_row_values)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
+                                     const void *p, bool fresh, void *out, int64_t dim, const cpu_targets *targets,
+                                     const void *factors, cpu_ahead *ahead)
+{
+    NAME(values)(true, lanes, lines, count, rows, p, fresh, out, dim, targets, factors, ahead);
+}
