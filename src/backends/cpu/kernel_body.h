@@ -23,7 +23,8 @@ enum {
     NAME(BLOCK_VECTORS) = SIMD_REGISTERS == 32 ? 4 : 2,
     NAME(PANEL) = NAME(BLOCK_VECTORS) * NAME(LANES),
     /* Rows of a packed panel that stay in the first-level cache while all row blocks pass over them: 16 KiB. */
-    NAME(DEPTH_BLOCK) = 16384 / (NAME(PANEL) * (int)sizeof(REAL))
+    NAME(DEPTH_BLOCK) = 16384 / (NAME(PANEL) * (int)sizeof(REAL)),
+    NAME(PACK_AHEAD) = 16 /* rows fetched ahead of the one being packed */
 };
 
 SIMD_INLINE int64_t NAME(round_up)(int64_t n)
@@ -192,10 +193,13 @@ static bool NAME(all_finite)(const void *const *rows, int64_t count, int64_t n)
     return OP(sum)(bad) + bad_tail == 0;
 }
 
-/* LANES columns of a panel from as many rows; columns past count are zero. */
-static void NAME(transpose_strip)(REAL *to, int64_t width, const void *const *rows, int64_t count, int64_t n)
+/* LANES columns of a panel from as many rows; columns past count are zero. The `next` rows after them are fetched ahead. */
+static void NAME(transpose_strip)(REAL *to, int64_t width, const void *const *rows, int64_t count, int64_t next, int64_t n)
 {
     int64_t k = 0;
+    for (int64_t j = 0; j < next; j++)
+        for (int64_t c = 0; c < n; c += 64 / (int)sizeof(REAL))
+            __builtin_prefetch((const REAL *)rows[NAME(LANES) + j] + c);
 #if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
     for (; k + NAME(LANES) <= n; k += NAME(LANES)) {
         VEC square[NAME(LANES)];
@@ -220,7 +224,8 @@ static void NAME(pack_transposed)(void *packed, const void *const *rows, int64_t
         const int64_t left = count - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
         for (int64_t j = 0; j < width; j += NAME(LANES)) {
             const int64_t strip = left - j < NAME(LANES) ? left - j : NAME(LANES);
-            NAME(transpose_strip)(to + j, width, rows + first + j, strip, n);
+            const int64_t next = left - j - strip < NAME(LANES) ? left - j - strip : NAME(LANES);
+            NAME(transpose_strip)(to + j, width, rows + first + j, strip, next, n);
         }
         to += width * n;
     }
@@ -230,7 +235,7 @@ static void NAME(pack_line)(void *line, int64_t stride, const void *const *rows,
 {
     for (int64_t j = 0; j < count; j += NAME(LANES)) {
         const int64_t strip = count - j < NAME(LANES) ? count - j : NAME(LANES);
-        NAME(transpose_strip)((REAL *)line + j, stride, rows + j, strip, n);
+        NAME(transpose_strip)((REAL *)line + j, stride, rows + j, strip, 0, n);
     }
 }
 
@@ -241,9 +246,12 @@ static void NAME(pack_straight)(void *packed, const void *const *rows, int64_t c
         const int64_t left = n - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
         for (int64_t k = 0; k < count; k++, to += width) {
             const REAL *row = (const REAL *)rows[k] + first;
+            const REAL *later = (const REAL *)rows[k + NAME(PACK_AHEAD) < count ? k + NAME(PACK_AHEAD) : k] + first;
             int64_t j = 0;
-            for (; j + NAME(LANES) <= left && j < width; j += NAME(LANES))
+            for (; j + NAME(LANES) <= left && j < width; j += NAME(LANES)) {
+                __builtin_prefetch(later + j);
                 OP(store)(to + j, OP(load)(row + j));
+            }
             for (; j < width; j++)
                 to[j] = j < left ? row[j] : 0;
         }
