@@ -65,16 +65,58 @@ static void NAME(product_from_reach)(void *c, int64_t c_stride, const void *a, i
     NAME(multiply_reach)(c, c_stride, a, a_stride, b, m, n, depth, NULL, reach);
 }
 
+/* Scores from column c on, minus infinity where the row does not see them; a mask is zero beyond its columns. */
+SIMD_INLINE VEC NAME(seen_scores)(const REAL *row, const uint32_t *seen, int64_t c)
+{
+    return OP(select)(seen[c / 32] >> (c % 32), OP(load)(row + c), OP(set1)((REAL)-INFINITY));
+}
+
+/* Softmax of the rows of one block, scale not negative; as in softmax_plain, the search for the largest score of the next
+ * row goes alongside. */
+SIMD_INLINE void NAME(softmax_block)(REAL *s, int64_t s_stride, int64_t rows, int64_t first, int64_t end, double scale,
+                                     const uint32_t *const *seen, REAL *max, REAL *sum, REAL *out, int64_t out_stride,
+                                     int64_t out_n)
+{
+    const REAL factor = (REAL)scale, factor2 = (REAL)(scale * SIMD_LOG2_E);
+    const VEC minus_infinity = OP(set1)((REAL)-INFINITY), zero = {0};
+    VEC top = minus_infinity;
+    for (int64_t c = first; c < end; c += NAME(LANES))
+        top = OP(max)(NAME(seen_scores)(s, seen[0], c), top);
+    for (int64_t r = 0; r < rows; r++) {
+        REAL *row = s + r * s_stride;
+        const int64_t next = r + 1 < rows ? r + 1 : r;
+        const REAL largest = OP(largest)(top) * factor;
+        const REAL base = NAME(raise_max)(largest, max + r, sum + r, out + r * out_stride, out_n) * (REAL)SIMD_LOG2_E;
+        VEC total = zero;
+        top = minus_infinity;
+        for (int64_t c = first; c < end; c += NAME(LANES)) {
+            const VEC p = OP(exp2)(OP(load)(row + c) * factor2 - base);
+            top = OP(max)(NAME(seen_scores)(s + next * s_stride, seen[next], c), top);
+            const VEC visible = OP(select)(seen[r][c / 32] >> (c % 32), p, zero);
+            OP(store)(row + c, visible);
+            total += visible;
+        }
+        sum[r] += OP(sum)(total);
+    }
+}
+
 static void NAME(softmax_reach)(void *s, int64_t s_stride, int64_t m, const cpu_reach *reach, double scale,
                                 const uint32_t *mask, int64_t mask_rows, void *max, void *sum, void *out,
                                 int64_t out_stride, int64_t out_n)
 {
-    for (int64_t r = 0; r < m; r++) {
+    for (int64_t r = 0; r < m; r += NAME(BLOCK_ROWS)) {
         const cpu_reach block = reach[r / NAME(BLOCK_ROWS)];
         const int64_t first = block.begin / NAME(LANES) * NAME(LANES);
-        if (block.begin < block.end)
-            NAME(softmax_row)((REAL *)s + r * s_stride, first, block.end, scale,
-                              mask + CPU_MASK_WORDS * (r % mask_rows), (REAL *)max + r, (REAL *)sum + r,
-                              (REAL *)out + r * out_stride, out_n);
+        const int64_t rows = m - r < NAME(BLOCK_ROWS) ? m - r : NAME(BLOCK_ROWS);
+        const uint32_t *seen[NAME(BLOCK_ROWS)];
+        for (int64_t i = 0; i < rows; i++)
+            seen[i] = mask + CPU_MASK_WORDS * ((r + i) % mask_rows);
+        REAL *scores = (REAL *)s + r * s_stride, *out_rows = (REAL *)out + r * out_stride;
+        if (block.begin < block.end && scale >= 0)
+            NAME(softmax_block)(scores, s_stride, rows, first, block.end, scale, seen, (REAL *)max + r, (REAL *)sum + r,
+                                out_rows, out_stride, out_n);
+        for (int64_t i = 0; i < rows && block.begin < block.end && scale < 0; i++)
+            NAME(softmax_row)(scores + i * s_stride, first, block.end, scale, seen[i], (REAL *)max + r + i,
+                              (REAL *)sum + r + i, out_rows + i * out_stride, out_n);
     }
 }

@@ -110,6 +110,16 @@ SIMD_INLINE v64i v64_lanes(uint32_t bits)
     memcpy(&x, lane, sizeof x);
     return (x & (int64_t)bits) == x;
 }
+#if defined(__AVX2__)
+SIMD_INLINE v32 v32_select(uint32_t bits, v32 a, v32 b)
+{
+    return (v32)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)v32_lanes(bits));
+}
+SIMD_INLINE v64 v64_select(uint32_t bits, v64 a, v64 b)
+{
+    return (v64)_mm256_blendv_pd((__m256d)b, (__m256d)a, (__m256d)v64_lanes(bits));
+}
+#else
 SIMD_INLINE v32 v32_select(uint32_t bits, v32 a, v32 b)
 {
     const v32i m = v32_lanes(bits);
@@ -124,6 +134,7 @@ SIMD_INLINE v64 v64_select(uint32_t bits, v64 a, v64 b)
     const v64i m = v64_lanes(bits);
     return (v64)((m & (v64i)a) | (~m & (v64i)b));
 }
+#endif
 #endif
 
 /* a > b ? a : b, so b where a is NaN. */
