@@ -40,7 +40,7 @@ static void carve_forward(const cpu_tile_plan *p, cpu_arena *arena, forward_scra
     s->k_packed = cpu_take(arena, (w->columns + panel) * p->head_dim * real);
     s->v_packed = cpu_take(arena, w->columns * p->value_dim * real);
     s->converted = cpu_take(arena, w->columns * wide * real);
-    s->scores = cpu_take(arena, w->tile_rows * score_stride(w) * real);
+    s->scores = cpu_take(arena, (w->tile_rows * score_stride(w) + CPU_SCORE_PAD) * real);
     s->mask = cpu_take(arena, w->tile_rows * CPU_MASK_WORDS * (int64_t)sizeof *s->mask);
     s->rows = cpu_take(arena, w->columns * (int64_t)sizeof *s->rows);
 }
@@ -89,14 +89,24 @@ static void meet_full(const forward_scratch *s, const cpu_row_tile *tile, int64_
 {
     const cpu_tile_plan *p = s->call->plan;
     const cpu_kernels *k = p->kernels;
-    const nf_problem *problem = p->request->problem;
-    const int64_t stride = score_stride(&p->by_query), m = tile->positions * tile->heads;
-    void *out = cpu_at(k, s->out, tile->first * p->value_dim);
-    k->product(s->scores, stride, cpu_at(k, s->q, tile->first * p->head_dim), p->head_dim, s->k_packed, m, n,
-               problem->head_dim, false);
-    k->softmax(s->scores, stride, m, n, p->scale, NULL, m, cpu_at(k, s->max, tile->first),
-               cpu_at(k, s->sum, tile->first), out, p->value_dim, p->value_dim);
-    k->product(out, p->value_dim, s->scores, stride, s->v_packed, m, problem->value_dim, n, true);
+    const cpu_meeting meeting = {
+        .rows = tile->positions * tile->heads,
+        .columns = n,
+        .head_dim = p->request->problem->head_dim,
+        .value_dim = p->request->problem->value_dim,
+        .q = cpu_at(k, s->q, tile->first * p->head_dim),
+        .k = s->k_packed,
+        .v = s->v_packed,
+        .scores = s->scores,
+        .max = cpu_at(k, s->max, tile->first),
+        .sum = cpu_at(k, s->sum, tile->first),
+        .out = cpu_at(k, s->out, tile->first * p->value_dim),
+        .q_stride = p->head_dim,
+        .score_stride = score_stride(&p->by_query),
+        .out_stride = p->value_dim,
+        .scale = p->scale,
+    };
+    k->attend(&meeting);
 }
 
 /* A row tile meets a column tile of which it sees a part; s->mask says which. */

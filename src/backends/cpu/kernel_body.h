@@ -98,9 +98,13 @@ SIMD_INLINE void NAME(copy_row)(REAL *to, const REAL *from, int64_t n)
 static void NAME(load_rows)(void *rows, int64_t row_stride, const void *const *sources, nf_dtype dtype, int64_t stride,
                             int64_t count, int64_t n)
 {
-    const int64_t whole = NAME(round_up)(n);
+    enum { LOAD_AHEAD = 16 }; /* rows lie too far apart for the hardware to foresee */
+    const int64_t whole = NAME(round_up)(n), element = (int64_t)nf_dtype_size(dtype);
     for (int64_t r = 0; r < count; r++) {
         REAL *to = (REAL *)rows + r * row_stride;
+        if (stride == 1 && r + LOAD_AHEAD < count)
+            for (int64_t byte = 0; byte < n * element; byte += 64)
+                __builtin_prefetch((const char *)sources[r + LOAD_AHEAD] + byte);
         if (NAME(is_dense)(dtype, stride))
             NAME(copy_row)(to, sources[r], n);
         else
@@ -457,6 +461,14 @@ static void NAME(softmax)(void *s, int64_t s_stride, int64_t m, int64_t n, doubl
                           (REAL *)max + r, (REAL *)sum + r, (REAL *)out + r * out_stride, out_n);
 }
 
+static void NAME(attend)(const cpu_meeting *t)
+{
+    NAME(product)(t->scores, t->score_stride, t->q, t->q_stride, t->k, t->rows, t->columns, t->head_dim, false);
+    NAME(softmax)(t->scores, t->score_stride, t->rows, t->columns, t->scale, NULL, 1, t->max, t->sum, t->out,
+                  t->out_stride, t->out_stride);
+    NAME(product)(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns, true);
+}
+
 static void NAME(gradient)(void *s, void *dp, int64_t stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
                            int64_t mask_rows, const void *lse, const void *delta, bool by_column)
 {
@@ -520,6 +532,7 @@ const cpu_kernels KERNEL_TABLE = {
     .product_from_reach = NAME(product_from_reach),
     .softmax = NAME(softmax),
     .softmax_reach = NAME(softmax_reach),
+    .attend = NAME(attend),
     .gradient = NAME(gradient),
     .pack_line = NAME(pack_line),
     .stencil_scores = NAME(stencil_scores),

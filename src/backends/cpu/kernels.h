@@ -89,6 +89,16 @@ typedef struct cpu_reach {
     int32_t begin, end;
 } cpu_reach;
 
+/* Rows of forward meeting a column tile that all of them see. */
+typedef struct cpu_meeting {
+    int64_t rows, columns, head_dim, value_dim;
+    const void *q, *k, *v; /* rows, packed transposed, packed straight */
+    void *scores;          /* room for the rows' scores and a vector more */
+    void *max, *sum, *out; /* carried from tile to tile */
+    int64_t q_stride, score_stride, out_stride;
+    double scale;
+} cpu_meeting;
+
 typedef struct cpu_kernels {
     const char *isa; /* "avx512", as NEARFIELD_ISA names it */
     int64_t real_size; /* bytes of a real */
@@ -142,6 +152,9 @@ typedef struct cpu_kernels {
     void (*softmax_reach)(void *s, int64_t s_stride, int64_t m, const cpu_reach *reach, double scale,
                           const uint32_t *mask, int64_t mask_rows, void *max, void *sum, void *out, int64_t out_stride,
                           int64_t out_n);
+
+    /* s = q k^T, softmax of s, out += s v. */
+    void (*attend)(const cpu_meeting *meeting);
 
     /* p = exp(scale s - lse), ds = p (dp - delta), zero where masked. s becomes p, dp becomes ds. lse and delta belong to
      * rows, or to columns (then with room for whole vectors). */
