@@ -125,6 +125,21 @@ cpu_run cpu_stencil_columns(const cpu_stencil_item *item, const cpu_view *view, 
 cpu_run cpu_stencil_rows(const cpu_stencil_item *item, const cpu_view *view, const nf_box *outer, int32_t row, int64_t b,
                          int64_t head);
 
+/* What a walk reads of each line and of each row of queries: tensors, and elements of a position. */
+typedef struct cpu_stencil_wants {
+    const cpu_view *line[2], *row[3];
+    int64_t line_dim[2], row_dim[3];
+    int rows;
+    int64_t group; /* query heads of an item */
+} cpu_stencil_wants;
+
+enum { CPU_AHEAD_RUNS = 48 }; /* that are fetched during a block, at most */
+
+/* What to fetch during block `index` of the `blocks` of a block row that ends at `end`: its share of the lines that the next
+ * block row adds, maybe of the next item, and the rows of that row's block of the same index; in about so many steps. */
+cpu_ahead cpu_stencil_list_ahead(const cpu_stencil_item *item, const cpu_stencil_item *next, const cpu_stencil_wants *wants,
+                                 int32_t end, int64_t index, int64_t blocks, int64_t steps, cpu_ahead_run *runs);
+
 /* Whether rows of n may go from registers to a tensor: they are whole vectors of reals. And if so, whether past the caches:
  * they are aligned, and the tensor is large. */
 bool cpu_stencil_direct(const cpu_stencil_plan *plan, const cpu_view *view, int64_t n);

@@ -4,7 +4,7 @@
 
 #include "backends/cpu/stencil.h"
 
-enum { CACHE_LINE = 64 };
+enum { MOST_CHUNK = 4 }; /* items a thread takes at once: it fetches the next while it computes one */
 
 typedef struct stencil_call {
     const cpu_stencil_plan *plan;
@@ -16,12 +16,13 @@ typedef struct stencil_call {
 /* Workspace of one thread. Index 0 is about q and k, index 1 about dout and v. */
 typedef struct stencil_scratch {
     const stencil_call *call;
-    cpu_stencil_item item;
+    cpu_stencil_item items[2], *item, *next; /* at hand, and next or NULL */
     cpu_stencil_ring ring;
     void *rows[2], *transposed[2], *lse, *delta; /* of a block */
     void *dq, *scales, *scores, *dscores;
     void *converted;
     const void **pointers;
+    cpu_ahead_run ahead[CPU_AHEAD_RUNS];
 } stencil_scratch;
 
 static void carve(const stencil_call *c, cpu_arena *arena, stencil_scratch *s)
@@ -34,7 +35,8 @@ static void carve(const stencil_call *c, cpu_arena *arena, stencil_scratch *s)
     const int64_t dim[2] = {p->head_dim, p->value_dim};
     s->ring = (cpu_stencil_ring){.depth = {problem->head_dim, problem->value_dim}, .width = p->head_dim,
                                  .sum_width = {c->io.dk.data ? p->head_dim : 0, c->io.dv.data ? p->value_dim : 0}};
-    cpu_stencil_take_item(arena, w, &s->item);
+    cpu_stencil_take_item(arena, w, &s->items[0]);
+    cpu_stencil_take_item(arena, w, &s->items[1]);
     cpu_stencil_take_ring(arena, w, real, &s->ring);
     for (int i = 0; i < 2; i++) {
         s->rows[i] = cpu_take(arena, block * dim[i] * real);
@@ -86,40 +88,32 @@ static void store_run(const stencil_scratch *s, cpu_run run, const cpu_view *vie
     }
 }
 
-/* Brings the cache lines of rows of a tensor near. */
-static void fetch_run(const cpu_view *view, cpu_run run, int64_t n)
-{
-    for (int64_t i = 0; view->dim == 1 && i < run.count; i++)
-        for (int64_t byte = 0; byte < n * view->element; byte += CACHE_LINE)
-            __builtin_prefetch(run.base + i * run.step + byte, 0, 2);
-}
-
 /* Writes the sums of the item's own columns of a line. */
 static void store_line(const stencil_scratch *s, const nf_box *line, int64_t slot, const cpu_view *view, int which,
                        int64_t n, double factor)
 {
-    const cpu_stencil_walk *walk = s->item.walk;
-    const int32_t last = walk->work.grid->rank - 1, origin = s->item.item.segment[last].hull.begin;
+    const cpu_stencil_walk *walk = s->item->walk;
+    const int32_t last = walk->work.grid->rank - 1, origin = s->item->item.segment[last].hull.begin;
     const int64_t width = s->ring.sum_width[which];
     if (!view->data)
         return;
     nf_box own = *line;
-    own.axis[last] = s->item.own_columns[last];
+    own.axis[last] = s->item->own_columns[last];
     const void *sums = cpu_at(s->call->plan->kernels, s->ring.sums[which],
                               (slot * walk->columns + own.axis[last].begin - origin) * width);
-    store_run(s, cpu_stencil_columns(&s->item, view, &own, s->item.kv_head), view, sums, width, n, factor);
+    store_run(s, cpu_stencil_columns(s->item, view, &own, s->item->kv_head), view, sums, width, n, factor);
 }
 
 /* The line that was in a slot before `line` is done with. */
 static void retire_line(const stencil_scratch *s, const nf_box *line, int64_t slot)
 {
     const cpu_stencil_plan *p = s->call->plan;
-    const cpu_stencil_walk *walk = s->item.walk;
+    const cpu_stencil_walk *walk = s->item->walk;
     nf_box old = *line;
     if (walk->line_axis >= 0)
         old.axis[walk->line_axis].begin -= (int32_t)walk->ring;
     for (int32_t a = 0; a <= walk->line_axis; a++)
-        if (!nf_interval_holds(s->item.own_columns[a], old.axis[a].begin))
+        if (!nf_interval_holds(s->item->own_columns[a], old.axis[a].begin))
             return;
     store_line(s, &old, slot, &s->call->io.dk, 0, p->request->problem->head_dim, p->scale);
     store_line(s, &old, slot, &s->call->io.dv, 1, p->request->problem->value_dim, 1);
@@ -130,34 +124,18 @@ static void retire(void *context, const nf_box *line, int64_t slot)
     retire_line(context, line, slot);
 }
 
-/* Fetches the keys and values of the line that will be packed a block of rows from now. */
-static void fetch_line(const stencil_scratch *s, const nf_box *line)
-{
-    const cpu_views *io = &s->call->io;
-    const nf_problem *problem = s->call->plan->request->problem;
-    const int32_t line_axis = s->item.walk->line_axis;
-    nf_box next = *line;
-    next.axis[line_axis].begin += (int32_t)s->item.walk->block_rows;
-    if (next.axis[line_axis].begin >= cpu_stencil_lines(&s->item).end)
-        return;
-    fetch_run(&io->k, cpu_stencil_columns(&s->item, &io->k, &next, s->item.kv_head), problem->head_dim);
-    fetch_run(&io->v, cpu_stencil_columns(&s->item, &io->v, &next, s->item.kv_head), problem->value_dim);
-}
-
 static void pack_line(void *context, const nf_box *line, int64_t slot)
 {
     stencil_scratch *s = context;
     const stencil_call *c = s->call;
     const cpu_kernels *k = c->plan->kernels;
     const nf_problem *problem = c->plan->request->problem;
-    const cpu_stencil_walk *walk = s->item.walk;
-    if (walk->line_axis >= 0) {
+    const cpu_stencil_walk *walk = s->item->walk;
+    if (walk->line_axis >= 0)
         retire_line(s, line, slot);
-        fetch_line(s, line);
-    }
-    cpu_stencil_pack_line(&s->item, &s->ring, k, line, slot, &c->io.k, s->item.kv_head, 0, true, problem->head_dim,
+    cpu_stencil_pack_line(s->item, &s->ring, k, line, slot, &c->io.k, s->item->kv_head, 0, true, problem->head_dim,
                           s->converted, s->pointers);
-    cpu_stencil_pack_line(&s->item, &s->ring, k, line, slot, &c->io.v, s->item.kv_head, 1, false, problem->value_dim,
+    cpu_stencil_pack_line(s->item, &s->ring, k, line, slot, &c->io.v, s->item->kv_head, 1, false, problem->value_dim,
                           s->converted, s->pointers);
     for (int i = 0; i < 2; i++) {
         const int64_t reals = walk->columns * s->ring.sum_width[i];
@@ -197,14 +175,12 @@ static void load_terms(const stencil_scratch *s, cpu_run out, cpu_run lse, cpu_r
     }
 }
 
-/* Loads the rows of a block, and fetches those of the block below. */
 static void load_block(const stencil_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t head)
 {
     const stencil_call *c = s->call;
     const cpu_views *io = &c->io;
     const nf_problem *problem = c->plan->request->problem;
-    const cpu_stencil_item *item = &s->item;
-    const int32_t stop = cpu_stencil_line_rows(item).end;
+    const cpu_stencil_item *item = s->item;
     for (int32_t row = first; row < end; row++) {
         const int64_t r = row - first;
         load_rows(s, cpu_stencil_rows(item, &io->q, outer, row, b, head), &io->q, 0, r, problem->head_dim, c->plan->head_dim);
@@ -214,11 +190,6 @@ static void load_block(const stencil_scratch *s, const nf_box *outer, int32_t fi
                    cpu_stencil_rows(item, &io->lse, outer, row, b, head),
                    cpu_stencil_rows(item, &io->dlse, outer, row, b, head), r);
     }
-    for (int32_t row = end; row < nf_min32(end + CPU_STENCIL_ROWS, stop); row++) {
-        fetch_run(&io->q, cpu_stencil_rows(item, &io->q, outer, row, b, head), problem->head_dim);
-        fetch_run(&io->dout, cpu_stencil_rows(item, &io->dout, outer, row, b, head), problem->value_dim);
-        fetch_run(&io->out, cpu_stencil_rows(item, &io->out, outer, row, b, head), problem->value_dim);
-    }
 }
 
 /* Where dq of a block goes, if straight from registers. */
@@ -227,7 +198,7 @@ static cpu_targets dq_targets(const stencil_scratch *s, const nf_box *outer, int
 {
     cpu_targets targets = {.stream = s->call->stream};
     for (int32_t row = first; row < end; row++) {
-        const cpu_run run = cpu_stencil_rows(&s->item, &s->call->io.dq, outer, row, b, head);
+        const cpu_run run = cpu_stencil_rows(s->item, &s->call->io.dq, outer, row, b, head);
         targets.rows[row - first] = run.base;
         for (int64_t l = 0; l < run.count; l++)
             targets.lane[l] = l * run.step;
@@ -241,10 +212,10 @@ static void meet_lines(const stencil_scratch *s, int64_t b, const cpu_line *line
     const stencil_call *c = s->call;
     const cpu_stencil_plan *p = c->plan;
     const cpu_kernels *k = p->kernels;
-    const cpu_stencil_walk *walk = s->item.walk;
-    const cpu_lanes *lanes = &s->item.lanes[b];
-    const int32_t last = walk->work.grid->rank - 1, origin = s->item.item.segment[last].hull.begin;
-    const int32_t first = s->item.own_columns[last].begin - origin, end = s->item.own_columns[last].end - origin;
+    const cpu_stencil_walk *walk = s->item->walk;
+    const cpu_lanes *lanes = &s->item->lanes[b];
+    const int32_t last = walk->work.grid->rank - 1, origin = s->item->item.segment[last].hull.begin;
+    const int32_t first = s->item->own_columns[last].begin - origin, end = s->item->own_columns[last].end - origin;
     k->stencil_scores(lanes, lines, count, 0, walk->line_stride, s->transposed[0], p->request->problem->head_dim,
                       s->scores);
     k->stencil_scores(lanes, lines, count, 1, walk->line_stride, s->transposed[1], p->request->problem->value_dim,
@@ -258,12 +229,12 @@ static void meet_lines(const stencil_scratch *s, int64_t b, const cpu_line *line
 
 /* One vector of queries in each of rows first .. end - 1. */
 static void backward_block(const stencil_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b,
-                           int64_t head, bool dq)
+                           int64_t head, bool dq, cpu_ahead *ahead)
 {
     const stencil_call *c = s->call;
     const cpu_stencil_plan *p = c->plan;
     const cpu_kernels *k = p->kernels;
-    const cpu_stencil_item *item = &s->item;
+    const cpu_stencil_item *item = s->item;
     const int64_t rows = end - first, chunk = item->walk->chunk, line_count = item->lanes[b].slots ? item->line_count : 0;
     cpu_targets targets = {0};
     if (dq)
@@ -277,55 +248,85 @@ static void backward_block(const stencil_scratch *s, const nf_box *outer, int32_
         meet_lines(s, b, lines, count, rows);
         if (dq)
             k->stencil_values(&item->lanes[b], lines, count, rows, s->dscores, i == 0, s->dq, p->head_dim,
-                              direct ? &targets : NULL, s->scales, NULL);
+                              direct ? &targets : NULL, s->scales, ahead);
         i += count;
     } while (i < line_count);
+    while (ahead->runs)
+        cpu_fetch_ahead(ahead);
     for (int32_t r = 0; dq && !c->direct && r < rows; r++)
         store_run(s, cpu_stencil_rows(item, &c->io.dq, outer, first + r, b, head), &c->io.dq,
                   cpu_at(k, s->dq, r * k->lanes * p->head_dim), p->head_dim, p->request->problem->head_dim, p->scale);
 }
 
-/* Rows first .. end - 1: the lane blocks whose queries are the item's own, or those that only see its keys. */
-static void backward_rows(stencil_scratch *s, const nf_box *outer, int32_t first, int32_t end, bool own)
+/* What to fetch during lane block b of head h of an outer place of a block row. */
+static cpu_ahead list_ahead(stencil_scratch *s, int32_t end, int64_t place, int64_t h, int64_t b)
+{
+    const cpu_stencil_plan *p = s->call->plan;
+    const nf_problem *problem = p->request->problem;
+    const cpu_views *io = &s->call->io;
+    const int64_t d = problem->head_dim, v = problem->value_dim, group = nf_problem_group(problem);
+    const cpu_stencil_wants wants = {.line = {&io->k, &io->v}, .line_dim = {d, v}, .row = {&io->q, &io->dout, &io->out},
+                                     .row_dim = {d, v, v}, .rows = 3, .group = group};
+    const int64_t blocks = cpu_stencil_outer_count(s->item) * group * s->item->lane_blocks;
+    const int64_t panels = (p->head_dim + p->kernels->panel - 1) / p->kernels->panel;
+    return cpu_stencil_list_ahead(s->item, s->next, &wants, end, (place * group + h) * s->item->lane_blocks + b, blocks,
+                                  s->item->lanes[b].count * s->item->line_count * panels, s->ahead);
+}
+
+/* Rows first .. end - 1 of an outer place: the lane blocks whose queries are the item's own, or those that only see its
+ * keys. */
+static void backward_rows(stencil_scratch *s, int64_t place, int32_t first, int32_t end, bool own)
 {
     const stencil_call *c = s->call;
-    const nf_interval own_lanes = s->item.own_rows[s->item.walk->work.grid->rank - 1];
+    const nf_interval own_lanes = s->item->own_rows[s->item->walk->work.grid->rank - 1];
     const int64_t group = nf_problem_group(c->plan->request->problem);
-    const bool own_rows = c->io.dq.data && cpu_stencil_owns_rows(&s->item, outer, first);
-    const bool dq = own && own_rows;
+    nf_box outer;
+    cpu_stencil_outer(s->item, place, &outer);
+    const bool dq = own && c->io.dq.data && cpu_stencil_owns_rows(s->item, &outer, first);
     if (!dq && !c->io.dk.data && !c->io.dv.data)
         return;
-    cpu_stencil_list_lines(&s->item, &s->ring, c->plan->kernels, outer, first, end, !dq);
-    for (int64_t h = 0; (dq || s->item.line_count) && h < group; h++)
-        for (int64_t b = 0; b < s->item.lane_blocks; b++) {
-            const int32_t x = s->item.lane_rows[b];
-            if ((own_lanes.begin <= x && x < own_lanes.end) == own)
-                backward_block(s, outer, first, end, b, s->item.kv_head * group + h, dq);
+    cpu_stencil_list_lines(s->item, &s->ring, c->plan->kernels, &outer, first, end, !dq);
+    for (int64_t h = 0; (dq || s->item->line_count) && h < group; h++)
+        for (int64_t b = 0; b < s->item->lane_blocks; b++) {
+            if (nf_interval_holds(own_lanes, s->item->lane_rows[b]) != own)
+                continue;
+            cpu_ahead ahead = list_ahead(s, end, place, h, b);
+            backward_block(s, &outer, first, end, b, s->item->kv_head * group + h, dq, &ahead);
         }
 }
 
-static void backward_item(stencil_scratch *s, int64_t index)
+static void backward_item(stencil_scratch *s)
 {
-    const stencil_call *c = s->call;
-    const cpu_stencil_plan *p = c->plan;
-    const cpu_stencil_walk *walk = &p->backward;
-    cpu_stencil_open(&s->item, walk, p->request->problem, p->kernels->lanes, index);
-    const int64_t outer_count = cpu_stencil_outer_count(&s->item);
-    const nf_interval rows = cpu_stencil_line_rows(&s->item), own = cpu_stencil_own_line_rows(&s->item);
-    const nf_interval lines = cpu_stencil_lines(&s->item);
+    const cpu_stencil_walk *walk = s->item->walk;
+    const int64_t places = cpu_stencil_outer_count(s->item);
+    const nf_interval rows = cpu_stencil_line_rows(s->item), own = cpu_stencil_own_line_rows(s->item);
+    const nf_interval lines = cpu_stencil_lines(s->item);
     int32_t end;
     for (int32_t y = rows.begin; y < rows.end; y = end) {
         end = cpu_stencil_block_end(rows, own, y, (int32_t)walk->block_rows);
-        cpu_stencil_advance(&s->item, cpu_stencil_new_lines(&s->item, end).end, pack_line, s);
-        for (int64_t o = 0; o < outer_count; o++) {
-            nf_box outer;
-            cpu_stencil_outer(&s->item, o, &outer);
-            backward_rows(s, &outer, y, end, true);
-            backward_rows(s, &outer, y, end, false);
+        cpu_stencil_advance(s->item, cpu_stencil_new_lines(s->item, end).end, pack_line, s);
+        for (int64_t place = 0; place < places; place++) {
+            backward_rows(s, place, y, end, true);
+            backward_rows(s, place, y, end, false);
         }
     }
-    cpu_stencil_advance(&s->item, lines.end, pack_line, s);
-    cpu_stencil_advance(&s->item, lines.end + (int32_t)walk->ring, retire, s);
+    cpu_stencil_advance(s->item, lines.end, pack_line, s);
+    cpu_stencil_advance(s->item, lines.end + (int32_t)walk->ring, retire, s);
+}
+
+/* Items begin .. end - 1. */
+static void backward_items(stencil_scratch *s, int64_t begin, int64_t end)
+{
+    const cpu_stencil_plan *p = s->call->plan;
+    const nf_problem *problem = p->request->problem;
+    cpu_stencil_open(&s->items[begin % 2], &p->backward, problem, p->kernels->lanes, begin);
+    for (int64_t i = begin; i < end; i++) {
+        s->item = &s->items[i % 2];
+        s->next = i + 1 < end ? &s->items[(i + 1) % 2] : NULL;
+        if (s->next)
+            cpu_stencil_open(s->next, &p->backward, problem, p->kernels->lanes, i + 1);
+        backward_item(s);
+    }
 }
 
 /* As the forward's out: dq may go from registers to its tensor if its rows are whole vectors of reals, and past the caches if
@@ -343,6 +344,8 @@ nf_status cpu_stencil_backward(const void *prepared, const nf_tensor *const io[N
     const cpu_stencil_plan *plan = prepared;
     const stencil_call call = call_of(plan, io);
     const int64_t items = plan->backward.items;
+    const int64_t chunk = plan->threads == 1 ? nf_max64(items, 1)
+                                             : nf_max64(nf_min64(items / (8 * plan->threads), MOST_CHUNK), 1);
     char *base = workspace;
 #pragma omp parallel num_threads((int)plan->threads)
     {
@@ -352,8 +355,8 @@ nf_status cpu_stencil_backward(const void *prepared, const nf_tensor *const io[N
         for (int64_t i = 0; i < plan->backward.block_rows * plan->kernels->lanes; i++)
             cpu_set_real(plan->kernels, scratch.scales, i, plan->scale);
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < items; i++)
-            backward_item(&scratch, i);
+        for (int64_t i = 0; i < items; i += chunk)
+            backward_items(&scratch, i, nf_min64(i + chunk, items));
     }
     return NF_OK;
 }

@@ -5,10 +5,7 @@
 
 #include "backends/cpu/stencil.h"
 
-enum {
-    AHEAD_RUNS = 32,            /* runs of memory that are fetched during a block, at most */
-    MOST_CHUNK = 4              /* items a thread takes at once: it fetches the next while it computes one */
-};
+enum { MOST_CHUNK = 4 }; /* items a thread takes at once: it fetches the next while it computes one */
 
 typedef struct forward_call {
     const cpu_stencil_plan *plan;
@@ -27,7 +24,7 @@ typedef struct forward_scratch {
     const void **rows;
     int current;
     bool has_next;
-    cpu_ahead_run ahead[AHEAD_RUNS];
+    cpu_ahead_run ahead[CPU_AHEAD_RUNS];
 } forward_scratch;
 
 static void carve(const cpu_stencil_plan *p, cpu_arena *arena, forward_scratch *s)
@@ -158,76 +155,17 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
     store_lse(s, outer, first, end, b, head);
 }
 
-static void add_ahead(forward_scratch *s, cpu_ahead *ahead, const cpu_view *view, cpu_run run, int64_t n)
-{
-    if (view->dim == 1 && ahead->runs < AHEAD_RUNS && run.count > 0)
-        s->ahead[ahead->runs++] = (cpu_ahead_run){.base = run.base, .step = run.step, .rows = run.count,
-                                                  .bytes = n * view->element};
-}
-
-/* Share `index` of `blocks` of the lines that the rows up to `end` add to the ring. */
-static void add_lines(forward_scratch *s, cpu_ahead *ahead, const cpu_stencil_item *item, int32_t end,
-                      int64_t index, int64_t blocks)
-{
-    const forward_call *c = s->call;
-    const nf_problem *problem = c->plan->request->problem;
-    const int32_t last = problem->rank - 1, line_axis = item->walk->line_axis;
-    const nf_interval fresh = cpu_stencil_new_lines(item, end), hull = item->item.segment[last].hull;
-    const int64_t lines = nf_interval_size(fresh), columns = nf_interval_size(hull);
-    const int64_t total = cpu_stencil_plane_count(item) * lines * columns, stop = total * (index + 1) / blocks;
-    nf_box box;
-    for (int64_t at = total * index / blocks; at < stop; at += nf_interval_size(box.axis[last])) {
-        const int64_t line = at / columns, x = at % columns, count = nf_min64(columns - x, stop - at);
-        cpu_stencil_plane(item, line / lines, &box);
-        if (line_axis >= 0)
-            box.axis[line_axis].begin = fresh.begin + (int32_t)(line % lines);
-        box.axis[last] = (nf_interval){hull.begin + (int32_t)x, hull.begin + (int32_t)(x + count)};
-        add_ahead(s, ahead, &c->io.k, cpu_stencil_columns(item, &c->io.k, &box, item->kv_head), problem->head_dim);
-        add_ahead(s, ahead, &c->io.v, cpu_stencil_columns(item, &c->io.v, &box, item->kv_head), problem->value_dim);
-    }
-}
-
-/* What to fetch during block `index` of a block row that ends at `end`: its share of the next block row, maybe of the next
- * item, and the queries of that row's block of the same index. */
-static cpu_ahead list_ahead(forward_scratch *s, int32_t end, int64_t index, int64_t blocks, int64_t steps)
-{
-    const forward_call *c = s->call;
-    const int64_t group = nf_problem_group(c->plan->request->problem);
-    const cpu_stencil_item *item = &s->item[s->current];
-    cpu_ahead ahead = {.run = s->ahead};
-    int32_t first = end;
-    if (first >= cpu_stencil_line_rows(item).end) {
-        if (!s->has_next)
-            return ahead;
-        item = &s->item[!s->current];
-        first = cpu_stencil_line_rows(item).begin;
-    }
-    const int32_t stop = nf_min32(first + (int32_t)item->walk->block_rows, cpu_stencil_line_rows(item).end);
-    const int64_t b = index % item->lane_blocks, h = index / item->lane_blocks % group;
-    const int64_t o = index / item->lane_blocks / group;
-    add_lines(s, &ahead, item, stop, index, blocks);
-    if (o < cpu_stencil_outer_count(item)) {
-        nf_box outer;
-        cpu_stencil_outer(item, o, &outer);
-        for (int32_t r = first; r < stop; r++)
-            add_ahead(s, &ahead, &c->io.q,
-                      cpu_stencil_rows(item, &c->io.q, &outer, r, b, item->kv_head * group + h),
-                      c->plan->request->problem->head_dim);
-    }
-    int64_t lines = 0;
-    for (int64_t i = 0; i < ahead.runs; i++)
-        lines += s->ahead[i].rows * ((s->ahead[i].bytes + 63) / 64);
-    ahead.rate = (lines + steps - 1) / nf_max64(steps, 1);
-    return ahead;
-}
-
 static void forward_block_row(forward_scratch *s, int32_t first, int32_t end)
 {
     const cpu_stencil_plan *p = s->call->plan;
+    const nf_problem *problem = p->request->problem;
     cpu_stencil_item *item = &s->item[s->current];
-    const int64_t group = nf_problem_group(p->request->problem), outer_count = cpu_stencil_outer_count(item);
+    const int64_t group = nf_problem_group(problem), outer_count = cpu_stencil_outer_count(item);
     const int64_t blocks = outer_count * group * item->lane_blocks;
     const int64_t panels = (p->value_dim + p->kernels->panel - 1) / p->kernels->panel;
+    const cpu_views *io = &s->call->io;
+    const cpu_stencil_wants wants = {.line = {&io->k, &io->v}, .line_dim = {problem->head_dim, problem->value_dim},
+                                     .row = {&io->q}, .row_dim = {problem->head_dim}, .rows = 1, .group = group};
     int64_t index = 0;
     cpu_stencil_advance(item, cpu_stencil_new_lines(item, end).end, pack_keys, s);
     for (int64_t o = 0; o < outer_count; o++) {
@@ -237,7 +175,8 @@ static void forward_block_row(forward_scratch *s, int32_t first, int32_t end)
         for (int64_t h = 0; h < group; h++)
             for (int64_t b = 0; b < item->lane_blocks; b++) {
                 const int64_t steps = item->lanes[b].count * item->line_count * panels;
-                cpu_ahead ahead = list_ahead(s, end, index++, blocks, steps);
+                cpu_ahead ahead = cpu_stencil_list_ahead(item, s->has_next ? &s->item[!s->current] : NULL, &wants, end,
+                                                         index++, blocks, steps, s->ahead);
                 forward_block(s, &outer, first, end, b, item->kv_head * group + h, &ahead);
             }
     }

@@ -1,0 +1,65 @@
+/* What a stencil walk fetches while it computes: the lines and rows of the next block row, or of the next item. */
+#include "backends/cpu/stencil.h"
+
+static void add_run(cpu_ahead *ahead, cpu_ahead_run *runs, const cpu_view *view, cpu_run run, int64_t n)
+{
+    if (view->dim == 1 && ahead->runs < CPU_AHEAD_RUNS && run.count > 0)
+        runs[ahead->runs++] = (cpu_ahead_run){.base = run.base, .step = run.step, .rows = run.count,
+                                              .bytes = n * view->element};
+}
+
+/* Share `index` of `blocks` of the lines that the rows up to `end` add to the ring. */
+static void add_lines(cpu_ahead *ahead, cpu_ahead_run *runs, const cpu_stencil_item *item, const cpu_stencil_wants *wants,
+                      int32_t end, int64_t index, int64_t blocks)
+{
+    const int32_t last = item->walk->work.grid->rank - 1, line_axis = item->walk->line_axis;
+    const nf_interval fresh = cpu_stencil_new_lines(item, end), hull = item->item.segment[last].hull;
+    const int64_t lines = nf_interval_size(fresh), columns = nf_interval_size(hull);
+    const int64_t total = cpu_stencil_plane_count(item) * lines * columns, stop = total * (index + 1) / blocks;
+    nf_box box;
+    for (int64_t at = total * index / blocks; at < stop; at += nf_interval_size(box.axis[last])) {
+        const int64_t line = at / columns, x = at % columns, count = nf_min64(columns - x, stop - at);
+        cpu_stencil_plane(item, line / lines, &box);
+        if (line_axis >= 0)
+            box.axis[line_axis].begin = fresh.begin + (int32_t)(line % lines);
+        box.axis[last] = (nf_interval){hull.begin + (int32_t)x, hull.begin + (int32_t)(x + count)};
+        for (int i = 0; i < 2; i++)
+            add_run(ahead, runs, wants->line[i], cpu_stencil_columns(item, wants->line[i], &box, item->kv_head),
+                    wants->line_dim[i]);
+    }
+}
+
+cpu_ahead cpu_stencil_list_ahead(const cpu_stencil_item *item, const cpu_stencil_item *next, const cpu_stencil_wants *wants,
+                                 int32_t end, int64_t index, int64_t blocks, int64_t steps, cpu_ahead_run *runs)
+{
+    cpu_ahead ahead = {.run = runs};
+    int32_t first = end;
+    if (first >= cpu_stencil_line_rows(item).end) {
+        if (!next)
+            return ahead;
+        item = next;
+        first = cpu_stencil_line_rows(item).begin;
+    }
+    const nf_interval rows = cpu_stencil_line_rows(item), own = cpu_stencil_own_line_rows(item);
+    if (first >= rows.end || item->lane_blocks == 0)
+        return ahead;
+    const int32_t stop = cpu_stencil_block_end(rows, own, first, (int32_t)item->walk->block_rows);
+    const int64_t b = index % item->lane_blocks, h = index / item->lane_blocks % wants->group;
+    const int64_t o = index / item->lane_blocks / wants->group;
+    add_lines(&ahead, runs, item, wants, stop, index, blocks);
+    if (o < cpu_stencil_outer_count(item)) {
+        nf_box outer;
+        cpu_stencil_outer(item, o, &outer);
+        for (int32_t r = first; r < stop; r++)
+            for (int i = 0; i < wants->rows; i++)
+                add_run(&ahead, runs, wants->row[i],
+                        cpu_stencil_rows(item, wants->row[i], &outer, r, b, item->kv_head * wants->group + h),
+                        wants->row_dim[i]);
+    }
+    int64_t lines = 0;
+    for (int64_t i = 0; i < ahead.runs; i++)
+        lines += runs[i].rows * ((runs[i].bytes + 63) / 64);
+    steps = nf_max64(steps, 1);
+    ahead.rate = (lines + steps - 1) / steps;
+    return ahead;
+}
