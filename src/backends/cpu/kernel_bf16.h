@@ -232,6 +232,35 @@ static void product_from_reach_bf16(void *c, int64_t c_stride, const void *a, in
     multiply_reach_bf16(c, c_stride, a, a_stride, b, m, n, depth, NULL, reach);
 }
 
+/* As product_bf16, with the vectors of each panel and the pairs of depth that are wanted. */
+static void product_part_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const cpu_part *b, int64_t m,
+                              int64_t n, int64_t depth)
+{
+    const int64_t all_pairs = (b->depth + 1) / 2, end = b->first_column + n;
+    uint32_t rounded[PAIR_ROWS * PAIR_DEPTH / 2];
+    for (int64_t r0 = 0; r0 < m; r0 += PAIR_ROWS) {
+        const int64_t rows = m - r0 < PAIR_ROWS ? m - r0 : PAIR_ROWS;
+        for (int64_t k = 0; k < depth; k += PAIR_DEPTH) {
+            const int64_t step = depth - k < PAIR_DEPTH ? depth - k : PAIR_DEPTH, pairs = (step + 1) / 2;
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t i = 0; i < step; i += 2 * LANES_f32)
+                    pair_store(rounded + (r * PAIR_DEPTH + i) / 2,
+                               pair_round((const float *)a + (r0 + r) * a_stride + k + i, step - i));
+            for (int64_t column = b->first_column, next; column < end; column = next) {
+                const int64_t panel = column / PANEL_f32 * PANEL_f32, left = b->columns - panel;
+                const int64_t width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
+                next = end < panel + width ? end : panel + width;
+                const uint32_t *strip = (const uint32_t *)b->data + panel * all_pairs + (b->first_row + k) / 2 * width;
+                float *to = (float *)c + r0 * c_stride + column - b->first_column;
+                for (int64_t r = 0; r < rows; r += BLOCK_ROWS_f32)
+                    reach_block_bf16((next - column + LANES_f32 - 1) / LANES_f32, to + r * c_stride, c_stride,
+                                     rounded + r * PAIR_DEPTH / 2, strip + column - panel, width,
+                                     rows - r < BLOCK_ROWS_f32 ? rows - r : BLOCK_ROWS_f32, pairs, k > 0);
+            }
+        }
+    }
+}
+
 static void product_transposed_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                                     int64_t n, int64_t depth, bool accumulate)
 {
@@ -389,6 +418,7 @@ const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .pack_transposed = pack_transposed_bf16,
     .pack_straight = pack_straight_bf16,
     .product = product_bf16,
+    .product_part = product_part_bf16,
     .product_transposed = product_transposed_bf16,
     .product_masked = product_masked_bf16,
     .product_transposed_masked = product_transposed_masked_bf16,

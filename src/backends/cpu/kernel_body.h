@@ -340,11 +340,7 @@ static void NAME(product)(void *c, int64_t c_stride, const void *a, int64_t a_st
     NAME(multiply)(c, c_stride, a, a_stride, 1, b, m, n, depth, accumulate);
 }
 
-static void NAME(product_transposed)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
-                                     int64_t n, int64_t depth, bool accumulate)
-{
-    NAME(multiply)(c, c_stride, a, 1, a_stride, b, m, n, depth, accumulate);
-}
+#include "backends/cpu/kernel_part.h"
 
 static void NAME(product_masked)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                                  int64_t n, int64_t depth, const uint32_t *mask, int64_t mask_rows)
@@ -469,28 +465,41 @@ static void NAME(attend)(const cpu_meeting *t)
     NAME(product)(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns, true);
 }
 
+/* One vector of gradient; scale and lse in base 2. Bits NULL: all lanes are visible. */
+SIMD_INLINE void NAME(gradient_step)(REAL *s, REAL *dp, VEC scale, VEC lse, VEC delta, const uint32_t *bits)
+{
+    const VEC zero = {0};
+    VEC p = OP(exp2)(OP(load)(s) * scale - lse), ds = p * (OP(load)(dp) - delta);
+    if (bits) {
+        p = OP(select)(*bits, p, zero);
+        ds = OP(select)(*bits, ds, zero);
+    }
+    OP(store)(s, p);
+    OP(store)(dp, ds);
+}
+
 static void NAME(gradient)(void *s, void *dp, int64_t stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
                            int64_t mask_rows, const void *lse, const void *delta, bool by_column)
 {
-    const VEC zero = {0};
-    const REAL factor = (REAL)scale;
+    const VEC scale2 = OP(set1)((REAL)(scale * SIMD_LOG2_E));
+    const REAL log2_e = (REAL)SIMD_LOG2_E;
+    const int64_t open = mask ? 0 : n / NAME(LANES) * NAME(LANES); /* columns that need no bits */
     for (int64_t r = 0; r < m; r++) {
         REAL *row = (REAL *)s + r * stride, *drow = (REAL *)dp + r * stride;
         const uint32_t *seen = mask ? mask + CPU_MASK_WORDS * (r % mask_rows) : NULL;
-        VEC l = zero, d = zero;
+        const REAL *l = (const REAL *)lse + (by_column ? 0 : r), *d = (const REAL *)delta + (by_column ? 0 : r);
+        const VEC row_lse = OP(set1)(*l * log2_e), row_delta = OP(set1)(*d);
         if (!by_column) {
-            l = OP(set1)(((const REAL *)lse)[r]);
-            d = OP(set1)(((const REAL *)delta)[r]);
+            for (int64_t c = 0; c < open; c += NAME(LANES))
+                NAME(gradient_step)(row + c, drow + c, scale2, row_lse, row_delta, NULL);
+        } else {
+            for (int64_t c = 0; c < open; c += NAME(LANES))
+                NAME(gradient_step)(row + c, drow + c, scale2, OP(load)(l + c) * log2_e, OP(load)(d + c), NULL);
         }
-        for (int64_t c = 0; c < n; c += NAME(LANES)) {
-            if (by_column) {
-                l = OP(load)((const REAL *)lse + c);
-                d = OP(load)((const REAL *)delta + c);
-            }
+        for (int64_t c = open; c < n; c += NAME(LANES)) {
             const uint32_t bits = NAME(lane_bits)(seen, c, n);
-            const VEC p = OP(select)(bits, OP(exp)(OP(load)(row + c) * factor - l), zero);
-            OP(store)(row + c, p);
-            OP(store)(drow + c, OP(select)(bits, p * (OP(load)(drow + c) - d), zero));
+            NAME(gradient_step)(row + c, drow + c, scale2, by_column ? OP(load)(l + c) * log2_e : row_lse,
+                                by_column ? OP(load)(d + c) : row_delta, &bits);
         }
     }
 }
@@ -525,6 +534,7 @@ const cpu_kernels KERNEL_TABLE = {
     .pack_transposed = NAME(pack_transposed),
     .pack_straight = NAME(pack_straight),
     .product = NAME(product),
+    .product_part = NAME(product_part),
     .product_transposed = NAME(product_transposed),
     .product_masked = NAME(product_masked),
     .product_transposed_masked = NAME(product_transposed_masked),

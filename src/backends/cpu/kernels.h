@@ -99,6 +99,14 @@ typedef struct cpu_meeting {
     double scale;
 } cpu_meeting;
 
+/* Some columns and some rows of depth of a packed matrix of depth x columns. */
+typedef struct cpu_part {
+    const void *data;
+    int64_t depth, columns;
+    int64_t first_column; /* a multiple of lanes */
+    int64_t first_row;    /* even */
+} cpu_part;
+
 typedef struct cpu_kernels {
     const char *isa; /* "avx512", as NEARFIELD_ISA names it */
     int64_t real_size; /* bytes of a real */
@@ -124,7 +132,10 @@ typedef struct cpu_kernels {
     /* c = a b, or c += a b: a is m x depth rows, b packed depth x n, c m rows with room for n rounded up to lanes. */
     void (*product)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m, int64_t n,
                     int64_t depth, bool accumulate);
-    /* The same with a stored depth x m, a row of depth a_stride apart: c (+)= transpose(a) b. */
+    /* c = a b for a part of b. */
+    void (*product_part)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const cpu_part *b, int64_t m, int64_t n,
+                         int64_t depth);
+    /* As product with a stored depth x m, a row of depth a_stride apart: c (+)= transpose(a) b. */
     void (*product_transposed)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                                int64_t n, int64_t depth, bool accumulate);
     /* c += a b over the (row, depth) pairs whose mask bit is set only, so that what a row must not see cannot reach it

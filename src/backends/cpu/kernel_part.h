@@ -1,0 +1,60 @@
+/* Products with a part of a packed matrix, and with a transposed: backward's products. Included by kernel_body.h. */
+
+/* All rows of one strip of b: blocks of six, then one block of what is left. */
+SIMD_INLINE void NAME(strip)(int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, int64_t a_depth,
+                             const REAL *b, int64_t b_stride, int64_t m, int64_t depth, bool add)
+{
+    int64_t r = 0;
+    for (; r + 6 <= m; r += 6)
+        NAME(block)(6, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_depth, b, b_stride, depth, add);
+    c += r * c_stride;
+    a += r * a_row;
+    switch (m - r) {
+    case 5: NAME(block)(5, vectors, c, c_stride, a, a_row, a_depth, b, b_stride, depth, add); break;
+    case 4: NAME(block)(4, vectors, c, c_stride, a, a_row, a_depth, b, b_stride, depth, add); break;
+    case 3: NAME(block)(3, vectors, c, c_stride, a, a_row, a_depth, b, b_stride, depth, add); break;
+    case 2: NAME(block)(2, vectors, c, c_stride, a, a_row, a_depth, b, b_stride, depth, add); break;
+    case 1: NAME(block)(1, vectors, c, c_stride, a, a_row, a_depth, b, b_stride, depth, add); break;
+    default: break;
+    }
+}
+
+/* Strip by strip of b: the wanted vectors of one panel, so deep that they stay in the first-level cache. */
+SIMD_INLINE void NAME(multiply_part)(REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, int64_t a_depth,
+                                     const cpu_part *b, int64_t m, int64_t n, int64_t depth, bool accumulate)
+{
+    const int64_t end = b->first_column + n;
+    for (int64_t column = b->first_column, next; column < end; column = next) {
+        const int64_t panel = column / NAME(PANEL) * NAME(PANEL), left = b->columns - panel;
+        const int64_t width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
+        next = end < panel + width ? end : panel + width;
+        REAL *to = c + column - b->first_column;
+        const REAL *from = (const REAL *)b->data + panel * b->depth + b->first_row * width + column - panel;
+        for (int64_t k = 0; k < depth; k += NAME(DEPTH_BLOCK)) {
+            const int64_t step = depth - k < NAME(DEPTH_BLOCK) ? depth - k : NAME(DEPTH_BLOCK);
+            const REAL *rows = a + k * a_depth, *strip = from + k * width;
+            const bool add = accumulate || k > 0;
+            switch ((next - column + NAME(LANES) - 1) / NAME(LANES)) {
+#if SIMD_REGISTERS == 32
+            case 4: NAME(strip)(4, to, c_stride, rows, a_row, a_depth, strip, width, m, step, add); break;
+            case 3: NAME(strip)(3, to, c_stride, rows, a_row, a_depth, strip, width, m, step, add); break;
+#endif
+            case 2: NAME(strip)(2, to, c_stride, rows, a_row, a_depth, strip, width, m, step, add); break;
+            default: NAME(strip)(1, to, c_stride, rows, a_row, a_depth, strip, width, m, step, add); break;
+            }
+        }
+    }
+}
+
+static void NAME(product_part)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const cpu_part *b, int64_t m,
+                               int64_t n, int64_t depth)
+{
+    NAME(multiply_part)(c, c_stride, a, a_stride, 1, b, m, n, depth, false);
+}
+
+static void NAME(product_transposed)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
+                                     int64_t n, int64_t depth, bool accumulate)
+{
+    const cpu_part all = {.data = b, .depth = depth, .columns = n};
+    NAME(multiply_part)(c, c_stride, a, 1, a_stride, &all, m, n, depth, accumulate);
+}
