@@ -3,10 +3,32 @@
 
 #include "backends/cpu/backward.h"
 
+/* Workspace of one thread for a run of queries. */
+typedef struct run_scratch {
+    const void **out, **dout;
+    void *out_converted, *dout_converted;
+    void *lse, *delta;
+} run_scratch;
+
+static void carve_run(const cpu_tile_plan *p, cpu_arena *arena, run_scratch *s)
+{
+    const int64_t real = p->kernels->real_size;
+    s->out = cpu_take(arena, CPU_MAX_COLUMNS * (int64_t)sizeof *s->out);
+    s->dout = cpu_take(arena, CPU_MAX_COLUMNS * (int64_t)sizeof *s->dout);
+    s->out_converted = cpu_take(arena, CPU_MAX_COLUMNS * p->value_dim * real);
+    s->dout_converted = cpu_take(arena, CPU_MAX_COLUMNS * p->value_dim * real);
+    s->lse = cpu_take(arena, CPU_MAX_COLUMNS * real);
+    s->delta = cpu_take(arena, CPU_MAX_COLUMNS * real);
+}
+
 size_t cpu_backward_bytes(const cpu_tile_plan *plan)
 {
     const size_t dq = cpu_backward_dq_bytes(plan), dkv = cpu_backward_dkv_bytes(plan);
-    return dq > dkv ? dq : dkv;
+    cpu_arena arena = {0};
+    run_scratch scratch;
+    carve_run(plan, &arena, &scratch);
+    const size_t most = dq > dkv ? dq : dkv;
+    return most > arena.used ? most : arena.used;
 }
 
 void cpu_row_terms(const cpu_kernels *k, const cpu_span *span, const cpu_view *lse_view, const cpu_view *dlse_view,
@@ -24,11 +46,16 @@ void cpu_row_terms(const cpu_kernels *k, const cpu_span *span, const cpu_view *l
     }
 }
 
-void cpu_load_row_terms(const backward_call *c, const cpu_span *span, int64_t batch, int64_t head,
-                        const void *const *out, const void *const *dout, void *lse, void *delta)
+void cpu_load_row_terms(const backward_call *c, const cpu_span *span, int64_t batch, int64_t head, void *lse, void *delta)
 {
-    cpu_row_terms(c->plan->kernels, span, &c->io.lse, &c->io.dlse, batch, head, c->plan->request->problem->value_dim, out, dout,
-                  lse, delta);
+    const cpu_kernels *k = c->plan->kernels;
+    int64_t offsets[CPU_MAX_COLUMNS];
+    cpu_span_offsets(span, &c->io.lse, offsets);
+    for (int64_t i = 0; i < span->count; i++)
+        cpu_set_real(k, lse, i, cpu_read_scalar(&c->io.lse, batch, head, offsets[i]));
+    cpu_span_offsets(span, &c->delta, offsets);
+    for (int64_t i = 0; i < span->count; i++)
+        cpu_set_real(k, delta, i, cpu_read_scalar(&c->delta, batch, head, offsets[i]));
 }
 
 /* All queries of a (batch, head), a run at a time. */
@@ -43,21 +70,28 @@ static int64_t query_run(const cpu_tile_plan *p, int64_t *extents, int64_t begin
     return queries;
 }
 
+typedef void visit_run(const backward_call *c, run_scratch *scratch, const cpu_span *run, int64_t batch, int64_t head);
+
 /* Calls a function for every run of queries of every (batch, head), in parallel. */
-static void for_query_runs(const backward_call *c, void (*visit)(const backward_call *c, const cpu_span *run,
-                                                                 int64_t batch, int64_t head))
+static void for_query_runs(const backward_call *c, char *workspace, visit_run *visit)
 {
     const nf_problem *problem = c->plan->request->problem;
     int64_t extents[NF_MAX_RANK];
     cpu_span first;
     const int64_t queries = query_run(c->plan, extents, 0, &first), heads = problem->heads;
     const int64_t runs = (queries + CPU_MAX_COLUMNS - 1) / CPU_MAX_COLUMNS;
-#pragma omp parallel for num_threads((int)c->plan->threads) schedule(static)
-    for (int64_t i = 0; i < problem->batch * heads * runs; i++) {
-        int64_t own[NF_MAX_RANK];
-        cpu_span run;
-        query_run(c->plan, own, i % runs * CPU_MAX_COLUMNS, &run);
-        visit(c, &run, i / runs / heads, i / runs % heads);
+#pragma omp parallel num_threads((int)c->plan->threads)
+    {
+        run_scratch scratch;
+        cpu_arena arena = {.base = workspace + (size_t)cpu_thread_index() * c->plan->thread_bytes};
+        carve_run(c->plan, &arena, &scratch);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < problem->batch * heads * runs; i++) {
+            int64_t own[NF_MAX_RANK];
+            cpu_span run;
+            query_run(c->plan, own, i % runs * CPU_MAX_COLUMNS, &run);
+            visit(c, &scratch, &run, i / runs / heads, i / runs % heads);
+        }
     }
 }
 
@@ -72,8 +106,26 @@ static void clear_run(const backward_call *c, const cpu_span *run, int64_t batch
     }
 }
 
-static void convert_run(const backward_call *c, const cpu_span *run, int64_t batch, int64_t head)
+/* What the passes expect: delta of every query, and a dq of zeros to add to. */
+static void prepare_run(const backward_call *c, run_scratch *s, const cpu_span *run, int64_t batch, int64_t head)
 {
+    const cpu_tile_plan *p = c->plan;
+    const cpu_kernels *k = p->kernels;
+    const int64_t n = p->request->problem->value_dim;
+    int64_t offsets[CPU_MAX_COLUMNS];
+    cpu_fetch_rows(k, run, &c->io.out, batch, head, n, p->value_dim, s->out_converted, s->out);
+    cpu_fetch_rows(k, run, &c->io.dout, batch, head, n, p->value_dim, s->dout_converted, s->dout);
+    cpu_row_terms(k, run, &c->io.lse, &c->io.dlse, batch, head, n, s->out, s->dout, s->lse, s->delta);
+    cpu_span_offsets(run, &c->delta, offsets);
+    for (int64_t i = 0; i < run->count; i++)
+        cpu_write_scalar(&c->delta, batch, head, offsets[i], cpu_get_real(k, s->delta, i));
+    if (c->five)
+        clear_run(c, run, batch, head);
+}
+
+static void convert_run(const backward_call *c, run_scratch *scratch, const cpu_span *run, int64_t batch, int64_t head)
+{
+    (void)scratch;
     const cpu_kernels *k = c->plan->kernels;
     const int64_t n = c->plan->request->problem->head_dim;
     int64_t offsets[CPU_MAX_COLUMNS];
@@ -85,24 +137,30 @@ static void convert_run(const backward_call *c, const cpu_span *run, int64_t bat
     }
 }
 
-/* Where five products sum dq: in dq itself, or in contiguous reals that end the workspace. */
-static void lay_dq_sum(backward_call *c, char *workspace)
+/* A view of reals in the workspace: n for every query of every head, contiguous, heads last. */
+static cpu_view reals_view(const cpu_tile_plan *p, char *data, int64_t n)
 {
-    const cpu_tile_plan *p = c->plan;
     const nf_problem *problem = p->request->problem;
-    char *shared = workspace + (size_t)p->threads * p->thread_bytes + p->extra_bytes;
-    c->turns = (_Atomic int32_t *)(void *)shared;
-    c->dq_sum = c->io.dq;
-    if (p->dq_bytes == 0)
-        return;
-    int64_t stride = problem->heads * problem->head_dim;
-    c->dq_sum = (cpu_view){.data = shared + p->turn_bytes, .element = p->kernels->real_size, .head = problem->head_dim,
-                           .dtype = p->kernels->real_size == (int64_t)sizeof(float) ? NF_F32 : NF_F64, .dim = 1};
+    int64_t stride = problem->heads * n;
+    cpu_view view = {.data = data, .element = p->kernels->real_size, .head = n, .dim = 1,
+                     .dtype = p->kernels->real_size == (int64_t)sizeof(float) ? NF_F32 : NF_F64};
     for (int32_t a = problem->rank - 1; a >= 0; a--) {
-        c->dq_sum.axis[a] = stride;
+        view.axis[a] = stride;
         stride *= nf_axis_query_range(&problem->axis[a]).count;
     }
-    c->dq_sum.batch = stride;
+    view.batch = stride;
+    return view;
+}
+
+/* What threads share at the end of the workspace: delta, turns, and sums of dq if they cannot lie in dq itself. */
+static void lay_shared(backward_call *c, char *workspace)
+{
+    const cpu_tile_plan *p = c->plan;
+    char *shared = workspace + (size_t)p->threads * p->thread_bytes + p->extra_bytes;
+    c->delta = reals_view(p, shared, 1);
+    c->turns = (_Atomic int32_t *)(void *)(shared + p->delta_bytes);
+    c->dq_sum = p->dq_bytes ? reals_view(p, shared + p->delta_bytes + p->turn_bytes, p->request->problem->head_dim)
+                            : c->io.dq;
 }
 
 nf_status cpu_tile_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
@@ -113,17 +171,15 @@ nf_status cpu_tile_backward(const void *prepared, const nf_tensor *const io[NF_R
                           .partial = base + (size_t)plan->threads * plan->thread_bytes};
     const bool dq = call.io.dq.data, dkv = call.io.dk.data || call.io.dv.data;
     call.five = plan->five && dq && dkv;
-    if (call.five) {
-        lay_dq_sum(&call, base);
-        memset((void *)call.turns, 0, plan->turn_bytes);
-        for_query_runs(&call, clear_run);
-    }
+    lay_shared(&call, base);
+    memset((void *)call.turns, 0, plan->turn_bytes);
+    for_query_runs(&call, base, prepare_run);
     if (dq && !call.five)
         cpu_backward_dq(&call, base);
     if (dkv)
         cpu_backward_dkv(&call, base);
     if (call.five && plan->dq_bytes)
-        for_query_runs(&call, convert_run);
+        for_query_runs(&call, base, convert_run);
     if (call.io.dextra_k.data || call.io.dextra_v.data)
         cpu_backward_extra(&call, base);
     return NF_OK;

@@ -11,6 +11,7 @@ typedef struct backward_call {
     cpu_views io;
     bool five;              /* dq is summed by the pass by key */
     cpu_view dq_sum;        /* then where: dq, or reals in the workspace */
+    cpu_view delta;         /* dout . out - dlse of every query, reals in the workspace */
     _Atomic int32_t *turns; /* per (batch, head): counters */
     char *partial; /* sums of extra tokens' gradients: [stream][split][tile] */
 } backward_call;
@@ -24,10 +25,10 @@ void cpu_backward_dkv(const backward_call *call, char *workspace);
 /* Gradients of extra tokens: every query sees them, so queries are cut into a fixed number of parts. */
 void cpu_backward_extra(const backward_call *call, char *workspace);
 
-/* lse and delta = dout . out - dlse of each position, as reals; out and dout are the positions' rows. */
-void cpu_load_row_terms(const backward_call *c, const cpu_span *span, int64_t batch, int64_t head,
-                        const void *const *out, const void *const *dout, void *lse, void *delta);
-/* The same from views; rows are n long, dlse may be absent. */
+/* lse and delta of each query of one head, as reals. */
+void cpu_load_row_terms(const backward_call *c, const cpu_span *span, int64_t batch, int64_t head, void *lse, void *delta);
+/* lse and delta = dout . out - dlse of each position from views, as reals; out and dout are the positions' rows, n long,
+ * dlse may be absent. */
 void cpu_row_terms(const cpu_kernels *k, const cpu_span *span, const cpu_view *lse_view, const cpu_view *dlse_view,
                    int64_t batch, int64_t head, int64_t n, const void *const *out, const void *const *dout, void *lse,
                    void *delta);

@@ -13,7 +13,7 @@ typedef struct dq_scratch {
     void *converted;
     void *scores, *dscores;
     uint32_t *mask;
-    const void **rows, **rows2;
+    const void **rows;
 } dq_scratch;
 
 static void carve_dq(const cpu_tile_plan *p, cpu_arena *arena, dq_scratch *s)
@@ -36,7 +36,6 @@ static void carve_dq(const cpu_tile_plan *p, cpu_arena *arena, dq_scratch *s)
     s->dscores = cpu_take(arena, score_bytes);
     s->mask = cpu_take(arena, w->tile_rows * CPU_MASK_WORDS * (int64_t)sizeof *s->mask);
     s->rows = cpu_take(arena, nf_max64(w->columns, CPU_TILE_ROWS) * (int64_t)sizeof *s->rows);
-    s->rows2 = cpu_take(arena, CPU_TILE_ROWS * (int64_t)sizeof *s->rows2);
 }
 
 size_t cpu_backward_dq_bytes(const cpu_tile_plan *plan)
@@ -57,13 +56,10 @@ static void load_tile(const dq_scratch *s, const cpu_row_tile *tile, int64_t fir
     const int64_t batch = s->item.batch;
     for (int64_t h = 0; h < tile->heads; h++) {
         const int64_t head = first_head + tile->head + h, row = tile->first + h * tile->positions;
-        void *dout = cpu_at(k, s->dout, row * p->value_dim);
         cpu_load_rows(k, &span, &c->io.q, batch, head, problem->head_dim, p->head_dim, cpu_at(k, s->q, row * p->head_dim));
-        cpu_load_rows(k, &span, &c->io.dout, batch, head, problem->value_dim, p->value_dim, dout);
-        cpu_fetch_rows(k, &span, &c->io.out, batch, head, problem->value_dim, p->value_dim, s->converted, s->rows);
-        for (int64_t i = 0; i < tile->positions; i++)
-            s->rows2[i] = cpu_at(k, dout, i * p->value_dim);
-        cpu_load_row_terms(c, &span, batch, head, s->rows, s->rows2, cpu_at(k, s->lse, row), cpu_at(k, s->delta, row));
+        cpu_load_rows(k, &span, &c->io.dout, batch, head, problem->value_dim, p->value_dim,
+                      cpu_at(k, s->dout, row * p->value_dim));
+        cpu_load_row_terms(c, &span, batch, head, cpu_at(k, s->lse, row), cpu_at(k, s->delta, row));
     }
     memset(cpu_at(k, s->dq, tile->first * p->head_dim), 0,
            (size_t)(tile->positions * tile->heads * p->head_dim * k->real_size));

@@ -39,6 +39,7 @@ typedef struct cpu_tile_plan {
     bool five;                     /* backward takes five products: dq is summed by the walk by key, in turns */
     cpu_order turns;
     size_t turn_bytes, dq_bytes;   /* shared workspace: counters, and sums of dq if dq is not made of reals */
+    size_t delta_bytes;            /* and delta of every query */
     int64_t extra_splits;          /* parts the queries are cut into for the gradients of extra tokens */
     int64_t extra_tiles;           /* tiles of extra tokens as rows */
     int64_t head_dim, value_dim;   /* rounded up to lanes: row strides */

@@ -1,11 +1,12 @@
 /* The tile algorithm as the core sees it: what it supports, what a plan holds, what it tells. */
 #include <string.h>
 
+#include "backends/cpu/backward_shape.h"
 #include "backends/cpu/cpu.h"
 #include "backends/cpu/tile_shape.h"
 #include "core/mem.h"
 
-enum { EXTRA_SPLITS = 16, COMPARED_ITEMS = 16, COUNTED_ITEMS = 4096, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
+enum { EXTRA_SPLITS = 16, COUNTED_ITEMS = 4096, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
 
 static const size_t DQ_SUM_BYTES = 16 << 20; /* of dq summed apart from its tensor, at most */
 
@@ -19,57 +20,61 @@ static nf_status tile_supports(const void *state, const nf_request *request)
     return NF_OK;
 }
 
+/* Bytes of dq summed as contiguous reals; 0 if the tensor itself is made of reals. */
+static size_t dq_sum_bytes(const nf_request *request, const cpu_kernels *kernels)
+{
+    const nf_tensor *dq = &request->layout[NF_DQ];
+    int64_t elements = 1;
+    if ((int64_t)nf_dtype_size(dq->dtype) == kernels->real_size)
+        return 0;
+    for (int32_t i = 0; i < dq->rank; i++)
+        elements *= dq->extents[i];
+    return (size_t)(elements * kernels->real_size);
+}
+
+static size_t round_bytes(int64_t bytes)
+{
+    return (size_t)(bytes + NF_ALIGNMENT - 1) / NF_ALIGNMENT * NF_ALIGNMENT;
+}
+
+/* Five products if dq can be summed in place or nearly so. Extra tokens add to dq outside the walk: seven. */
+static bool takes_five(const nf_request *request, const cpu_kernels *kernels)
+{
+    return !request->problem->extra && dq_sum_bytes(request, kernels) <= DQ_SUM_BYTES;
+}
+
 static double tile_cost(const void *state, const nf_request *request)
 {
     const cpu_kernels *k = cpu_kernels_for(state, request->problem->dtype);
     nf_work_spec spec;
     int64_t fold;
-    double by_query, by_key = 0;
+    double by_query, by_key;
     cpu_choose_shape(request, k, NF_ROWS_QUERIES, true, &spec, &fold, &by_query);
     if (request->problem->direction != NF_BWD)
         return by_query / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
-    cpu_choose_shape(request, k, NF_ROWS_KEYS, false, &spec, &fold, &by_key);
-    return (1.5 * by_query + 2 * by_key) / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
+    cpu_choose_key_shape(request, k, &spec, &by_key);
+    return (takes_five(request, k) ? by_key : by_key + 1.5 * by_query) / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
 }
 
-/* Bytes of dq summed as contiguous reals; 0 if the tensor itself is made of reals. */
-static size_t dq_sum_bytes(const cpu_tile_plan *plan)
-{
-    const nf_tensor *dq = &plan->request->layout[NF_DQ];
-    int64_t elements = 1;
-    if ((int64_t)nf_dtype_size(dq->dtype) == plan->kernels->real_size)
-        return 0;
-    for (int32_t i = 0; i < dq->rank; i++)
-        elements *= dq->extents[i];
-    return (size_t)(elements * plan->kernels->real_size);
-}
-
-/* Five products if dq can be summed in place or nearly so, and aligning the walk by key to shared tiles costs less than
- * the two products saved. Extra tokens add to dq outside the walk: seven. */
-static nf_status choose_products(cpu_tile_plan *plan)
+static nf_status prepare_backward(cpu_tile_plan *plan)
 {
     const nf_request *request = plan->request;
-    if (request->problem->extra || dq_sum_bytes(plan) > DQ_SUM_BYTES)
-        return NF_OK;
-    cpu_walk aligned = {0};
-    nf_status status = cpu_create_walk(&aligned, request, plan->kernels, NF_ROWS_KEYS, false, true);
+    const nf_problem *problem = request->problem;
+    nf_status status = cpu_create_key_walk(&plan->by_key, request, plan->kernels);
     if (status != NF_OK)
         return status;
-    const double by_query = cpu_reached_pairs(&plan->by_query, COMPARED_ITEMS);
-    const double seven = 3 * by_query + 4 * plan->by_key.work.counts.computed_pairs;
-    if (5 * aligned.work.counts.computed_pairs >= seven) {
-        nf_work_destroy(&aligned.work, request->context);
+    int64_t queries = problem->batch * problem->heads;
+    for (int32_t a = 0; a < problem->rank; a++)
+        queries *= nf_axis_query_range(&problem->axis[a]).count;
+    plan->delta_bytes = round_bytes(queries * plan->kernels->real_size);
+    if (!takes_five(request, plan->kernels))
         return NF_OK;
-    }
-    nf_work_destroy(&plan->by_key.work, request->context);
-    plan->by_key = aligned;
     status = cpu_order_create(&plan->turns, request->context, &plan->by_key.work);
     if (status != NF_OK)
         return status;
     plan->five = true;
-    plan->dq_bytes = dq_sum_bytes(plan);
-    const size_t counters = (size_t)(plan->turns.counters * request->problem->batch * request->problem->heads);
-    plan->turn_bytes = (counters * sizeof(int32_t) + NF_ALIGNMENT - 1) / NF_ALIGNMENT * NF_ALIGNMENT;
+    plan->dq_bytes = dq_sum_bytes(request, plan->kernels);
+    plan->turn_bytes = round_bytes(plan->turns.counters * problem->batch * problem->heads * (int64_t)sizeof(int32_t));
     return NF_OK;
 }
 
@@ -113,9 +118,7 @@ static nf_status tile_prepare(const void *state, const nf_request *request, void
     nf_status status = cpu_create_walk(&plan->by_query, request, kernels, NF_ROWS_QUERIES, true, false);
     int64_t items = plan->by_query.items;
     if (status == NF_OK && problem->direction & NF_BWD) {
-        status = cpu_create_walk(&plan->by_key, request, kernels, NF_ROWS_KEYS, false, false);
-        if (status == NF_OK)
-            status = choose_products(plan);
+        status = prepare_backward(plan);
         items = nf_max64(items, plan->by_key.items);
     }
     if (status != NF_OK) {
@@ -131,7 +134,7 @@ static nf_status tile_prepare(const void *state, const nf_request *request, void
 static size_t tile_workspace(const void *prepared)
 {
     const cpu_tile_plan *plan = prepared;
-    return plan->thread_bytes * (size_t)plan->threads + plan->extra_bytes + plan->turn_bytes + plan->dq_bytes;
+    return plan->thread_bytes * (size_t)plan->threads + plan->extra_bytes + plan->delta_bytes + plan->turn_bytes + plan->dq_bytes;
 }
 
 static void tile_info(const void *prepared, nf_plan_info *info)
