@@ -145,23 +145,44 @@ static void meet_columns(const forward_scratch *s, const cpu_span *columns, bool
     }
 }
 
+/* Packs keys from where they lie if the kernels can, else from reals. */
+static void pack_keys(const forward_scratch *s, const cpu_span *columns, const cpu_view *view)
+{
+    const cpu_kernels *k = s->call->plan->kernels;
+    const int64_t n = s->call->plan->request->problem->head_dim;
+    if (k->pack_transposed_elements && view->dim == 1) {
+        cpu_point_at_rows(columns, view, s->item.batch, s->item.kv_head, s->rows);
+        k->pack_transposed_elements(s->k_packed, s->rows, columns->count, n);
+        return;
+    }
+    cpu_fetch_rows(k, columns, view, s->item.batch, s->item.kv_head, n, s->call->plan->head_dim, s->converted, s->rows);
+    k->pack_transposed(s->k_packed, s->rows, columns->count, n);
+}
+
+/* Packs values likewise. Returns whether they are finite, if asked to look. */
+static bool pack_values(const forward_scratch *s, const cpu_span *columns, const cpu_view *view, bool look)
+{
+    const cpu_kernels *k = s->call->plan->kernels;
+    const int64_t n = s->call->plan->request->problem->value_dim;
+    if (k->pack_straight_elements && view->dim == 1 && !look) {
+        cpu_point_at_rows(columns, view, s->item.batch, s->item.kv_head, s->rows);
+        k->pack_straight_elements(s->v_packed, s->rows, columns->count, n);
+        return true;
+    }
+    cpu_fetch_rows(k, columns, view, s->item.batch, s->item.kv_head, n, s->call->plan->value_dim, s->converted, s->rows);
+    k->pack_straight(s->v_packed, s->rows, columns->count, n);
+    return !look || k->all_finite(s->rows, columns->count, n);
+}
+
 /* Packs a column tile and lets the row tiles meet it. */
 static void visit_columns(void *context, const cpu_span *columns, bool any, bool partial)
 {
     const forward_scratch *s = context;
-    const cpu_tile_plan *p = s->call->plan;
     const cpu_views *io = &s->call->io;
-    const cpu_kernels *k = p->kernels;
-    const nf_problem *problem = p->request->problem;
     if (!any)
         return;
-    cpu_fetch_rows(k, columns, columns->item ? &io->k : &io->extra_k, s->item.batch, s->item.kv_head, problem->head_dim,
-                   p->head_dim, s->converted, s->rows);
-    k->pack_transposed(s->k_packed, s->rows, columns->count, problem->head_dim);
-    cpu_fetch_rows(k, columns, columns->item ? &io->v : &io->extra_v, s->item.batch, s->item.kv_head, problem->value_dim,
-                   p->value_dim, s->converted, s->rows);
-    k->pack_straight(s->v_packed, s->rows, columns->count, problem->value_dim);
-    meet_columns(s, columns, !partial || k->all_finite(s->rows, columns->count, problem->value_dim));
+    pack_keys(s, columns, columns->item ? &io->k : &io->extra_k);
+    meet_columns(s, columns, pack_values(s, columns, columns->item ? &io->v : &io->extra_v, partial));
 }
 
 static void forward_item(forward_scratch *s, int64_t index)

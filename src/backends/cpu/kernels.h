@@ -129,6 +129,10 @@ typedef struct cpu_kernels {
     void (*pack_transposed)(void *packed, const void *const *rows, int64_t count, int64_t n);
     void (*pack_straight)(void *packed, const void *const *rows, int64_t count, int64_t n);
 
+    /* The same from dense rows of elements of the problem's type; NULL where a table packs reals only. */
+    void (*pack_transposed_elements)(void *packed, const void *const *rows, int64_t count, int64_t n);
+    void (*pack_straight_elements)(void *packed, const void *const *rows, int64_t count, int64_t n);
+
     /* c = a b, or c += a b: a is m x depth rows, b packed depth x n, c m rows with room for n rounded up to lanes. */
     void (*product)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m, int64_t n,
                     int64_t depth, bool accumulate);

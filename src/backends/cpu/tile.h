@@ -84,6 +84,8 @@ void cpu_span_offsets(const cpu_span *span, const cpu_view *view, int64_t *offse
 /* Gives each position's row of n elements as reals: in place where the tensor holds such rows, else converted. */
 void cpu_fetch_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
                     int64_t n, int64_t converted_stride, void *converted, const void **rows);
+/* Gives each position's row where it lies. */
+void cpu_point_at_rows(const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head, const void **rows);
 /* Copies each position's row into rows of reals, zero up to whole vectors. */
 void cpu_load_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
                    int64_t n, int64_t stride, void *rows);

@@ -105,6 +105,14 @@ static void row_pointers(const cpu_span *span, const cpu_view *view, int64_t bat
         rows[i] = base + offsets[i] * view->element;
 }
 
+void cpu_point_at_rows(const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head, const void **rows)
+{
+    void *sources[CPU_MAX_COLUMNS];
+    row_pointers(span, view, batch, head, sources);
+    for (int64_t i = 0; i < span->count; i++)
+        rows[i] = sources[i];
+}
+
 void cpu_fetch_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
                     int64_t n, int64_t converted_stride, void *converted, const void **rows)
 {
