@@ -15,8 +15,9 @@ static const double GROUP_BYTES = 1 << 20; /* state of the rows of a group */
 
 enum {
     HULL_SAMPLES = 32, /* runs of rows looked at for an average */
-    KNOWN_HULLS = 64,
-    FEW_TILES = 8
+    KNOWN_HULLS = 96,
+    FEW_TILES = 8,
+    LEAST_ROWS = 24
 };
 
 /* What runs of so many rows see: the most, and the average; where blocks compute whole column tiles, the most instead. */
@@ -32,9 +33,9 @@ typedef struct shape_axis {
     shape_hull hulls[KNOWN_HULLS];
 } shape_axis;
 
-/* Rows of a tile that are computed together, and what they see on each axis. */
+/* Rows of a tile that are computed together, what they see on each axis, and how many blocks of the tile are like it. */
 typedef struct shape_block {
-    double rows;
+    double rows, times;
     double hull[NF_MAX_RANK];
 } shape_block;
 
@@ -47,9 +48,12 @@ typedef struct shape_search {
     shape_axis axis[NF_MAX_RANK];
     int64_t heads;  /* that may fold into rows */
     int64_t column_limit;
+    int64_t least_rows; /* of a tile worth a try: where blocks leave out what they do not see, small ones win nothing */
     double streams; /* batches, heads and classes: groups that exist anyway */
     int blocks;     /* of the tile at hand */
     shape_block block[CPU_TILE_BLOCKS];
+    double least;   /* that its blocks cost, whatever the group */
+    shape_hull tile_hull[NF_MAX_RANK], group_hull[NF_MAX_RANK];
     nf_work_spec best;
     int64_t best_fold;
     double best_cost;
@@ -130,18 +134,40 @@ static void span_rows(const shape_search *s, const int32_t *tile, int64_t positi
     }
 }
 
+static void add_block(shape_search *s, const shape_block *block)
+{
+    const nf_problem *problem = s->request->problem;
+    const double lanes = (double)s->kernels->lanes, values = ceil((double)problem->value_dim / lanes);
+    double pairs = 1;
+    for (int32_t a = 0; a < s->rank; a++)
+        pairs *= block->hull[a];
+    s->least += pairs * (row_operations(block->rows) * ((double)problem->head_dim / lanes + values)
+                         + block->rows * SOFTMAX_OPERATIONS / lanes);
+    shape_block *last = s->blocks ? &s->block[s->blocks - 1] : NULL;
+    bool like_last = last && last->rows == block->rows;
+    for (int32_t a = 0; like_last && a < s->rank; a++)
+        like_last = last->hull[a] == block->hull[a];
+    if (like_last)
+        last->times++;
+    else
+        s->block[s->blocks++] = *block;
+}
+
 /* The blocks of a tile: what a register block sees, or all rows if blocks compute whole column tiles anyway. */
 static void list_blocks(shape_search *s, const int32_t *tile, int64_t positions, int64_t rows)
 {
     const int64_t step = s->by_blocks ? CPU_BLOCK_ROWS : rows;
     s->blocks = 0;
+    s->least = 0;
+    for (int32_t a = 0; a < s->rank; a++)
+        s->tile_hull[a] = *hull_of(s, a, tile[a]);
     for (int64_t r = 0; r < rows; r += step) {
-        shape_block *block = &s->block[s->blocks++];
+        shape_block block = {.rows = (double)nf_min64(step, rows - r), .times = 1};
         int32_t extents[NF_MAX_RANK];
-        block->rows = (double)nf_min64(step, rows - r);
         span_rows(s, tile, positions, r, nf_min64(r + step, rows) - 1, extents);
         for (int32_t a = 0; a < s->rank; a++)
-            block->hull[a] = hull_of(s, a, extents[a])->mean;
+            block.hull[a] = hull_of(s, a, extents[a])->mean;
+        add_block(s, &block);
     }
 }
 
@@ -175,29 +201,28 @@ static double block_cost(const shape_search *s, const shape_block *block, const 
 static void try_group(shape_search *s, const nf_work_spec *spec, double tiles, int64_t fold)
 {
     const nf_problem *problem = s->request->problem;
-    const double dims = (double)(problem->head_dim + problem->value_dim);
+    const double dims = (double)(problem->head_dim + problem->value_dim), folds = ceil((double)s->heads / (double)fold);
     double positions = 1, visits = 1, packed = 1, groups = s->streams, whole[NF_MAX_RANK];
     int32_t most[NF_MAX_RANK];
-    nf_work_spec candidate = *spec;
     for (int32_t a = 0; a < s->rank; a++) {
-        const shape_hull *hull = hull_of(s, a, nf_min32(spec->group[a], s->axis[a].count));
-        most[a] = hull->most;
-        whole[a] = hull->mean;
-    }
-    choose_columns(s, most, candidate.columns);
-    for (int32_t a = 0; a < s->rank; a++) {
+        most[a] = s->group_hull[a].most;
+        whole[a] = s->group_hull[a].mean;
         positions *= spec->tile[a];
-        visits *= pieces_met(hull_of(s, a, spec->tile[a])->mean, whole[a], candidate.columns[a]);
         packed *= whole[a];
-        groups *= ceil((double)s->axis[a].count / spec->group[a]);
+        groups *= (double)((s->axis[a].count - 1) / spec->group[a] + 1);
     }
-    const double folds = ceil((double)s->heads / (double)fold);
+    const double pack_cost = packed * dims * PACK_OPERATIONS * (s->kernels->lanes > 4 ? 1 : 2);
+    const double idle = 1 + BALANCE_THREADS / (2 * groups), rows = tiles * positions * (double)s->heads;
+    if (idle * (tiles * folds * s->least + pack_cost) >= s->best_cost * rows)
+        return;
+    nf_work_spec candidate = *spec;
+    choose_columns(s, most, candidate.columns);
+    for (int32_t a = 0; a < s->rank; a++)
+        visits *= pieces_met(s->tile_hull[a].mean, whole[a], candidate.columns[a]);
     double tile_cost = visits * TILE_OPERATIONS;
     for (int i = 0; i < s->blocks; i++)
-        tile_cost += block_cost(s, &s->block[i], whole, candidate.columns);
-    const double pack_cost = packed * dims * PACK_OPERATIONS * (s->kernels->lanes > 4 ? 1 : 2);
-    const double idle = 1 + BALANCE_THREADS / (2 * groups);
-    const double cost = idle * (tiles * folds * tile_cost + pack_cost) / (tiles * positions * (double)s->heads);
+        tile_cost += s->block[i].times * block_cost(s, &s->block[i], whole, candidate.columns);
+    const double cost = idle * (tiles * folds * tile_cost + pack_cost) / rows;
     if (cost < s->best_cost) {
         s->best_cost = cost;
         s->best = candidate;
@@ -214,6 +239,7 @@ static void try_groups(shape_search *s, nf_work_spec *spec, int32_t axis, double
     }
     for (int32_t g = 1; tiles * g <= most_tiles; g = g < 3 ? g + 1 : g % 3 ? g / 2 * 3 : g / 3 * 4) {
         spec->group[axis] = nf_min32(g * spec->tile[axis], s->axis[axis].count);
+        s->group_hull[axis] = *hull_of(s, axis, spec->group[axis]);
         try_groups(s, spec, axis + 1, tiles * g, most_tiles, fold);
         if (g * spec->tile[axis] >= s->axis[axis].count)
             break;
@@ -227,6 +253,8 @@ static void try_tiles(shape_search *s, nf_work_spec *spec, int32_t axis, int64_t
     if (axis == s->rank) {
         const nf_problem *problem = s->request->problem;
         const int64_t fold = nf_min64(s->heads, CPU_TILE_ROWS / rows), folds = (s->heads + fold - 1) / fold;
+        if (rows * fold < s->least_rows)
+            return;
         const double row_bytes = 2.0 * (double)((problem->head_dim + problem->value_dim) * s->kernels->real_size);
         const double fit = floor(GROUP_BYTES / row_bytes / (double)(rows * fold * folds));
         list_blocks(s, spec->tile, rows, rows * fold);
@@ -275,7 +303,12 @@ void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_
         search.axis[a].count = nf_max32((int32_t)fullest, 1);
     }
     nf_work_spec scratch = {.rows = rows};
+    search.least_rows = by_blocks ? LEAST_ROWS : 1;
     try_tiles(&search, &scratch, 0, 1);
+    if (search.best_fold == 0) { /* no tile is that large */
+        search.least_rows = 1;
+        try_tiles(&search, &scratch, 0, 1);
+    }
     *spec = search.best;
     *fold = search.best_fold;
     *operations = search.best_cost * (double)(problem->batch * problem->heads);
