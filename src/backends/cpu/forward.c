@@ -199,17 +199,28 @@ static void forward_item(forward_scratch *s, int64_t index)
         store_results(s, &s->tiles[t], s->item.kv_head * group);
 }
 
+static forward_scratch scratch_of(const forward_call *call, char *workspace, int64_t thread)
+{
+    forward_scratch scratch = {.call = call};
+    cpu_arena arena = {.base = workspace + (size_t)thread * call->plan->thread_bytes};
+    carve_forward(call->plan, &arena, &scratch);
+    return scratch;
+}
+
 nf_status cpu_tile_forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
 {
     const cpu_tile_plan *plan = prepared;
     const forward_call call = {.plan = plan, .io = cpu_views_of(io, plan->request->problem->rank)};
     const int64_t items = plan->by_query.items;
-    char *base = workspace;
+    if (plan->threads == 1) { /* a parallel region costs system calls even then */
+        forward_scratch scratch = scratch_of(&call, workspace, 0);
+        for (int64_t i = 0; i < items; i++)
+            forward_item(&scratch, i);
+        return NF_OK;
+    }
 #pragma omp parallel num_threads((int)plan->threads)
     {
-        forward_scratch scratch = {.call = &call};
-        cpu_arena arena = {.base = base + (size_t)cpu_thread_index() * plan->thread_bytes};
-        carve_forward(plan, &arena, &scratch);
+        forward_scratch scratch = scratch_of(&call, workspace, cpu_thread_index());
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < items; i++)
             forward_item(&scratch, i);

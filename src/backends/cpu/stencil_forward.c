@@ -213,18 +213,28 @@ static forward_call call_of(const cpu_stencil_plan *plan, const nf_tensor *const
     return call;
 }
 
+static forward_scratch scratch_of(const forward_call *call, char *workspace, int64_t thread)
+{
+    forward_scratch scratch = {.call = call};
+    cpu_arena arena = {.base = workspace + (size_t)thread * call->plan->thread_bytes};
+    carve(call->plan, &arena, &scratch);
+    return scratch;
+}
+
 nf_status cpu_stencil_forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
 {
     const cpu_stencil_plan *plan = prepared;
     const forward_call call = call_of(plan, io);
     const int64_t items = plan->forward.items;
     const int64_t chunk = nf_max64(nf_min64(items / (8 * plan->threads), MOST_CHUNK), 1);
-    char *base = workspace;
+    if (plan->threads == 1) { /* a parallel region costs system calls even then */
+        forward_scratch scratch = scratch_of(&call, workspace, 0);
+        forward_items(&scratch, 0, items);
+        return NF_OK;
+    }
 #pragma omp parallel num_threads((int)plan->threads)
     {
-        forward_scratch scratch = {.call = &call};
-        cpu_arena arena = {.base = base + (size_t)cpu_thread_index() * plan->thread_bytes};
-        carve(plan, &arena, &scratch);
+        forward_scratch scratch = scratch_of(&call, workspace, cpu_thread_index());
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < items; i += chunk)
             forward_items(&scratch, i, nf_min64(i + chunk, items));
