@@ -22,10 +22,10 @@ static cpu_unfused_pass start_pass(const unfused_call *c, cpu_view w, int64_t di
     return (cpu_unfused_pass){.plan = c->plan, .w = w, .dim = dim, .factor = factor, .workspace = c->workspace};
 }
 
-/* scores = scale q k^T */
-static void multiply_qk(const unfused_call *c, cpu_view scores)
+/* scores = factor q k^T */
+static void multiply_qk(const unfused_call *c, cpu_view scores, double factor)
 {
-    cpu_unfused_pass pass = start_pass(c, scores, c->plan->request->problem->head_dim, c->plan->scale);
+    cpu_unfused_pass pass = start_pass(c, scores, c->plan->request->problem->head_dim, factor);
     pass.a = c->io.q;
     pass.b = c->io.k;
     pass.extra_b = c->io.extra_k;
@@ -92,8 +92,10 @@ nf_status cpu_unfused_forward(const void *prepared, const nf_tensor *const io[NF
     const unfused_call call = start_call(prepared, io, workspace);
     char *scores = own_scores(&call);
     const cpu_view own = cpu_unfused_own(call.plan, scores);
-    multiply_qk(&call, own);
-    cpu_unfused_softmax(call.plan, scores, &call.io.lse, workspace);
+    const double scale = call.plan->scale;
+    /* Softmax can scale, but absent slots, -inf, stay so only where the scale is positive. */
+    multiply_qk(&call, own, scale > 0 ? 1 : scale);
+    cpu_unfused_softmax(call.plan, scores, scale > 0 ? scale : 1, &call.io.lse, workspace);
     multiply_av(&call, own);
     return NF_OK;
 }
@@ -103,7 +105,7 @@ nf_status cpu_unfused_backward(const void *prepared, const nf_tensor *const io[N
     const unfused_call call = start_call(prepared, io, workspace);
     char *scores = own_scores(&call), *dscores = scores + call.plan->score_bytes;
     const cpu_view own = cpu_unfused_own(call.plan, scores), gradient = cpu_unfused_own(call.plan, dscores);
-    multiply_qk(&call, own);
+    multiply_qk(&call, own, call.plan->scale);
     multiply_dout_v(&call, gradient);
     cpu_unfused_gradient(call.plan, scores, dscores, &call.io, workspace);
     multiply_scores_dout(&call, own);
@@ -121,7 +123,7 @@ static cpu_view view_of(const unfused_call *c, const nf_tensor *scores)
 static nf_status qk(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
 {
     const unfused_call call = start_call(prepared, io, workspace);
-    multiply_qk(&call, view_of(&call, io[NF_SCORES]));
+    multiply_qk(&call, view_of(&call, io[NF_SCORES]), call.plan->scale);
     return NF_OK;
 }
 

@@ -60,8 +60,10 @@ void cpu_unfused_pair(const cpu_unfused_pass *pass);
 void cpu_unfused_apply(const cpu_unfused_pass *pass);
 void cpu_unfused_transpose(const cpu_unfused_pass *pass);
 
-/* The plan's own scores become their softmax; lse (data NULL if absent) receives the logarithms of the sums. */
-void cpu_unfused_softmax(const cpu_unfused_plan *plan, void *scores, const cpu_view *lse, char *workspace);
+/* The plan's own scores, times scale, become their softmax; lse (data NULL if absent) receives the logarithms of the
+ * sums. */
+void cpu_unfused_softmax(const cpu_unfused_plan *plan, void *scores, double scale, const cpu_view *lse,
+                         char *workspace);
 /* scores become probabilities by the lse of forward, dscores, which hold dout v^T, their gradient. */
 void cpu_unfused_gradient(const cpu_unfused_plan *plan, void *scores, void *dscores, const cpu_views *io,
                           char *workspace);

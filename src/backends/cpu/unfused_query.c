@@ -102,6 +102,22 @@ static void fill_absent(const query_item *q, const cpu_row_tile *tile)
     }
 }
 
+/* Scores of a tile, where its rows see any column. */
+static void score_tile(const query_item *q, const cpu_row_tile *tile, const cpu_span *columns)
+{
+    const cpu_unfused_pass *pass = q->pass;
+    const cpu_unfused_plan *plan = pass->plan;
+    const cpu_kernels *k = plan->kernels;
+    const int64_t stride = score_stride(plan), m = tile->positions * tile->heads, n = columns->count;
+    cpu_reach reach[CPU_TILE_BLOCKS];
+    if (!columns->item || tile->kind == NF_TILE_FULL) {
+        k->product(q->s.scores, stride, tile_rows(q, tile, 0), plan->wide, q->s.packed, m, n, pass->dim, false);
+        return;
+    }
+    cpu_find_reach(&plan->by_query.work, &q->item.work, &tile->box, columns->box, tile->heads, reach);
+    k->product_to_reach(q->s.scores, stride, tile_rows(q, tile, 0), plan->wide, q->s.packed, m, n, pass->dim, reach);
+}
+
 static void scale_scores(const cpu_kernels *k, void *scores, int64_t stride, int64_t m, int64_t n, double factor)
 {
     void *rows[CPU_TILE_ROWS];
@@ -129,7 +145,7 @@ static void pair_columns(void *context, const cpu_span *columns, bool any, bool 
         const int64_t m = tile->positions * tile->heads;
         if (columns->item && tile->kind == NF_TILE_ABSENT)
             continue;
-        k->product(q->s.scores, stride, tile_rows(q, tile, 0), pass->plan->wide, q->s.packed, m, n, pass->dim, false);
+        score_tile(q, tile, columns);
         if (pass->factor != 1)
             scale_scores(k, q->s.scores, stride, m, n, pass->factor);
         move_scores(q, tile, columns, true);
@@ -158,13 +174,33 @@ void cpu_unfused_pair(const cpu_unfused_pass *pass)
 
 /* ---- Apply ------------------------------------------------------------------------------------------------------- */
 
+/* The sums of a tile's rows. finite: nothing in b is NaN or infinite. */
+static void apply_tile(const query_item *q, const cpu_row_tile *tile, const cpu_span *columns, bool finite)
+{
+    const cpu_unfused_pass *pass = q->pass;
+    const cpu_unfused_plan *plan = pass->plan;
+    const cpu_kernels *k = plan->kernels;
+    const int64_t stride = score_stride(plan), m = tile->positions * tile->heads, n = columns->count;
+    void *sums = tile_rows(q, tile, 0);
+    cpu_reach reach[CPU_TILE_BLOCKS];
+    if (!columns->item || tile->kind == NF_TILE_FULL) {
+        k->product(sums, plan->wide, q->s.scores, stride, q->s.packed, m, pass->dim, n, true);
+    } else if (finite) {
+        cpu_find_reach(&plan->by_query.work, &q->item.work, &tile->box, columns->box, tile->heads, reach);
+        k->product_from_reach(sums, plan->wide, q->s.scores, stride, q->s.packed, m, pass->dim, n, reach);
+    } else {
+        cpu_build_mask(&plan->by_query.work, &q->item.work, &tile->box, columns->box, q->s.mask);
+        k->product_masked(sums, plan->wide, q->s.scores, stride, q->s.packed, m, pass->dim, n, q->s.mask,
+                          tile->positions);
+    }
+}
+
 static void apply_columns(void *context, const cpu_span *columns, bool any, bool partial)
 {
     const query_item *q = context;
     const cpu_unfused_pass *pass = q->pass;
-    const cpu_unfused_plan *plan = pass->plan;
-    const cpu_kernels *k = plan->kernels;
-    const int64_t stride = score_stride(plan), n = columns->count;
+    const cpu_kernels *k = pass->plan->kernels;
+    const int64_t n = columns->count;
     if (!any)
         return;
     fetch_columns(q, columns);
@@ -172,17 +208,10 @@ static void apply_columns(void *context, const cpu_span *columns, bool any, bool
     const bool finite = !partial || k->all_finite(q->s.columns, n, pass->dim);
     for (int64_t t = 0; t < q->item.tile_count; t++) {
         const cpu_row_tile *tile = &q->item.tiles[t];
-        const int64_t m = tile->positions * tile->heads;
         if (columns->item && tile->kind == NF_TILE_ABSENT)
             continue;
         move_scores(q, tile, columns, false);
-        if (columns->item && tile->kind == NF_TILE_PARTIAL && !finite) {
-            cpu_build_mask(&plan->by_query.work, &q->item.work, &tile->box, columns->box, q->s.mask);
-            k->product_masked(tile_rows(q, tile, 0), plan->wide, q->s.scores, stride, q->s.packed, m, pass->dim, n,
-                              q->s.mask, tile->positions);
-        } else {
-            k->product(tile_rows(q, tile, 0), plan->wide, q->s.scores, stride, q->s.packed, m, pass->dim, n, true);
-        }
+        apply_tile(q, tile, columns, finite);
     }
 }
 

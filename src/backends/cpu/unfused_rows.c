@@ -72,7 +72,7 @@ static double log_of(const cpu_kernels *k, double x)
 /* Absent slots hold -inf, whose exponential the kernels round up to the smallest normal number: nothing beside the
  * largest weight, 1, of a row that sees a key. A row that sees none is left alone, as none of its slots is ever read.
  */
-static void softmax_block(const cpu_unfused_plan *plan, const cpu_unfused_scratch *s, void *scores,
+static void softmax_block(const cpu_unfused_plan *plan, const cpu_unfused_scratch *s, void *scores, double scale,
                           const cpu_view *lse_view, int64_t index)
 {
     const cpu_kernels *k = plan->kernels;
@@ -85,7 +85,7 @@ static void softmax_block(const cpu_unfused_plan *plan, const cpu_unfused_scratc
         cpu_set_real(k, s->max, i, -INFINITY);
         cpu_set_real(k, s->sum, i, 0);
     }
-    k->softmax(first, plan->row, b.span.count, plan->slots, 1, NULL, 1, s->max, s->sum, s->rows, 0, 0);
+    k->softmax(first, plan->row, b.span.count, plan->slots, scale, NULL, 1, s->max, s->sum, s->rows, 0, 0);
     for (int64_t i = 0; i < b.span.count; i++) {
         const double max = cpu_get_real(k, s->max, i), sum = cpu_get_real(k, s->sum, i);
         const bool empty = max == -INFINITY && !sees_any(plan, b.span.begin + i);
@@ -102,7 +102,7 @@ static void softmax_block(const cpu_unfused_plan *plan, const cpu_unfused_scratc
         cpu_write_scalar(lse_view, b.batch, b.head, offsets[i], lse[i]);
 }
 
-void cpu_unfused_softmax(const cpu_unfused_plan *plan, void *scores, const cpu_view *lse, char *workspace)
+void cpu_unfused_softmax(const cpu_unfused_plan *plan, void *scores, double scale, const cpu_view *lse, char *workspace)
 {
     const int64_t blocks = count_blocks(plan);
 #pragma omp parallel num_threads((int)plan->threads)
@@ -110,7 +110,7 @@ void cpu_unfused_softmax(const cpu_unfused_plan *plan, void *scores, const cpu_v
         const cpu_unfused_scratch scratch = carve_own(plan, workspace);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < blocks; i++)
-            softmax_block(plan, &scratch, scores, lse, i);
+            softmax_block(plan, &scratch, scores, scale, lse, i);
     }
 }
 

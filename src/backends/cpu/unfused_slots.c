@@ -39,8 +39,14 @@ cpu_slots cpu_slots_of_box(const cpu_unfused_plan *plan, const nf_work_item *ite
                            const nf_box *keys)
 {
     const int32_t rank = plan->request->problem->rank;
-    cpu_slots s = {.count = {1, 1, 1, 1}, .keys = 1};
     int64_t column_step = 1;
+    cpu_slots s; /* without an initialiser: clearing it is slower than the rest */
+    s.column = s.slot = 0;
+    s.keys = 1;
+    for (int32_t a = 0; a < NF_MAX_RANK - rank; a++) {
+        s.count[a] = 1;
+        s.column_step[a] = s.slot_step[a] = 0;
+    }
     for (int32_t a = rank - 1; a >= 0; a--) {
         const nf_axis_class *c = &item->axis_class[a];
         const nf_interval all = nf_class_sees(c, NF_ROWS_QUERIES, query[a]), box = keys->axis[a];
