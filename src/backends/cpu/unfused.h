@@ -76,10 +76,11 @@ typedef struct cpu_slots {
     int64_t keys; /* product of count */
 } cpu_slots;
 
-cpu_slots cpu_slots_of_box(const cpu_unfused_plan *plan, const nf_work_item *item, const int32_t *query,
-                           const nf_box *keys);
+/* s is filled in place: a copy reads pairs of numbers that were just written one by one, and waits for them. */
+void cpu_slots_of_box(const cpu_unfused_plan *plan, const nf_work_item *item, const int32_t *query, const nf_box *keys,
+                      cpu_slots *s);
 /* Extra tokens begin .. begin + count - 1. */
-cpu_slots cpu_slots_of_extra(const cpu_unfused_plan *plan, int64_t begin, int64_t count);
+void cpu_slots_of_extra(const cpu_unfused_plan *plan, int64_t begin, int64_t count, cpu_slots *s);
 /* How many keys of the grid a query sees. */
 int64_t cpu_slots_seen(const nf_work_item *item, int32_t rank, const int32_t *query);
 /* The next position of a box, row-major. */

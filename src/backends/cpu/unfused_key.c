@@ -33,8 +33,11 @@ static void gather_scores(const cpu_unfused_pass *pass, const cpu_unfused_scratc
     for (int32_t a = 0; keys && a < queries->rank; a++)
         position[a] = queries->box->axis[a].begin;
     for (int64_t i = 0; i < queries->count; i++) {
-        const cpu_slots map =
-            keys ? cpu_slots_of_box(plan, queries->item, position, keys) : cpu_slots_of_extra(plan, begin, count);
+        cpu_slots map;
+        if (keys)
+            cpu_slots_of_box(plan, queries->item, position, keys, &map);
+        else
+            cpu_slots_of_extra(plan, begin, count, &map);
         cpu_slots_get(&map, plan->kernels->real_size, cpu_at(plan->kernels, s->scores, i * stride), count,
                       cpu_unfused_row(&pass->w, batch, head, offsets[i]), pass->w.dim);
         if (keys)

@@ -45,8 +45,11 @@ static void move_scores(const query_item *q, const cpu_row_tile *tile, const cpu
     for (int32_t a = 0; a < span.rank; a++)
         position[a] = tile->box.axis[a].begin;
     for (int64_t i = 0; i < tile->positions; i++) {
-        const cpu_slots map = columns->item ? cpu_slots_of_box(plan, &q->item.work, position, columns->box)
-                                            : cpu_slots_of_extra(plan, columns->begin, columns->count);
+        cpu_slots map;
+        if (columns->item)
+            cpu_slots_of_box(plan, &q->item.work, position, columns->box, &map);
+        else
+            cpu_slots_of_extra(plan, columns->begin, columns->count, &map);
         for (int64_t h = 0; h < tile->heads; h++) {
             char *slots = cpu_unfused_row(w, q->item.batch, q->first_head + tile->head + h, offsets[i]);
             void *row = cpu_at(plan->kernels, q->s.scores, (h * tile->positions + i) * stride);

@@ -84,8 +84,10 @@ static void softmax_block(const cpu_unfused_plan *plan, const cpu_unfused_scratc
         rows[i] = cpu_at(k, first, i * plan->row);
         cpu_set_real(k, s->max, i, -INFINITY);
         cpu_set_real(k, s->sum, i, 0);
+        for (int64_t j = plan->slots; j < plan->row; j++) /* whole vectors are faster */
+            cpu_set_real(k, rows[i], j, -INFINITY);
     }
-    k->softmax(first, plan->row, b.span.count, plan->slots, scale, NULL, 1, s->max, s->sum, s->rows, 0, 0);
+    k->softmax(first, plan->row, b.span.count, plan->row, scale, NULL, 1, s->max, s->sum, s->rows, 0, 0);
     for (int64_t i = 0; i < b.span.count; i++) {
         const double max = cpu_get_real(k, s->max, i), sum = cpu_get_real(k, s->sum, i);
         const bool empty = max == -INFINITY && !sees_any(plan, b.span.begin + i);

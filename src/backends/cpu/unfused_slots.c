@@ -35,39 +35,36 @@ cpu_view cpu_unfused_own(const cpu_unfused_plan *plan, void *scores)
     return view;
 }
 
-cpu_slots cpu_slots_of_box(const cpu_unfused_plan *plan, const nf_work_item *item, const int32_t *query,
-                           const nf_box *keys)
+void cpu_slots_of_box(const cpu_unfused_plan *plan, const nf_work_item *item, const int32_t *query, const nf_box *keys,
+                      cpu_slots *s)
 {
     const int32_t rank = plan->request->problem->rank;
     int64_t column_step = 1;
-    cpu_slots s; /* without an initialiser: clearing it is slower than the rest */
-    s.column = s.slot = 0;
-    s.keys = 1;
+    s->column = s->slot = 0;
+    s->keys = 1;
     for (int32_t a = 0; a < NF_MAX_RANK - rank; a++) {
-        s.count[a] = 1;
-        s.column_step[a] = s.slot_step[a] = 0;
+        s->count[a] = 1;
+        s->column_step[a] = s->slot_step[a] = 0;
     }
     for (int32_t a = rank - 1; a >= 0; a--) {
         const nf_axis_class *c = &item->axis_class[a];
         const nf_interval all = nf_class_sees(c, NF_ROWS_QUERIES, query[a]), box = keys->axis[a];
         const nf_interval seen = {nf_max32(all.begin, box.begin), nf_min32(all.end, box.end)};
         const int32_t to = a + NF_MAX_RANK - rank;
-        s.count[to] = nf_interval_size(seen);
-        s.column_step[to] = column_step;
-        s.slot_step[to] = plan->slot_step[a];
-        s.column += (seen.begin - box.begin) * column_step;
-        s.slot += (seen.begin - c->rule->first[query[a]]) * plan->slot_step[a];
-        s.keys *= s.count[to];
+        s->count[to] = nf_interval_size(seen);
+        s->column_step[to] = column_step;
+        s->slot_step[to] = plan->slot_step[a];
+        s->column += (seen.begin - box.begin) * column_step;
+        s->slot += (seen.begin - c->rule->first[query[a]]) * plan->slot_step[a];
+        s->keys *= s->count[to];
         column_step *= nf_interval_size(box);
     }
-    return s;
 }
 
-cpu_slots cpu_slots_of_extra(const cpu_unfused_plan *plan, int64_t begin, int64_t count)
+void cpu_slots_of_extra(const cpu_unfused_plan *plan, int64_t begin, int64_t count, cpu_slots *s)
 {
-    cpu_slots s = {.slot = plan->window + begin, .count = {1, 1, 1, count}, .keys = count};
-    s.column_step[LAST] = s.slot_step[LAST] = 1;
-    return s;
+    *s = (cpu_slots){.slot = plan->window + begin, .count = {1, 1, 1, count}, .keys = count};
+    s->column_step[LAST] = s->slot_step[LAST] = 1;
 }
 
 int64_t cpu_slots_seen(const nf_work_item *item, int32_t rank, const int32_t *query)
