@@ -39,6 +39,7 @@ static void move_scores(const query_item *q, const cpu_row_tile *tile, const cpu
     const cpu_view *w = &pass->w;
     const cpu_span span = cpu_row_span(&q->item, tile);
     const int64_t size = plan->kernels->real_size, stride = score_stride(plan);
+    const int64_t pairs = (columns->count + 1) / 2 * 2; /* products of bf16 read whole pairs */
     int64_t offsets[CPU_MAX_COLUMNS];
     int32_t position[NF_MAX_RANK];
     cpu_span_offsets(&span, w, offsets);
@@ -56,7 +57,7 @@ static void move_scores(const query_item *q, const cpu_row_tile *tile, const cpu
             if (put)
                 cpu_slots_put(&map, size, row, slots, w->dim);
             else
-                cpu_slots_get(&map, size, row, columns->count, slots, w->dim);
+                cpu_slots_get(&map, size, row, pairs, slots, w->dim);
         }
         cpu_slots_next(&tile->box, span.rank, position);
     }
