@@ -6,11 +6,16 @@
 static const double PACK_OPERATIONS = 1.6;    /* per element of a packed line: measured, caches included */
 static const double SOFTMAX_OPERATIONS = 20;  /* per vector of scores */
 static const double EDGE_OPERATIONS = 1.08;   /* lines that not all rows of a block see share less */
-static const double FLAT_OPERATIONS = 1.5;    /* in 1-D nothing is shared between rows */
+static const double FLAT_OPERATIONS = 1.5;    /* in 1-D nothing is shared between rows, */
+static const double FLAT_SUM_OPERATIONS = 3;  /* nor between lines that dk and dv are summed in */
 static const double FOREIGN_SLOTS = 0.6;      /* of a window that lanes of other shares meet */
 static const double LANE_OPERATIONS = 40;     /* per row: loading, storing, dividing */
 static const double BALANCE_THREADS = 8;      /* items should keep these busy; not the threads at hand, on which results
                                                  must not depend */
+static const double IDLE_ITEMS = 1.2;           /* half an item of idling for each of these */
+/* Seconds of an operation over those of one of the tile family's, whose constants were measured apart. */
+static const double FORWARD_RATE = 0.77, BACKWARD_RATE = 0.92;
+static const double NARROW_FORWARD_RATE = 0.85, NARROW_BACKWARD_RATE = 1.55; /* of at most eight lanes */
 static const int64_t RING_BYTES = 6 << 20;    /* of packed lines, at most */
 static const int64_t CACHED_RING_BYTES = 768 << 10; /* rings beyond this leave the second-level cache: */
 static const double UNCACHED_OPERATIONS = 1.3;
@@ -62,6 +67,11 @@ enum { SIZES = 12 };
 
 static const int32_t sizes[SIZES] = {1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256};
 
+/* Predicted operations per row, and how many items share them. */
+typedef struct item_cost {
+    double operations, items;
+} item_cost;
+
 typedef struct shape_search {
     const nf_request *request;
     const cpu_kernels *kernels;
@@ -73,7 +83,7 @@ typedef struct shape_search {
     int32_t block_hull;                  /* of a block of rows on the line axis */
     int64_t depth;       /* of packed lines: elements per column */
     double groups;       /* query heads per packed line */
-    double best_cost;
+    item_cost best_cost;
     int32_t best[NF_MAX_RANK];
 } shape_search;
 
@@ -111,31 +121,38 @@ static item_view view_item(const shape_search *s, const int *choice)
     return v;
 }
 
-/* Predicted operations per row of an item of these extents, or infinity if its ring is too large. */
-static double cost_of(const shape_search *s, const int *choice)
+/* The cost of an item of these extents: infinite if its ring is too large. */
+static item_cost cost_of(const shape_search *s, const int *choice)
 {
     const nf_problem *problem = s->request->problem;
     const item_view v = view_item(s, choice);
     const double lanes = (double)s->kernels->lanes, dims = (double)(problem->head_dim + problem->value_dim);
     const double head_dim = (double)problem->head_dim, edge = s->line_axis < 0 ? FLAT_OPERATIONS : EDGE_OPERATIONS;
     if (v.ring_bytes > (double)RING_BYTES)
-        return INFINITY;
+        return (item_cost){INFINITY, 1};
     /* In lanes: scores and softmax, in backward once more for pairs that are not both the item's own. With dims in the lanes:
      * what is summed up. */
     const double met = s->backward ? 2 - v.both : 1;
     const double in_lanes = met * v.lanes * ((s->backward ? dims : head_dim) * edge + SOFTMAX_OPERATIONS);
-    const double summed = (s->backward ? dims + head_dim : dims - head_dim) * edge;
+    const double sum_edge = s->line_axis < 0 && s->backward ? FLAT_SUM_OPERATIONS : edge;
+    const double summed = (s->backward ? dims + head_dim : dims - head_dim) * sum_edge;
     const double compute = v.pairs * (in_lanes + summed) / lanes + v.all_rows * LANE_OPERATIONS * (s->backward ? 2 : 1);
     const double pack = v.columns * (double)s->depth * PACK_OPERATIONS * (lanes > 4 ? 1 : 2) / s->groups;
     const double memory = v.ring_bytes > (double)CACHED_RING_BYTES ? UNCACHED_OPERATIONS : 1;
-    return ceil(v.items / BALANCE_THREADS) * BALANCE_THREADS / v.items * (compute * memory + pack) / v.rows;
+    return (item_cost){.operations = (compute * memory + pack) / v.rows, .items = v.items};
+}
+
+/* What counts among shapes of one walk: items should come in whole rounds. */
+static double balanced(item_cost cost)
+{
+    return ceil(cost.items / BALANCE_THREADS) * BALANCE_THREADS / cost.items * cost.operations;
 }
 
 static void try_axis(shape_search *s, int *choice, int32_t axis)
 {
     if (axis == s->rank) {
-        const double cost = cost_of(s, choice);
-        if (cost < s->best_cost) {
+        const item_cost cost = cost_of(s, choice);
+        if (balanced(cost) < balanced(s->best_cost)) {
             s->best_cost = cost;
             for (int32_t a = 0; a < s->rank; a++)
                 s->best[a] = s->extents[a][choice[a]];
@@ -172,7 +189,7 @@ static void start_search(shape_search *s)
     s->line_axis = problem->rank - 2;
     s->groups = (double)nf_problem_group(problem);
     s->depth = s->backward ? 3 * problem->head_dim + 2 * problem->value_dim : problem->head_dim + problem->value_dim;
-    s->best_cost = INFINITY;
+    s->best_cost = (item_cost){INFINITY, 1};
     for (int32_t a = 0; a < s->rank; a++) {
         s->axis[a] = view_axis(&s->request->grid->axis[a]);
         list_extents(s, a);
@@ -191,11 +208,20 @@ static double rows_of(const shape_search *s)
     return rows;
 }
 
+/* Of the whole walk, in operations of the tile family and with a penalty for few items as it has. */
+static double operations_of(const shape_search *s)
+{
+    const bool narrow = s->kernels->lanes <= 8;
+    const double rate = s->backward ? (narrow ? NARROW_BACKWARD_RATE : BACKWARD_RATE)
+                                    : (narrow ? NARROW_FORWARD_RATE : FORWARD_RATE);
+    return s->best_cost.operations * rows_of(s) * rate * (1 + IDLE_ITEMS / s->best_cost.items);
+}
+
 double cpu_stencil_operations(const nf_request *request, const cpu_kernels *kernels, bool backward)
 {
     shape_search search = {.request = request, .kernels = kernels, .backward = backward};
     start_search(&search);
-    return search.best_cost * rows_of(&search);
+    return operations_of(&search);
 }
 
 /* Bounds over all items, from the cut list. */
@@ -240,7 +266,7 @@ nf_status cpu_stencil_shape(cpu_stencil_walk *walk, const nf_request *request, c
         spec.tile[search.line_axis] = CPU_STENCIL_ROWS;
     *walk = (cpu_stencil_walk){.line_axis = search.line_axis,
                                .block_rows = search.line_axis < 0 ? 1 : CPU_STENCIL_ROWS,
-                               .operations = search.best_cost * rows_of(&search)};
+                               .operations = operations_of(&search)};
     const nf_status status = backward ? cpu_stencil_share_out(walk, request->context, request->grid, &spec)
                                       : nf_work_create(&walk->work, request->context, request->grid, &spec);
     if (status != NF_OK)

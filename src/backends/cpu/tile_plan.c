@@ -46,14 +46,17 @@ static bool takes_five(const nf_request *request, const cpu_kernels *kernels)
 static double tile_cost(const void *state, const nf_request *request)
 {
     const cpu_kernels *k = cpu_kernels_for(state, request->problem->dtype);
+    const nf_direction direction = request->problem->direction;
+    const bool five = takes_five(request, k);
     nf_work_spec spec;
     int64_t fold;
-    double by_query, by_key;
-    cpu_choose_shape(request, k, NF_ROWS_QUERIES, true, &spec, &fold, &by_query);
-    if (request->problem->direction != NF_BWD)
-        return by_query / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
-    cpu_choose_key_shape(request, k, &spec, &by_key);
-    return (takes_five(request, k) ? by_key : by_key + 1.5 * by_query) / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
+    double by_query = 0, by_key = 0;
+    if (direction & NF_FWD || !five)
+        cpu_choose_shape(request, k, NF_ROWS_QUERIES, true, &spec, &fold, &by_query);
+    if (direction & NF_BWD)
+        cpu_choose_key_shape(request, k, &spec, &by_key);
+    const double walks = (direction & NF_FWD ? 1 : 0) + (direction & NF_BWD && !five ? 1.5 : 0);
+    return (walks * by_query + by_key) / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
 }
 
 static nf_status prepare_backward(cpu_tile_plan *plan)
