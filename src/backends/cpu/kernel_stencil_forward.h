@@ -210,6 +210,16 @@ SIMD_INLINE void NAME(value_lines)(int vectors, bool by_row, VEC sum[CPU_STENCIL
     }
 }
 
+SIMD_INLINE void NAME(store_sums)(int vectors, const VEC *sum, REAL *to, bool stream, REAL factor)
+{
+    SIMD_UNROLL
+    for (int c = 0; c < vectors; c++)
+        if (stream)
+            OP(stream)(to + c * NAME(LANES), sum[c] * OP(set1)(factor));
+        else
+            OP(store)(to + c * NAME(LANES), sum[c] * OP(set1)(factor));
+}
+
 SIMD_INLINE void NAME(value_lane)(int vectors, bool by_row, const cpu_lanes *lanes, int64_t lane,
                                   const cpu_line *lines, int64_t count, int64_t rows, int64_t column, const REAL *p, bool fresh, REAL *out, int64_t dim,
                                   const cpu_targets *targets, const REAL *factors, cpu_ahead *ahead)
@@ -227,33 +237,127 @@ SIMD_INLINE void NAME(value_lane)(int vectors, bool by_row, const cpu_lanes *lan
     for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
         if (r >= rows)
             break;
-        REAL *to = targets ? (REAL *)(void *)(targets->rows[r] + targets->lane[lane]) + column : out + r * o_stride + column;
-        const VEC factor = OP(set1)(targets ? factors[r * NAME(LANES) + lane] : 1);
+        REAL *to = targets ? (REAL *)(void *)(targets->rows[r] + targets->lane[lane]) : out + r * o_stride;
+        NAME(store_sums)(vectors, sum[r], to + column, targets && targets->stream,
+                         targets ? factors[r * NAME(LANES) + lane] : 1);
+    }
+}
+
+/* Whether four lanes see columns of every line that follow on each other: neither end ever decreases. */
+SIMD_INLINE bool NAME(are_neighbors)(const cpu_lanes *lanes, int64_t lane)
+{
+    bool follow = lanes->size[lane] > 0;
+    for (int64_t l = lane + 1; l < lane + CPU_STENCIL_ROWS; l++)
+        follow &= lanes->size[l] > 0 && lanes->begin[l] >= lanes->begin[l - 1]
+                  && lanes->begin[l] + lanes->size[l] >= lanes->begin[l - 1] + lanes->size[l - 1];
+    return follow;
+}
+
+/* One line of four neighbors in the place of rows: stretches of columns that the same ones see. p: their weights. */
+SIMD_INLINE void NAME(neighbor_line)(int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)], const int32_t *begin,
+                                     const int32_t *size, const REAL *const *p, const REAL *v, int64_t dim,
+                                     cpu_ahead *ahead)
+{
+    int first = 0, end = 0;
+    int32_t at = begin[0];
+    while (first < CPU_STENCIL_ROWS) {
+        while (end < CPU_STENCIL_ROWS && begin[end] <= at)
+            end++;
+        int32_t stop = begin[first] + size[first];
+        if (end < CPU_STENCIL_ROWS && begin[end] < stop)
+            stop = begin[end];
+        const REAL *weights[CPU_STENCIL_ROWS];
+        if (ahead)
+            cpu_fetch_ahead(ahead);
+        for (int l = 0; l < CPU_STENCIL_ROWS; l++)
+            weights[l] = p[l] + (at - begin[l]);
+#define NEIGHBOR_CASE(a, b)                                                                                          \
+    case 8 * (a) + (b): NAME(value_line)(a, b, vectors, sum, weights, 1, v + at * dim, dim, stop - at, 0); break
+        switch (8 * first + end) {
+            NEIGHBOR_CASE(0, 4);
+            NEIGHBOR_CASE(0, 3);
+            NEIGHBOR_CASE(0, 2);
+            NEIGHBOR_CASE(0, 1);
+            NEIGHBOR_CASE(1, 4);
+            NEIGHBOR_CASE(1, 3);
+            NEIGHBOR_CASE(1, 2);
+            NEIGHBOR_CASE(2, 4);
+            NEIGHBOR_CASE(2, 3);
+            NEIGHBOR_CASE(3, 4);
+        default: break;
+        }
+#undef NEIGHBOR_CASE
+        at = stop;
+        while (first < end && begin[first] + size[first] <= at)
+            first++;
+        if (first == end && end < CPU_STENCIL_ROWS)
+            at = begin[end];
+    }
+}
+
+/* Four neighbors of the only row of a block share the values they load. */
+SIMD_INLINE void NAME(value_neighbors)(int vectors, const cpu_lanes *lanes, int64_t lane, const cpu_line *lines,
+                                       int64_t count, int64_t column, const REAL *weights, bool fresh, REAL *out,
+                                       int64_t dim, const cpu_targets *targets, const REAL *factors, cpu_ahead *ahead)
+{
+    const int64_t lane_stride = NAME(weight_lane)(count, lanes->slots);
+    VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)];
+    const REAL *p[CPU_STENCIL_ROWS];
+    SIMD_UNROLL
+    for (int l = 0; l < CPU_STENCIL_ROWS; l++) {
+        p[l] = weights + (lane + l) * lane_stride;
         SIMD_UNROLL
         for (int c = 0; c < vectors; c++)
-            if (targets && targets->stream)
-                OP(stream)(to + c * NAME(LANES), sum[r][c] * factor);
-            else
-                OP(store)(to + c * NAME(LANES), sum[r][c] * factor);
+            sum[l][c] = fresh ? (VEC){0} : OP(load)(out + l * dim + column + c * NAME(LANES));
     }
+    for (int64_t i = 0; i < count; i++) {
+        NAME(neighbor_line)(vectors, sum, lanes->begin + lane, lanes->size + lane, p,
+                            (const REAL *)lines[i].straight + column, dim, ahead);
+        for (int l = 0; l < CPU_STENCIL_ROWS; l++)
+            p[l] += lanes->slots;
+    }
+    SIMD_UNROLL
+    for (int l = 0; l < CPU_STENCIL_ROWS; l++) {
+        REAL *to = targets ? (REAL *)(void *)(targets->rows[0] + targets->lane[lane + l]) : out + l * dim;
+        NAME(store_sums)(vectors, sum[l], to + column, targets && targets->stream, targets ? factors[lane + l] : 1);
+    }
+}
+
+/* `vectors` vectors of values from column on: of four neighbors, or of one lane in all rows. */
+SIMD_INLINE void NAME(value_columns)(int vectors, bool by_row, bool neighbors, const cpu_lanes *lanes, int64_t lane,
+                                     const cpu_line *lines, int64_t count, int64_t rows, int64_t column, const REAL *p,
+                                     bool fresh, REAL *out, int64_t dim, const cpu_targets *targets, const REAL *factors,
+                                     cpu_ahead *ahead)
+{
+    if (by_row && NAME(TURNED) && neighbors)
+        NAME(value_neighbors)(vectors, lanes, lane, lines, count, column, p, fresh, out, dim, targets, factors, ahead);
+    else
+        NAME(value_lane)(vectors, by_row, lanes, lane, lines, count, rows, column, p, fresh, out, dim, targets, factors,
+                         ahead);
 }
 
 SIMD_INLINE void NAME(values)(bool by_row, const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
                               const void *p, bool fresh, void *out, int64_t dim, const cpu_targets *targets,
                               const void *factors, cpu_ahead *ahead)
 {
-    for (int64_t lane = 0; lane < lanes->count; lane++) {
+    int64_t lane = 0;
+    while (lane < lanes->count) {
+        const bool neighbors = by_row && NAME(TURNED) && rows == 1 && lane + CPU_STENCIL_ROWS <= lanes->count
+                               && NAME(are_neighbors)(lanes, lane);
         REAL *o = (REAL *)out + lane * dim;
         int64_t c = 0;
         for (; c + NAME(PANEL) <= dim; c += NAME(PANEL))
-            NAME(value_lane)(NAME(BLOCK_VECTORS), by_row, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets,
-                             factors, ahead);
+            NAME(value_columns)(NAME(BLOCK_VECTORS), by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o,
+                                dim, targets, factors, ahead);
 #if SIMD_REGISTERS == 32
         for (; c + 2 * NAME(LANES) <= dim; c += 2 * NAME(LANES))
-            NAME(value_lane)(2, by_row, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets, factors, ahead);
+            NAME(value_columns)(2, by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets,
+                                factors, ahead);
 #endif
         for (; c < dim; c += NAME(LANES))
-            NAME(value_lane)(1, by_row, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets, factors, ahead);
+            NAME(value_columns)(1, by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets,
+                                factors, ahead);
+        lane += neighbors ? CPU_STENCIL_ROWS : 1;
     }
 }
 

@@ -5,7 +5,7 @@
 
 #include "backends/cpu/stencil.h"
 
-enum { MOST_CHUNK = 4 }; /* items a thread takes at once: it fetches the next while it computes one */
+enum { MOST_CHUNK = 16 }; /* items a thread takes at once: it fetches the next while it computes one */
 
 typedef struct forward_call {
     const cpu_stencil_plan *plan;
