@@ -123,11 +123,7 @@ SIMD_INLINE v64 v64_select(uint32_t bits, v64 a, v64 b)
 SIMD_INLINE v32 v32_select(uint32_t bits, v32 a, v32 b)
 {
     const v32i m = v32_lanes(bits);
-#if defined(__AVX2__)
-    return (v32)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m);
-#else
     return (v32)((m & (v32i)a) | (~m & (v32i)b));
-#endif
 }
 SIMD_INLINE v64 v64_select(uint32_t bits, v64 a, v64 b)
 {
