@@ -1,6 +1,7 @@
 /* Plans: the choice and its reasons, figures, workspaces, the guard, the log, and failures at every allocation. */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -124,6 +125,30 @@ START_TEST(the_real_library_prefers_cpu)
     for (int i = 0; nf_backend_name(i); i++)
         ck_assert_ptr_nonnull(strstr(describe(plan), nf_backend_name(i)));
     nf_plan_destroy(plan);
+    nf_context_destroy(real);
+}
+END_TEST
+
+/* Costs count each direction that a plan names, so naming more of them never makes an algorithm look better. */
+START_TEST(the_choice_keeps_no_scores)
+{
+    static const char *const problems[] = {"na1d f32 h2 d64 1024", "na2d f32 h2 d32 56x56 w7", "na3d f32 h1 d64 8x16x16 w5",
+                                           "na1d bf16 h2 d64 2048 w257"};
+    static const char *const directions[] = {"fwd", "bwd", "both"};
+    nf_context *real;
+    ck_assert_int_eq(nf_context_create(&real, NULL), NF_OK);
+    for (size_t i = 0; i < 12; i++) {
+        char text[80];
+        nf_problem p;
+        nf_plan *plan;
+        nf_plan_info info = {.size = sizeof info};
+        snprintf(text, sizeof text, "%s %s", problems[i / 3], directions[i % 3]);
+        ck_assert_int_eq(nf_problem_parse(&p, text), NF_OK);
+        ck_assert_msg(nf_plan_create(&plan, real, &p, NULL) == NF_OK, "%s", nf_last_error());
+        ck_assert_int_eq(nf_plan_get_info(plan, &info), NF_OK);
+        ck_assert_msg(strcmp(info.algo, "tile") == 0 || strcmp(info.algo, "stencil") == 0, "%s: %s", text, info.algo);
+        nf_plan_destroy(plan);
+    }
     nf_context_destroy(real);
 }
 END_TEST
@@ -657,6 +682,7 @@ int main(void)
     tcase_add_test(cases, nobody_supports);
     tcase_add_test(cases, options_narrow_the_choice);
     tcase_add_test(cases, the_real_library_prefers_cpu);
+    tcase_add_test(cases, the_choice_keeps_no_scores);
     tcase_add_test(cases, figures);
     tcase_add_test(cases, info_of_a_newer_caller);
     tcase_add_test(cases, memory_is_returned);

@@ -46,7 +46,7 @@ typedef struct nf_algorithm {
      * run. state is the backend's. */
     nf_status (*supports)(const void *state, const nf_request *request);
 
-    /* Predicted seconds of one forward (backward for NF_BWD), to rank algorithms and devices. */
+    /* Predicted seconds of one execution of each direction that the problem names, to rank algorithms and devices. */
     double (*cost)(const void *state, const nf_request *request);
 
     /* Makes everything an execution needs: lists, tile shapes, compiled kernels. */

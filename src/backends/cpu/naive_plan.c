@@ -59,7 +59,7 @@ static double naive_cost(const void *state, const nf_request *request)
     const double pair = PAIR_OPERATIONS + vectors * (VECTOR_OPERATIONS + (converted ? CONVERT_OPERATIONS : 0));
     const double forward = (count_rows(problem) * ROW_OPERATIONS + count_pairs(request) * pair) /
                            CPU_OPERATIONS_PER_SECOND / (double)request->threads;
-    return problem->direction == NF_BWD ? BACKWARD_OVER_FORWARD * forward : forward;
+    return ((problem->direction & NF_FWD ? 1 : 0) + (problem->direction & NF_BWD ? BACKWARD_OVER_FORWARD : 0)) * forward;
 }
 
 cpu_naive_seen cpu_naive_see(const nf_request *request, nf_side rows, int64_t number)

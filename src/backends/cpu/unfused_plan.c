@@ -49,15 +49,15 @@ static double unfused_cost(const void *state, const nf_request *request)
     const cpu_kernels *k = cpu_kernels_for(state, request->problem->dtype);
     nf_work_spec spec;
     int64_t fold;
-    double by_query, by_key;
+    double by_query, by_key, operations = 0;
+    const nf_direction direction = request->problem->direction;
+    const double slots = count_score_bytes(request, k) / (double)k->real_size / (direction & NF_BWD ? 2 : 1);
     cpu_choose_shape(request, k, NF_ROWS_QUERIES, false, &spec, &fold, &by_query);
-    const bool backward = request->problem->direction == NF_BWD;
-    const double slots =
-        count_score_bytes(request, k) / (double)k->real_size / (request->problem->direction & NF_BWD ? 2 : 1);
-    double operations = by_query + slots * (2 * MOVE_OPERATIONS + ROW_OPERATIONS);
-    if (backward) {
+    if (direction & NF_FWD)
+        operations += by_query + slots * (2 * MOVE_OPERATIONS + ROW_OPERATIONS);
+    if (direction & NF_BWD) {
         cpu_choose_shape(request, k, NF_ROWS_KEYS, false, &spec, &fold, &by_key);
-        operations =
+        operations +=
             1.5 * by_query + by_key + slots * (3 * MOVE_OPERATIONS + 2 * GATHER_OPERATIONS + 2 * ROW_OPERATIONS);
     }
     return operations / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
