@@ -6,7 +6,7 @@
 static const double PACK_OPERATIONS = 1.6;    /* per element of a packed line: measured, caches included */
 static const double SOFTMAX_OPERATIONS = 20;  /* per vector of scores */
 static const double EDGE_OPERATIONS = 1.08;   /* lines that not all rows of a block see share less */
-static const double FLAT_OPERATIONS = 1.5;    /* in 1-D nothing is shared between rows, */
+static const double FLAT_OPERATIONS = 2.1;    /* in 1-D nothing is shared between rows, */
 static const double FLAT_SUM_OPERATIONS = 3;  /* nor between lines that dk and dv are summed in */
 static const double FOREIGN_SLOTS = 0.6;      /* of a window that lanes of other shares meet */
 static const double LANE_OPERATIONS = 40;     /* per row: loading, storing, dividing */
@@ -14,7 +14,7 @@ static const double BALANCE_THREADS = 8;      /* items should keep these busy; n
                                                  must not depend */
 static const double IDLE_ITEMS = 1.2;           /* half an item of idling for each of these */
 /* Seconds of an operation over those of one of the tile family's, whose constants were measured apart. */
-static const double FORWARD_RATE = 0.77, BACKWARD_RATE = 0.92;
+static const double FORWARD_RATE = 0.70, BACKWARD_RATE = 0.80;
 static const double NARROW_FORWARD_RATE = 0.85, NARROW_BACKWARD_RATE = 1.55; /* of at most eight lanes */
 static const int64_t RING_BYTES = 6 << 20;    /* of packed lines, at most */
 static const int64_t CACHED_RING_BYTES = 768 << 10; /* rings beyond this leave the second-level cache: */
