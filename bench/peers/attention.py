@@ -147,7 +147,7 @@ def onednn(table, timing, case, peer, program):
     b, n, heads, dim = case.t["q"].shape
     dtype = "bf16" if case.dtype == torch.bfloat16 else "f32"
     shape = (b * heads, n, n, dim)
-    for label, (batch, rows, columns, inner) in (("QK^T alone", shape), ("large", (1, 2048, 2048, 2048))):
+    for label, (batch, rows, columns, inner) in (("QK^T product", shape), ("large product", (1, 2048, 2048, 2048))):
         # The child is not to inherit the one processor that this thread is tied to.
         roof = subprocess.Popen([program, dtype, *map(str, (batch, rows, columns, inner))], stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, text=True,
@@ -166,7 +166,7 @@ def onednn(table, timing, case, peer, program):
             theirs.append(float(answer) * case.ours.info.forward_flops / flops)  # as long as our operations would take
         roof.stdin.close()
         roof.wait()
-        table.add(f"{peer}, {label}", case.text, "fwd", case.threads, ours, theirs, None, 0.0, disturbed,
+        table.add(f"{peer} {label}", case.text, "fwd", case.threads, ours, theirs, None, 0.0, disturbed,
                   "roof: ratio of GFLOP/s")
 
 
@@ -208,5 +208,5 @@ def compare(table, timing, library, threads, wanted, onednn_program):
             table.skip("oneDNN", f"there is no {onednn_program}: run bench/peers/setup.sh")
             break
         case = Case(library, problem, threads)
-        onednn(table, timing, case, "oneDNN product", onednn_program)
+        onednn(table, timing, case, "oneDNN", onednn_program)
         case.ours.close()
