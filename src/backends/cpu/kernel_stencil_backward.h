@@ -7,16 +7,17 @@ static void NAME(stencil_gradient)(const cpu_lanes *lanes, const cpu_line *lines
                                    double scale, void *s, void *ds, const void *lse, const void *delta)
 {
     const int64_t slots = lanes->slots;
-    const REAL factor = (REAL)scale;
+    const REAL factor2 = (REAL)(scale * SIMD_LOG2_E);
     for (int64_t r = 0; r < rows; r++) {
-        const VEC l = OP(load)((const REAL *)lse + r * NAME(LANES)), d = OP(load)((const REAL *)delta + r * NAME(LANES));
+        const VEC lse2 = OP(load)((const REAL *)lse + r * NAME(LANES)) * (REAL)SIMD_LOG2_E;
+        const VEC d = OP(load)((const REAL *)delta + r * NAME(LANES));
         for (int64_t i = 0; i < count; i++) {
             if (r < lines[i].first || r >= lines[i].end)
                 continue;
             for (int64_t j = 0; j < slots; j++) {
                 const int64_t at = ((r * count + i) * slots + j) * NAME(LANES);
                 REAL *sp = (REAL *)s + at, *dp = (REAL *)ds + at;
-                const VEC p = NAME(stencil_seen)(lanes, j, OP(exp)(OP(load)(sp) * factor - l), 0);
+                const VEC p = NAME(stencil_seen)(lanes, j, OP(exp2)(OP(load)(sp) * factor2 - lse2), 0);
                 OP(store)(sp, p);
                 OP(store)(dp, NAME(stencil_seen)(lanes, j, p * (OP(load)(dp) - d), 0));
             }

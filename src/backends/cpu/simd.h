@@ -156,83 +156,11 @@ SIMD_INLINE v64 v64_max(v64 a, v64 b)
 }
 #endif
 
-/* Limits x to low..high; NaN stays NaN. */
-SIMD_INLINE v32 v32_clamp(v32 x, float low, float high)
-{
-    return -v32_max(v32_set1(-high), -v32_max(v32_set1(low), x));
-}
-SIMD_INLINE v64 v64_clamp(v64 x, double low, double high)
-{
-    return -v64_max(v64_set1(-high), -v64_max(v64_set1(low), x));
-}
-
 #define SIMD_LOG2_E 1.4426950408889634
 
-/* exp(x) to 2 ulp. AVX-512: 2^t with t = x log2(e), split into floor(t), which scalef applies, and a fraction that gets the
- * rounding error of t back. Elsewhere: x = n log 2 + r, |r| <= log(2)/2, exp(r) by a polynomial, 2^n added to the exponent;
- * below the normal range the result is the smallest normal number, not zero. Adding `round` leaves n in the low bits. */
-#if defined(__AVX512F__)
-SIMD_INLINE v32 v32_exp(v32 x)
-{
-    x = v32_max(v32_set1(-150.0f), x);
-    const v32 t = x * 1.44269504f;
-    v32 f = (v32)_mm512_reduce_ps((__m512)t, 0x09); /* t - floor(t) */
-    f += (v32)_mm512_fmsub_ps((__m512)x, (__m512)v32_set1(1.44269504f), (__m512)t);
-    v32 p = v32_set1(1.8671298e-3f);
-    p = p * f + 9.0170310e-3f;
-    p = p * f + 5.5799913e-2f;
-    p = p * f + 2.4016444e-1f;
-    p = p * f + 6.9315130e-1f;
-    p = p * f + 1.0f;
-    return (v32)_mm512_scalef_ps((__m512)p, (__m512)t);
-}
-#else
-SIMD_INLINE v32 v32_exp(v32 x)
-{
-    const float round = 12582912.0f; /* 1.5 2^23 */
-    x = v32_clamp(x, -87.3f, 88.3f);
-    const v32 t = x * 1.44269504f + round;
-    const v32 n = t - round;
-    const v32 r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    v32 p = v32_set1(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    return (v32)((v32i)p + ((v32i)t << 23));
-}
-#endif
-/* exp(r) 2^n for |r| <= log(2)/2, n in the low bits of t. */
-SIMD_INLINE v64 v64_exp_scaled(v64 r, v64 t)
-{
-    v64 p = v64_set1(1.0 / 6227020800.0);
-    p = p * r + 1.0 / 479001600.0;
-    p = p * r + 1.0 / 39916800.0;
-    p = p * r + 1.0 / 3628800.0;
-    p = p * r + 1.0 / 362880.0;
-    p = p * r + 1.0 / 40320.0;
-    p = p * r + 1.0 / 5040.0;
-    p = p * r + 1.0 / 720.0;
-    p = p * r + 1.0 / 120.0;
-    p = p * r + 1.0 / 24.0;
-    p = p * r + 1.0 / 6.0;
-    p = p * r + 0.5;
-    p = p * (r * r) + r + 1.0;
-    return (v64)((v64i)p + ((v64i)t << 52));
-}
-SIMD_INLINE v64 v64_exp(v64 x)
-{
-    const double round = 6755399441055744.0; /* 1.5 2^52 */
-    x = v64_clamp(x, -708.3, 709.4);
-    const v64 t = x * SIMD_LOG2_E + round;
-    const v64 n = t - round;
-    return v64_exp_scaled(x - n * 0.693145751953125 - n * 1.42860682030941723212e-6, t);
-}
-
 /* 2^t for t <= 127 (f64: 1023), f32 to 3 units of 2^-24: what softmax takes, whose t = score log2(e) - base is one
- * multiply-add, with a rounding error that grows with -t and vanishes in 2^t. NaN stays NaN; tiny results as in v32_exp. */
+ * multiply-add, with a rounding error that grows with -t and vanishes in 2^t. NaN stays NaN. Below the normal
+ * range the result may be the smallest normal number, not zero. */
 #if defined(__AVX512F__)
 SIMD_INLINE v32 v32_exp2(v32 t)
 {
@@ -268,10 +196,24 @@ SIMD_INLINE v32 v32_exp2(v32 t)
 #endif
 SIMD_INLINE v64 v64_exp2(v64 t)
 {
-    const double round = 6755399441055744.0;
+    const double round = 6755399441055744.0; /* 1.5 2^52: the sum leaves the nearest integer in the low bits */
     t = v64_max(v64_set1(-1022.0), t);
     const v64 n = t + round;
-    return v64_exp_scaled((t - (n - round)) * 0.69314718055994531, n);
+    const v64 r = (t - (n - round)) * 0.69314718055994531;
+    v64 p = v64_set1(1.0 / 6227020800.0);
+    p = p * r + 1.0 / 479001600.0;
+    p = p * r + 1.0 / 39916800.0;
+    p = p * r + 1.0 / 3628800.0;
+    p = p * r + 1.0 / 362880.0;
+    p = p * r + 1.0 / 40320.0;
+    p = p * r + 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * (r * r) + r + 1.0;
+    return (v64)((v64i)p + ((v64i)n << 52));
 }
 
 /* log(x) of normal x > 0 to 2 ulp; infinity and NaN stay. x = m 2^n with m in sqrt(1/2) .. sqrt(2), log m by a polynomial. */
