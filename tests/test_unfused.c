@@ -313,6 +313,14 @@ static void check_av_backward(attend *a, uint64_t *seed)
     compare(a, &s, NF_DEXTRA_V, tolerance_of(a, true));
 }
 
+static void check_all(attend *a, uint64_t *seed)
+{
+    check_qk(a);
+    check_av(a, seed);
+    check_qk_backward(a, seed);
+    check_av_backward(a, seed);
+}
+
 START_TEST(sums_over_slots)
 {
     uint64_t seed = 100 + (uint64_t)_i;
@@ -321,10 +329,7 @@ START_TEST(sums_over_slots)
     for (int i = 0; i < CASES; i++) {
         attend a;
         create_random(&a, types[_i % TYPES], &seed);
-        check_qk(&a);
-        check_av(&a, &seed);
-        check_qk_backward(&a, &seed);
-        check_av_backward(&a, &seed);
+        check_all(&a, &seed);
         attend_destroy(&a);
     }
 }
@@ -339,10 +344,7 @@ START_TEST(many_tiles)
     uint64_t seed = 5;
     attend a;
     create(&a, texts[_i], &seed);
-    check_qk(&a);
-    check_av(&a, &seed);
-    check_qk_backward(&a, &seed);
-    check_av_backward(&a, &seed);
+    check_all(&a, &seed);
     attend_destroy(&a);
 }
 END_TEST
