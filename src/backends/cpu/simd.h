@@ -29,6 +29,8 @@ typedef float v32 __attribute__((vector_size(SIMD_BYTES)));
 typedef double v64 __attribute__((vector_size(SIMD_BYTES)));
 typedef int32_t v32i __attribute__((vector_size(SIMD_BYTES)));
 typedef int64_t v64i __attribute__((vector_size(SIMD_BYTES)));
+typedef uint32_t v32u __attribute__((vector_size(SIMD_BYTES)));
+typedef uint64_t v64u __attribute__((vector_size(SIMD_BYTES)));
 
 #define SIMD_INLINE static inline __attribute__((always_inline, unused))
 
@@ -70,7 +72,6 @@ SIMD_INLINE void v64_stream(double *p, v64 x) { v64_store(p, x); }
 
 /* bf16 is the upper half of a float; rounding to it is to nearest even, and NaN stays NaN. */
 typedef uint16_t v32h __attribute__((vector_size(SIMD_BYTES / 2)));
-typedef uint32_t v32u __attribute__((vector_size(SIMD_BYTES)));
 SIMD_INLINE v32 v32_from_bf16(const uint16_t *p)
 {
     v32h x;
@@ -159,8 +160,8 @@ SIMD_INLINE v64 v64_max(v64 a, v64 b)
 #define SIMD_LOG2_E 1.4426950408889634
 
 /* 2^t for t <= 127 (f64: 1023), f32 to 3 units of 2^-24: what softmax takes, whose t = score log2(e) - base is one
- * multiply-add, with a rounding error that grows with -t and vanishes in 2^t. NaN stays NaN. Below the normal
- * range the result may be the smallest normal number, not zero. */
+ * multiply-add, with a rounding error that grows with -t and vanishes in 2^t. NaN stays NaN. Below the normal range the
+ * result may be the smallest normal number, not zero; above t's range, as in lanes that a mask hides, it may be anything. */
 #if defined(__AVX512F__)
 SIMD_INLINE v32 v32_exp2(v32 t)
 {
@@ -178,11 +179,11 @@ SIMD_INLINE v32 v32_exp2(v32 t)
 {
     t = v32_max(v32_set1(-126.0f), t);
 #if defined(__AVX2__)
-    const v32i n = (v32i)_mm256_cvtps_epi32((__m256)t);
+    const v32u n = (v32u)_mm256_cvtps_epi32((__m256)t);
     const v32 f = t - (v32)_mm256_round_ps((__m256)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
     const float round = 12582912.0f; /* 1.5 2^23 */
-    const v32i n = (v32i)(t + round);
+    const v32u n = (v32u)(t + round);
     const v32 f = t - ((v32)n - round);
 #endif
     v32 p = v32_set1(1.32647273e-3f);
@@ -191,7 +192,7 @@ SIMD_INLINE v32 v32_exp2(v32 t)
     p = p * f + 2.40222424e-1f;
     p = p * f + 6.93147004e-1f;
     p = p * f + 1.0f;
-    return (v32)((v32i)p + (n << 23));
+    return (v32)((v32u)p + (n << 23));
 }
 #endif
 SIMD_INLINE v64 v64_exp2(v64 t)
@@ -213,7 +214,7 @@ SIMD_INLINE v64 v64_exp2(v64 t)
     p = p * r + 1.0 / 6.0;
     p = p * r + 0.5;
     p = p * (r * r) + r + 1.0;
-    return (v64)((v64i)p + ((v64i)n << 52));
+    return (v64)((v64u)p + ((v64u)n << 52));
 }
 
 /* log(x) of normal x > 0 to 2 ulp; infinity and NaN stay. x = m 2^n with m in sqrt(1/2) .. sqrt(2), log m by a polynomial. */
