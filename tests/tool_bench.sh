@@ -45,6 +45,8 @@ check text_memory grep -q 'plan .* MiB, workspace .* MiB, library peak .* MiB, p
 check sampled says 'verified by samples' 'na1d f32 d32 4096 w2048 c1 both'
 check sampled_cross says 'verified by samples' 'na1d f32 d64 2048/4096 c1'
 check sampled_extra says 'verified by samples' 'na2d f32 d64 h2/1 64x64 w33 x5 s2 dil1 both'
+check backward_alone says '^  bwd .* ms' 'na2d f32 h2 d8 9x11 w3 bwd'
+check backward_alone_sampled says 'verified by samples' 'na1d f32 d32 4096 w2048 c1 bwd'
 check unverified says 'not verified' --no-verify "$small"
 check reference_backend says 'reference/naive' --backend reference "$small"
 check every_algorithm says 'cpu/' --algo all --no-verify "$small"

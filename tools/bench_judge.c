@@ -38,12 +38,14 @@ double bench_relative_error(const bench_squares *s)
 
 int bench_run_reference(nf_context *context, const nf_problem *problem, const nf_io *forward, const nf_io *backward)
 {
+    nf_problem whole = *problem;
+    whole.direction = backward ? NF_BOTH : NF_FWD;
     nf_plan_options options;
     nf_plan_options_init(&options);
     options.backend = "reference";
     options.layout = backward ? backward : forward;
     nf_plan *plan = NULL;
-    nf_status status = nf_plan_create(&plan, context, problem, &options);
+    nf_status status = nf_plan_create(&plan, context, &whole, &options);
     if (status == NF_OK)
         status = nf_forward(plan, forward, NULL);
     if (status == NF_OK && backward)
