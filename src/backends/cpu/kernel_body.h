@@ -211,14 +211,17 @@ const cpu_kernels KERNEL_TABLE = {
     .attend = NAME(attend),
     .gradient = NAME(gradient),
     .pack_line = NAME(pack_line),
+    .copy_line = NAME(copy_line),
     .stencil_scores = NAME(stencil_scores),
     .stencil_row_scores = NAME(stencil_row_scores),
     .stencil_softmax = NAME(stencil_softmax),
+    .stencil_delta = NAME(stencil_delta),
     .stencil_gradient = NAME(stencil_gradient),
     .stencil_close = NAME(stencil_close),
     .stencil_values = NAME(stencil_values),
     .stencil_row_values = NAME(stencil_row_values),
     .stencil_scatter = NAME(stencil_scatter),
+    .stencil_move = NAME(stencil_move),
     .dot = NAME(dot),
 };
 

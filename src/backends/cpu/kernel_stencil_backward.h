@@ -3,6 +3,97 @@
 
 enum { NAME(SCATTER_LINES) = 4 };
 
+/* Up to LANES rows of a line: as they are, and as columns. */
+SIMD_INLINE void NAME(copy_strip)(REAL *line, int64_t stride, REAL *straight, int64_t width, const void *const *rows,
+                                  int64_t count, int64_t n)
+{
+    int64_t k = 0;
+#if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
+    for (; k + NAME(LANES) <= n; k += NAME(LANES)) {
+        VEC square[NAME(LANES)];
+        SIMD_UNROLL
+        for (int j = 0; j < NAME(LANES); j++) {
+            square[j] = (VEC){0};
+            if (j >= count)
+                continue;
+            square[j] = OP(load)((const REAL *)rows[j] + k);
+            OP(store)(straight + j * width + k, square[j]);
+        }
+        OP(transpose)(square);
+        SIMD_UNROLL
+        for (int j = 0; j < NAME(LANES); j++)
+            OP(store)(line + (k + j) * stride, square[j]);
+    }
+#endif
+    for (int64_t j = 0; j < NAME(LANES); j++)
+        for (int64_t i = k; i < (j < count ? width : n); i++) {
+            const REAL x = j < count && i < n ? ((const REAL *)rows[j])[i] : 0;
+            if (j < count)
+                straight[j * width + i] = x;
+            if (i < n)
+                line[i * stride + j] = x;
+        }
+}
+
+static void NAME(copy_line)(void *line, int64_t stride, void *straight, int64_t width, const void *const *rows,
+                            int64_t count, int64_t n)
+{
+    for (int64_t x = 0; x < count; x += NAME(LANES)) {
+        const int64_t left = count - x, next = left < 2 * NAME(LANES) ? left : 2 * NAME(LANES);
+        REAL *to = (REAL *)line + x, *copy = (REAL *)straight + x * width;
+        for (int64_t j = NAME(LANES); j < next; j++)
+            for (int64_t c = 0; c < n; c += 64 / (int)sizeof(REAL))
+                __builtin_prefetch((const REAL *)rows[x + j] + c);
+        if (left >= NAME(LANES))
+            NAME(copy_strip)(to, stride, copy, width, rows + x, NAME(LANES), n);
+        else
+            NAME(copy_strip)(to, stride, copy, width, rows + x, left, n);
+    }
+}
+
+static void NAME(stencil_delta)(void *delta, const void *dout, const void *const *out, int64_t count, int64_t dim)
+{
+    VEC square[NAME(LANES)];
+    SIMD_UNROLL
+    for (int l = 0; l < NAME(LANES); l++) {
+        const REAL *x = (const REAL *)dout + l * dim;
+        square[l] = (VEC){0};
+        for (int64_t c = 0; l < count && c < dim; c += NAME(LANES))
+            square[l] += OP(load)(x + c) * OP(load)((const REAL *)out[l] + c);
+    }
+#if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
+    OP(transpose)(square);
+    for (int width = NAME(LANES) / 2; width > 0; width /= 2)
+        for (int l = 0; l < width; l++)
+            square[l] += square[l + width];
+    OP(store)(delta, square[0]);
+#else
+    for (int l = 0; l < NAME(LANES); l++)
+        ((REAL *)delta)[l] = OP(sum)(square[l]);
+#endif
+}
+
+static void NAME(stencil_move)(char *to, int64_t step, bool stream, void *rows, int64_t count, int64_t dim, double factor)
+{
+    enum { MOVE_AHEAD = 8 }; /* rows are fetched to be written: they lie too far apart for the hardware to foresee */
+    const VEC f = OP(set1)((REAL)factor);
+    for (int64_t r = 0; r < count; r++, to += step) {
+        REAL *row = (REAL *)rows + r * dim;
+        for (int64_t c = 0; c < dim; c += NAME(LANES)) {
+            REAL *at = (REAL *)(void *)to + c;
+            const VEC x = OP(load)(row + c) * f;
+            OP(store)(row + c, (VEC){0});
+            if (stream) {
+                OP(stream)(at, x);
+                continue;
+            }
+            if (r + MOVE_AHEAD < count)
+                __builtin_prefetch((const char *)at + MOVE_AHEAD * step, 1);
+            OP(store)(at, x);
+        }
+    }
+}
+
 static void NAME(stencil_gradient)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
                                    double scale, void *s, void *ds, const void *lse, const void *delta)
 {

@@ -178,12 +178,17 @@ typedef struct cpu_kernels {
 
     /* [dim][column] with rows of `stride` columns: room for count rounded up to lanes. */
     void (*pack_line)(void *line, int64_t stride, const void *const *rows, int64_t count, int64_t n);
+    /* The same, and the rows as they are, `width` apart with zeros up to whole vectors. */
+    void (*copy_line)(void *line, int64_t stride, void *straight, int64_t width, const void *const *rows, int64_t count,
+                      int64_t n);
 
     /* The stencil. A block is `rows` <= CPU_STENCIL_ROWS rows of lanes; scores lie [row][line][slot][lane], row states
      * [row][lane], rows of values [row][lane][dim] with dim a multiple of lanes.
      * s = a . transposed[which] for the pairs that exist; a lies [row][depth][lane], line_stride apart on a dim. */
     void (*stencil_scores)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int which, int64_t line_stride,
                            const void *a, int64_t depth, void *s);
+    /* delta = dout . out of count <= lanes rows of dim, whole vectors; zero beyond them. */
+    void (*stencil_delta)(void *delta, const void *dout, const void *const *out, int64_t count, int64_t dim);
     /* As gradient above; lse and delta belong to rows. */
     void (*stencil_gradient)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
                              void *s, void *ds, const void *lse, const void *delta);
@@ -195,6 +200,8 @@ typedef struct cpu_kernels {
     /* sums[which] += transpose(s) . a in columns first .. end - 1; a lies [row][lane][dim]. */
     void (*stencil_scatter)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, int which,
                             const void *s, const void *a, int64_t dim, int32_t first, int32_t end);
+    /* Rows of dim times factor to rows step bytes apart, maybe past the caches; what was there is zero then. */
+    void (*stencil_move)(char *to, int64_t step, bool stream, void *rows, int64_t count, int64_t dim, double factor);
 
     /* The stencil's forward, one call after the other for lines that are met at once; fresh: the first ones, which find
      * nothing in max, sum and out. Scores lie [row][place][lane], place counting the slots of the lines that the row sees,

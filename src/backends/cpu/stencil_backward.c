@@ -2,28 +2,9 @@
  * and dk and dv into sums that lie in the ring beside their keys and leave it when the last query has seen them. */
 #include <string.h>
 
-#include "backends/cpu/stencil.h"
+#include "backends/cpu/stencil_backward.h"
 
 enum { MOST_CHUNK = 4 }; /* items a thread takes at once: it fetches the next while it computes one */
-
-typedef struct stencil_call {
-    const cpu_stencil_plan *plan;
-    cpu_views io;
-    bool direct; /* dq goes from registers to its tensor */
-    bool stream; /* past the caches */
-} stencil_call;
-
-/* Workspace of one thread. Index 0 is about q and k, index 1 about dout and v. */
-typedef struct stencil_scratch {
-    const stencil_call *call;
-    cpu_stencil_item items[2], *item, *next; /* at hand, and next or NULL */
-    cpu_stencil_ring ring;
-    void *rows[2], *transposed[2], *lse, *delta; /* of a block */
-    void *dq, *scales, *scores, *dscores;
-    void *converted;
-    const void **pointers;
-    cpu_ahead_run ahead[CPU_AHEAD_RUNS];
-} stencil_scratch;
 
 static void carve(const stencil_call *c, cpu_arena *arena, stencil_scratch *s)
 {
@@ -62,48 +43,6 @@ size_t cpu_stencil_backward_bytes(const cpu_stencil_plan *plan)
     return arena.used;
 }
 
-/* Rows of a tensor as reals, `width` apart. */
-static void load_run(const stencil_scratch *s, cpu_run run, const cpu_view *view, void *rows, int64_t width, int64_t n)
-{
-    const void *sources[CPU_MAX_LANES] = {NULL};
-    for (int64_t l = 0; l < run.count; l++)
-        sources[l] = run.base + l * run.step;
-    s->call->plan->kernels->load_rows(rows, width, sources, view->dtype, view->dim, run.count, n);
-}
-
-/* Reals, `width` apart, times a factor as rows of a tensor. */
-static void store_run(const stencil_scratch *s, cpu_run run, const cpu_view *view, const void *rows, int64_t width,
-                      int64_t n, double factor)
-{
-    const cpu_kernels *k = s->call->plan->kernels;
-    double factors[CPU_MAX_LANES];
-    void *targets[CPU_MAX_LANES];
-    for (int i = 0; i < CPU_MAX_LANES; i++)
-        factors[i] = factor;
-    for (int64_t x = 0; x < run.count; x += CPU_MAX_LANES) {
-        const int64_t count = nf_min64(run.count - x, CPU_MAX_LANES);
-        for (int64_t i = 0; i < count; i++)
-            targets[i] = run.base + (x + i) * run.step;
-        k->store_rows(targets, view->dtype, view->dim, count, n, cpu_at(k, rows, x * width), width, factors);
-    }
-}
-
-/* Writes the sums of the item's own columns of a line. */
-static void store_line(const stencil_scratch *s, const nf_box *line, int64_t slot, const cpu_view *view, int which,
-                       int64_t n, double factor)
-{
-    const cpu_stencil_walk *walk = s->item->walk;
-    const int32_t last = walk->work.grid->rank - 1, origin = s->item->item.segment[last].hull.begin;
-    const int64_t width = s->ring.sum_width[which];
-    if (!view->data)
-        return;
-    nf_box own = *line;
-    own.axis[last] = s->item->own_columns[last];
-    const void *sums = cpu_at(s->call->plan->kernels, s->ring.sums[which],
-                              (slot * walk->columns + own.axis[last].begin - origin) * width);
-    store_run(s, cpu_stencil_columns(s->item, view, &own, s->item->kv_head), view, sums, width, n, factor);
-}
-
 /* The line that was in a slot before `line` is done with. */
 static void retire_line(const stencil_scratch *s, const nf_box *line, int64_t slot)
 {
@@ -115,8 +54,8 @@ static void retire_line(const stencil_scratch *s, const nf_box *line, int64_t sl
     for (int32_t a = 0; a <= walk->line_axis; a++)
         if (!nf_interval_holds(s->item->own_columns[a], old.axis[a].begin))
             return;
-    store_line(s, &old, slot, &s->call->io.dk, 0, p->request->problem->head_dim, p->scale);
-    store_line(s, &old, slot, &s->call->io.dv, 1, p->request->problem->value_dim, 1);
+    cpu_stencil_move_line(s, &old, slot, 0, p->request->problem->head_dim, p->scale);
+    cpu_stencil_move_line(s, &old, slot, 1, p->request->problem->value_dim, 1);
 }
 
 static void retire(void *context, const nf_box *line, int64_t slot)
@@ -130,73 +69,19 @@ static void pack_line(void *context, const nf_box *line, int64_t slot)
     const stencil_call *c = s->call;
     const cpu_kernels *k = c->plan->kernels;
     const nf_problem *problem = c->plan->request->problem;
-    const cpu_stencil_walk *walk = s->item->walk;
-    if (walk->line_axis >= 0)
+    if (s->item->walk->line_axis >= 0)
         retire_line(s, line, slot);
     cpu_stencil_pack_line(s->item, &s->ring, k, line, slot, &c->io.k, s->item->kv_head, 0, true, problem->head_dim,
                           s->converted, s->pointers);
     cpu_stencil_pack_line(s->item, &s->ring, k, line, slot, &c->io.v, s->item->kv_head, 1, false, problem->value_dim,
                           s->converted, s->pointers);
-    for (int i = 0; i < 2; i++) {
-        const int64_t reals = walk->columns * s->ring.sum_width[i];
-        memset(cpu_at(k, s->ring.sums[i], slot * reals), 0, (size_t)(reals * k->real_size));
-    }
-}
-
-/* Row r of a block: q or dout as it is and transposed. */
-static void load_rows(const stencil_scratch *s, cpu_run run, const cpu_view *view, int which, int64_t r, int64_t n,
-                      int64_t width)
-{
-    const cpu_kernels *k = s->call->plan->kernels;
-    void *rows = cpu_at(k, s->rows[which], r * k->lanes * width);
-    load_run(s, run, view, rows, width, n);
-    for (int64_t l = 0; l < run.count; l++)
-        s->pointers[l] = cpu_at(k, rows, l * width);
-    k->pack_line(cpu_at(k, s->transposed[which], r * n * k->lanes), k->lanes, s->pointers, run.count, n);
-}
-
-/* Row r of a block, whose dout is loaded: lse, and delta = dout . out - dlse. */
-static void load_terms(const stencil_scratch *s, cpu_run out, cpu_run lse, cpu_run dlse, int64_t r)
-{
-    const stencil_call *c = s->call;
-    const cpu_kernels *k = c->plan->kernels;
-    const int64_t n = c->plan->request->problem->value_dim, width = c->plan->value_dim;
-    const bool in_place = c->io.out.dim == 1 && c->io.out.element == k->real_size;
-    if (!in_place)
-        load_run(s, out, &c->io.out, s->converted, width, n);
-    for (int64_t l = 0; l < k->lanes; l++) {
-        const int64_t at = r * k->lanes + l;
-        const void *row = in_place ? (const void *)(out.base + l * out.step) : cpu_at(k, s->converted, l * width);
-        const bool used = l < out.count;
-        cpu_set_real(k, s->lse, at, used ? cpu_get_real(k, lse.base + l * lse.step, 0) : 0);
-        cpu_set_real(k, s->delta, at, used ? k->dot(row, cpu_at(k, s->rows[1], at * width), n) : 0);
-        if (used && c->io.dlse.data)
-            cpu_set_real(k, s->delta, at, cpu_get_real(k, s->delta, at) - cpu_get_real(k, dlse.base + l * dlse.step, 0));
-    }
-}
-
-static void load_block(const stencil_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t head)
-{
-    const stencil_call *c = s->call;
-    const cpu_views *io = &c->io;
-    const nf_problem *problem = c->plan->request->problem;
-    const cpu_stencil_item *item = s->item;
-    for (int32_t row = first; row < end; row++) {
-        const int64_t r = row - first;
-        load_rows(s, cpu_stencil_rows(item, &io->q, outer, row, b, head), &io->q, 0, r, problem->head_dim, c->plan->head_dim);
-        load_rows(s, cpu_stencil_rows(item, &io->dout, outer, row, b, head), &io->dout, 1, r, problem->value_dim,
-                  c->plan->value_dim);
-        load_terms(s, cpu_stencil_rows(item, &io->out, outer, row, b, head),
-                   cpu_stencil_rows(item, &io->lse, outer, row, b, head),
-                   cpu_stencil_rows(item, &io->dlse, outer, row, b, head), r);
-    }
 }
 
 /* Where dq of a block goes, if straight from registers. */
 static cpu_targets dq_targets(const stencil_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b,
                               int64_t head)
 {
-    cpu_targets targets = {.stream = s->call->stream};
+    cpu_targets targets = {.stream = s->call->dq.stream};
     for (int32_t row = first; row < end; row++) {
         const cpu_run run = cpu_stencil_rows(s->item, &s->call->io.dq, outer, row, b, head);
         targets.rows[row - first] = run.base;
@@ -239,12 +124,12 @@ static void backward_block(const stencil_scratch *s, const nf_box *outer, int32_
     cpu_targets targets = {0};
     if (dq)
         targets = dq_targets(s, outer, first, end, b, head);
-    load_block(s, outer, first, end, b, head);
+    cpu_stencil_load_block(s, outer, first, end, b, head);
     int64_t i = 0;
     do {
         const cpu_line *lines = &item->lines[i];
         const int64_t count = nf_min64(chunk, line_count - i);
-        const bool direct = c->direct && i + count == line_count;
+        const bool direct = c->dq.direct && i + count == line_count;
         meet_lines(s, b, lines, count, rows);
         if (dq)
             k->stencil_values(&item->lanes[b], lines, count, rows, s->dscores, i == 0, s->dq, p->head_dim,
@@ -253,9 +138,10 @@ static void backward_block(const stencil_scratch *s, const nf_box *outer, int32_
     } while (i < line_count);
     while (ahead->runs)
         cpu_fetch_ahead(ahead);
-    for (int32_t r = 0; dq && !c->direct && r < rows; r++)
-        store_run(s, cpu_stencil_rows(item, &c->io.dq, outer, first + r, b, head), &c->io.dq,
-                  cpu_at(k, s->dq, r * k->lanes * p->head_dim), p->head_dim, p->request->problem->head_dim, p->scale);
+    for (int32_t r = 0; dq && !c->dq.direct && r < rows; r++)
+        cpu_stencil_store_run(s, cpu_stencil_rows(item, &c->io.dq, outer, first + r, b, head), &c->io.dq,
+                              cpu_at(k, s->dq, r * k->lanes * p->head_dim), p->head_dim, p->request->problem->head_dim,
+                              p->scale);
 }
 
 /* What to fetch during lane block b of head h of an outer place of a block row. */
@@ -314,6 +200,15 @@ static void backward_item(stencil_scratch *s)
     cpu_stencil_advance(s->item, lines.end + (int32_t)walk->ring, retire, s);
 }
 
+/* Sums that no line uses are zero. */
+static void clear_sums(const stencil_scratch *s)
+{
+    const cpu_stencil_walk *walk = &s->call->plan->backward;
+    for (int i = 0; i < 2; i++)
+        memset(s->ring.sums[i], 0, (size_t)(walk->planes * walk->ring * walk->columns * s->ring.sum_width[i]
+                                            * s->call->plan->kernels->real_size));
+}
+
 /* Items begin .. end - 1. */
 static void backward_items(stencil_scratch *s, int64_t begin, int64_t end)
 {
@@ -329,13 +224,22 @@ static void backward_items(stencil_scratch *s, int64_t begin, int64_t end)
     }
 }
 
-/* As the forward's out: dq may go from registers to its tensor if its rows are whole vectors of reals, and past the caches if
- * it is large. */
+/* As the forward's out: a gradient may go from registers to its tensor if its rows are whole vectors of reals, and past the
+ * caches if it is large. */
+static stencil_way way_of(const cpu_stencil_plan *plan, const cpu_view *view, const nf_tensor *tensor, int64_t n)
+{
+    stencil_way way = {.direct = view->data && cpu_stencil_direct(plan, view, n)};
+    way.stream = way.direct && cpu_stencil_streams(plan, view, tensor);
+    return way;
+}
+
 static stencil_call call_of(const cpu_stencil_plan *plan, const nf_tensor *const io[NF_ROLES])
 {
-    stencil_call call = {.plan = plan, .io = cpu_views_of(io, plan->request->problem->rank)};
-    call.direct = call.io.dq.data && cpu_stencil_direct(plan, &call.io.dq, plan->request->problem->head_dim);
-    call.stream = call.direct && cpu_stencil_streams(plan, &call.io.dq, io[NF_DQ]);
+    const nf_problem *problem = plan->request->problem;
+    stencil_call call = {.plan = plan, .io = cpu_views_of(io, problem->rank)};
+    call.dq = way_of(plan, &call.io.dq, io[NF_DQ], problem->head_dim);
+    call.sums[0] = way_of(plan, &call.io.dk, io[NF_DK], problem->head_dim);
+    call.sums[1] = way_of(plan, &call.io.dv, io[NF_DV], problem->value_dim);
     return call;
 }
 
@@ -354,6 +258,7 @@ nf_status cpu_stencil_backward(const void *prepared, const nf_tensor *const io[N
         carve(&call, &arena, &scratch);
         for (int64_t i = 0; i < plan->backward.block_rows * plan->kernels->lanes; i++)
             cpu_set_real(plan->kernels, scratch.scales, i, plan->scale);
+        clear_sums(&scratch);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < items; i += chunk)
             backward_items(&scratch, i, nf_min64(i + chunk, items));

@@ -326,6 +326,11 @@ void cpu_stencil_pack_line(const cpu_stencil_item *item, const cpu_stencil_ring 
         void *to = straight ? cpu_at(k, ring->straight, (slot * walk->columns + x) * width) : converted;
         for (int64_t i = 0; i < count; i++)
             rows[i] = run.base + (x + i) * run.step;
+        if (straight && in_place && transposed >= 0) {
+            k->copy_line(cpu_at(k, ring->transposed[transposed], slot * ring->depth[transposed] * walk->line_stride + x),
+                         walk->line_stride, to, width, rows, count, n);
+            continue;
+        }
         if (straight || !in_place) {
             k->load_rows(to, width, rows, view->dtype, view->dim, count, n);
             for (int64_t i = 0; i < count; i++)
