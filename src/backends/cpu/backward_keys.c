@@ -16,6 +16,12 @@ static int64_t key_count(const cpu_item *item, int32_t axis)
     return nf_interval_size(item->work.segment[axis].rows);
 }
 
+/* The axis at a place of the order in which keys and queries lie. */
+static int32_t axis_at(const cpu_item *item, int32_t place)
+{
+    return cpu_axis_at(item->walk->lead, place);
+}
+
 /* Whether each of a run of queries sees all of an interval of keys. */
 static bool sees_all(const cpu_item *item, int32_t axis, nf_interval queries, nf_interval keys)
 {
@@ -27,12 +33,13 @@ static bool sees_all(const cpu_item *item, int32_t axis, nf_interval queries, nf
 cpu_key_run cpu_find_key_run(const cpu_item *item, const nf_box *queries)
 {
     const int32_t rank = item->walk->work.grid->rank;
-    int32_t axis = 0; /* the first that keys differ on */
-    while (axis < rank - 1 && key_count(item, axis) == 1)
-        axis++;
+    int32_t place = 0; /* the first that keys differ on */
+    while (place < rank - 1 && key_count(item, axis_at(item, place)) == 1)
+        place++;
+    const int32_t axis = axis_at(item, place);
     int64_t inner = 1, total;
-    for (int32_t a = axis + 1; a < rank; a++)
-        inner *= key_count(item, a);
+    for (int32_t i = place + 1; i < rank; i++)
+        inner *= key_count(item, axis_at(item, i));
     total = inner * key_count(item, axis);
     const nf_interval seen = seen_keys(item, axis, queries->axis[axis].begin, queries->axis[axis].end - 1);
     if (seen.begin >= seen.end)
@@ -81,42 +88,50 @@ static void extend_masks(cpu_key_masks *masks, const cpu_item *item, int32_t axi
     masks->places *= count;
 }
 
+/* How far apart keys lie that follow each other on the leading axis. */
+static int64_t keys_apart(const cpu_item *item)
+{
+    int64_t apart = 1;
+    for (int32_t i = 1; i < item->walk->work.grid->rank; i++)
+        apart *= key_count(item, axis_at(item, i));
+    return apart;
+}
+
 static void make_masks(cpu_key_masks *masks, const cpu_item *item, const nf_box *queries)
 {
     const int32_t rank = item->walk->work.grid->rank;
-    int64_t outer = key_count(item, 0), inner = 1;
-    for (int32_t a = 1; a < rank; a++)
-        inner *= key_count(item, a);
+    int64_t outer = key_count(item, axis_at(item, 0)), inner = keys_apart(item);
     memset(masks->words, 0xff, CPU_MASK_WORDS * sizeof *masks->words);
     masks->places = 1;
     masks->box = *queries;
-    for (int32_t a = 1; a < rank; a++) {
+    for (int32_t i = 1; i < rank; i++) {
+        const int32_t a = axis_at(item, i);
         inner /= key_count(item, a);
         extend_masks(masks, item, a, queries->axis[a], outer, inner);
         outer *= key_count(item, a);
     }
 }
 
-static bool masks_hold(const cpu_key_masks *masks, const nf_box *queries, int32_t rank)
+static bool masks_hold(const cpu_key_masks *masks, const cpu_item *item, const nf_box *queries)
 {
     bool same = masks->places > 0;
-    for (int32_t a = 1; a < rank; a++)
+    for (int32_t i = 1; i < item->walk->work.grid->rank; i++) {
+        const int32_t a = axis_at(item, i);
         same &= masks->box.axis[a].begin == queries->axis[a].begin && masks->box.axis[a].end == queries->axis[a].end;
+    }
     return same;
 }
 
 void cpu_build_key_masks(cpu_key_masks *masks, const cpu_item *item, const nf_box *queries, int64_t first,
                          uint32_t *mask)
 {
-    const int32_t rank = item->walk->work.grid->rank;
-    if (!masks_hold(masks, queries, rank))
+    const int32_t lead = axis_at(item, 0);
+    const int64_t inner = keys_apart(item);
+    if (!masks_hold(masks, item, queries))
         make_masks(masks, item, queries);
-    int64_t inner = 1;
-    for (int32_t a = 1; a < rank; a++)
-        inner *= key_count(item, a);
-    for (int32_t q = queries->axis[0].begin; q < queries->axis[0].end; q++) {
+    for (int32_t q = queries->axis[lead].begin; q < queries->axis[lead].end; q++) {
         uint32_t run[CPU_MASK_WORDS], shifted[CPU_MASK_WORDS + 1] = {0};
-        mask_along(item, 0, q, 1, inner, run);
+        mask_along(item, lead, q, 1, inner, run);
         for (int64_t i = 0; i < masks->places; i++, mask += CPU_MASK_WORDS) {
             const int64_t words = CPU_MASK_WORDS - first / 32;
             for (int64_t w = 0; w < words; w++)

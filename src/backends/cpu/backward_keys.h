@@ -4,7 +4,7 @@
 
 #include "backends/cpu/tile.h"
 
-/* Keys begin .. end - 1 of an item's, in row-major order; both even, or all of them. */
+/* Keys begin .. end - 1 of an item's, in the order of its walk; both even, or all of them. */
 typedef struct cpu_key_run {
     int64_t begin, end; /* none: begin = end */
     bool whole;         /* every query sees every key of the run: no mask needed */
@@ -12,7 +12,8 @@ typedef struct cpu_key_run {
 
 cpu_key_run cpu_find_key_run(const cpu_item *item, const nf_box *queries);
 
-/* What masks are made of, kept from one box to the next: the keys that are seen on all axes but the first. */
+/* What masks are made of, kept from one box to the next: the keys that are seen on all axes but the leading
+ * one. */
 typedef struct cpu_key_masks {
     uint32_t *words; /* CPU_MASK_WORDS for each place on those axes */
     nf_box box;      /* of queries that it holds for */

@@ -1,7 +1,7 @@
-/* Shapes of backward's walk by key, by a cost model in vector operations. An item's keys lie in the lanes, places on the
- * first axis far apart, so that a box of queries multiplies only the run of lanes that it sees. Queries are rows, which may
- * be cut anywhere at no loss: on the axes after the first a box is the whole hull of the item's keys if that is not too
- * much. */
+/* Shapes of backward's walk by key, by a cost model in vector operations. An item's keys lie in the lanes, places on one
+ * axis, the lead, far apart, so that a box of queries multiplies only the run of lanes that it sees: the lead is the axis
+ * on which most would be lost. Queries are rows, which may be cut anywhere at no loss: on the other axes a box is the whole
+ * hull of the item's keys if that is not too much. */
 #include "backends/cpu/backward_shape.h"
 
 #include <math.h>
@@ -14,7 +14,7 @@ static const double BALANCE_THREADS = 4;     /* half an item of idling for each 
                                                 which results must not depend */
 static const int64_t KEY_BYTES = 656 << 10;  /* of an item's keys, values and gradients: second-level cache */
 static const int64_t QUERY_BYTES = 384 << 10; /* of a box of queries and its scores */
-enum { MOST_QUERIES = 128, AXIS_SIZES = 24 };
+enum { MOST_QUERIES = 192, AXIS_SIZES = 24 };
 
 /* One way to cut an axis: keys of an item, and the queries that see some of them, on average and at most. */
 typedef struct axis_cut {
@@ -33,6 +33,7 @@ typedef struct shape_search {
     double streams; /* batches, heads and classes: items that exist anyway */
     int64_t most_keys;
     nf_work_spec best;
+    int32_t best_lead;
     double best_cost; /* per key */
 } shape_search;
 
@@ -92,10 +93,11 @@ static double row_operations(double rows)
     return rows + (fmod(rows, 6) > 0 ? 0.7 : 0);
 }
 
-/* Cost of one box of m queries that sees `seen` of n lanes, and of the lanes down to whole vectors `wide`. */
-static double box_cost(const shape_search *s, double m, double seen, double wide)
+/* Cost of one box of m queries that sees `seen` lanes. */
+static double box_cost(const shape_search *s, double m, double seen)
 {
     const double lanes = (double)s->kernels->lanes, k_dim = (double)s->head_dim, v_dim = (double)s->value_dim;
+    const double wide = ceil(seen / lanes) * lanes;
     const double scores = row_operations(m) * wide / lanes * (k_dim + v_dim);
     const double columns = ceil(k_dim / lanes) + ceil(v_dim / lanes);
     const double gradients = row_operations(seen) * columns * (m + 3) + row_operations(m) * ceil(k_dim / lanes) * seen;
@@ -103,45 +105,59 @@ static double box_cost(const shape_search *s, double m, double seen, double wide
     return scores + gradients + moved + m * wide / lanes * GRADIENT_OPERATIONS + VISIT_OPERATIONS;
 }
 
-static void try_spec(shape_search *s, const nf_work_spec *spec, const axis_cut *const *cut, double boxes, double m,
-                     int64_t inner_lanes)
+/* Lanes that a box sees whose queries stay within `thick` places of the lead. */
+static double seen_lanes(const shape_search *s, const axis_cut *lead_cut, int32_t lead, double thick, double apart)
+{
+    const double keys = lead_cut->keys;
+    return apart * (keys > 1 ? fmin(keys, keys * s->sees[lead] / lead_cut->hull + thick - 1) : 1);
+}
+
+/* m queries and `boxes` boxes for each place of the lead; `apart` lanes lie between its keys. */
+static void try_spec(shape_search *s, const nf_work_spec *spec, int32_t lead, const axis_cut *const *cut, double boxes,
+                     double m, double apart)
 {
     const double lanes = (double)s->kernels->lanes;
-    double keys = 1, items = s->streams, seen;
+    double keys = 1, items = s->streams;
     for (int32_t a = 0; a < s->rank; a++) {
         keys *= spec->group[a];
         items *= ceil((double)s->keys[a] / spec->group[a]);
     }
-    const double along = boxes_along(s, 0, cut[0]->hull, spec->columns[0]), queries = cut[0]->hull / along;
-    seen = keys;
-    if (cut[0]->keys > 1)
-        seen = (double)inner_lanes
-               * fmin(cut[0]->keys, cut[0]->keys * s->sees[0] / cut[0]->hull + queries - 1);
-    const double shift = fmin(lanes, (double)(inner_lanes & -inner_lanes));
-    const double wide = fmin(ceil(keys / lanes) * lanes, seen + (seen < keys ? lanes - shift : 0));
-    const double item = along * boxes * box_cost(s, m * queries, seen, fmax(wide, lanes));
+    const double along = boxes_along(s, lead, cut[lead]->hull, spec->columns[lead]), thick = cut[lead]->hull / along;
+    const double item = along * boxes * box_cost(s, m * thick, seen_lanes(s, cut[lead], lead, thick, apart));
     const double columns = ceil((double)s->head_dim / lanes) * 3 + ceil((double)s->value_dim / lanes) * 2;
     const double idle = 1 + BALANCE_THREADS / (2 * items);
     const double cost = idle * (item + 2 * keys * columns * MOVE_OPERATIONS) / keys;
     if (cost < s->best_cost) {
         s->best_cost = cost;
         s->best = *spec;
+        s->best_lead = lead;
     }
+}
+
+/* The axis on which an item's queries see the smallest part of its keys. */
+static int32_t choose_lead(const shape_search *s, const axis_cut *const *cut)
+{
+    int32_t lead = 0;
+    for (int32_t a = 1; a < s->rank; a++)
+        if (cut[a]->hull * s->sees[lead] > cut[lead]->hull * s->sees[a])
+            lead = a;
+    return lead;
 }
 
 /* Chooses boxes of queries for an item. */
 static void try_columns(shape_search *s, nf_work_spec *spec, const axis_cut *const *cut)
 {
     const int64_t real = s->kernels->real_size;
-    int64_t keys = 1, inner_lanes = 1;
+    const int32_t lead = choose_lead(s, cut);
+    double apart = 1, boxes = 1, m = 1;
     for (int32_t a = 0; a < s->rank; a++)
-        keys *= spec->group[a];
-    for (int32_t a = 1; a < s->rank; a++)
-        inner_lanes *= spec->group[a];
-    const int64_t row_bytes = (2 * keys + 3 * s->head_dim + 2 * s->value_dim) * real;
+        apart *= a == lead ? 1 : spec->group[a];
+    const int64_t seen = (int64_t)seen_lanes(s, cut[lead], lead, 1, apart);
+    const int64_t row_bytes = (2 * seen + 2 * s->head_dim + s->value_dim) * real;
     int64_t room = nf_max64(nf_min64(QUERY_BYTES / row_bytes, MOST_QUERIES), 6);
-    double boxes = 1, m = 1;
-    for (int32_t a = s->rank - 1; a > 0; a--) {
+    for (int32_t a = s->rank - 1; a >= 0; a--) {
+        if (a == lead)
+            continue;
         const int32_t parts = (int32_t)((cut[a]->most + room - 1) / room);
         spec->columns[a] = parts == 1 ? s->queries[a] : (cut[a]->most + parts - 1) / parts;
         const double along = boxes_along(s, a, cut[a]->hull, spec->columns[a]);
@@ -149,13 +165,13 @@ static void try_columns(shape_search *s, nf_work_spec *spec, const axis_cut *con
         m *= cut[a]->hull / along;
         room = nf_max64(room / nf_min32(cut[a]->most, spec->columns[a]), 1);
     }
-    const int32_t most = (int32_t)nf_min64(room, cut[0]->most);
+    const int32_t most = (int32_t)nf_min64(room, cut[lead]->most);
     for (int32_t size = 1; size <= most; size = size < 4 ? size + 1 : size * 5 / 4) {
-        spec->columns[0] = size;
-        try_spec(s, spec, cut, boxes, m, inner_lanes);
+        spec->columns[lead] = size;
+        try_spec(s, spec, lead, cut, boxes, m, apart);
     }
-    spec->columns[0] = most;
-    try_spec(s, spec, cut, boxes, m, inner_lanes);
+    spec->columns[lead] = most;
+    try_spec(s, spec, lead, cut, boxes, m, apart);
 }
 
 static void try_keys(shape_search *s, nf_work_spec *spec, int32_t axis, int64_t keys, const axis_cut **cut)
@@ -173,7 +189,7 @@ static void try_keys(shape_search *s, nf_work_spec *spec, int32_t axis, int64_t 
     }
 }
 
-void cpu_choose_key_shape(const nf_request *request, const cpu_kernels *kernels, nf_work_spec *spec, double *operations)
+int32_t cpu_choose_key_shape(const nf_request *request, const cpu_kernels *kernels, nf_work_spec *spec, double *operations)
 {
     const nf_problem *problem = request->problem;
     shape_search search = {
@@ -197,6 +213,7 @@ void cpu_choose_key_shape(const nf_request *request, const cpu_kernels *kernels,
     *operations = search.best_cost * (double)(problem->batch * problem->heads);
     for (int32_t a = 0; a < problem->rank; a++)
         *operations *= (double)request->grid->axis[a].dilation * search.keys[a];
+    return search.best_lead;
 }
 
 nf_status cpu_create_key_walk(cpu_walk *walk, const nf_request *request, const cpu_kernels *kernels)
@@ -204,7 +221,7 @@ nf_status cpu_create_key_walk(cpu_walk *walk, const nf_request *request, const c
     const nf_problem *problem = request->problem;
     nf_work_spec spec;
     double operations;
-    cpu_choose_key_shape(request, kernels, &spec, &operations);
+    walk->lead = cpu_choose_key_shape(request, kernels, &spec, &operations);
     const nf_status status = nf_work_create(&walk->work, request->context, request->grid, &spec);
     if (status != NF_OK)
         return status;

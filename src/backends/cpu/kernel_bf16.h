@@ -40,31 +40,43 @@ SIMD_INLINE void fetch_row(const void *row, int64_t n)
         __builtin_prefetch((const uint16_t *)row + i);
 }
 
+/* LANES columns of pairs from as many rows of n; columns from `left` on are zero. */
+SIMD_INLINE void transpose_columns(uint32_t *to, int64_t stride, const void *const *rows, int64_t left, int64_t n,
+                                   bool elements)
+{
+    const int64_t pairs = (n + 1) / 2;
+    for (int64_t i = PACK_AHEAD; elements && i < PACK_AHEAD + LANES_f32 && i < left; i++)
+        fetch_row(rows[i], n);
+    for (int64_t k = 0; k < n; k += 2 * LANES_f32) {
+        v32 square[LANES_f32];
+        for (int64_t i = 0; i < LANES_f32; i++) {
+            const void *row = i < left ? rows[i] : NULL;
+            square[i] = !row       ? (v32){0}
+                        : elements ? pair_take((const uint16_t *)row + k, n - k)
+                                   : pair_round((const float *)row + k, n - k);
+        }
+        v32_transpose(square);
+        const int64_t some = pairs - k / 2 < LANES_f32 ? pairs - k / 2 : LANES_f32;
+        for (int64_t i = 0; i < some; i++)
+            pair_store(to + (k / 2 + i) * stride, square[i]);
+    }
+}
+
 SIMD_INLINE void transpose_pairs(void *packed, const void *const *rows, int64_t count, int64_t n, bool elements)
 {
     uint32_t *to = packed;
-    const int64_t pairs = (n + 1) / 2;
     for (int64_t first = 0; first < count; first += PANEL_f32) {
         const int64_t left = count - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
-        for (int64_t j = 0; j < width; j += LANES_f32) {
-            for (int64_t i = j + PACK_AHEAD; elements && i < j + PACK_AHEAD + LANES_f32 && i < left; i++)
-                fetch_row(rows[first + i], n);
-            for (int64_t k = 0; k < n; k += 2 * LANES_f32) {
-                v32 square[LANES_f32];
-                for (int64_t i = 0; i < LANES_f32; i++) {
-                    const void *row = j + i < left ? rows[first + j + i] : NULL;
-                    square[i] = !row       ? (v32){0}
-                                : elements ? pair_take((const uint16_t *)row + k, n - k)
-                                           : pair_round((const float *)row + k, n - k);
-                }
-                v32_transpose(square);
-                const int64_t some = pairs - k / 2 < LANES_f32 ? pairs - k / 2 : LANES_f32;
-                for (int64_t i = 0; i < some; i++)
-                    pair_store(to + (k / 2 + i) * width + j, square[i]);
-            }
-        }
-        to += width * pairs;
+        for (int64_t j = 0; j < width; j += LANES_f32)
+            transpose_columns(to + j, width, rows + first + j, left - j, n, elements);
+        to += width * ((n + 1) / 2);
     }
+}
+
+static void pack_lines_bf16(void *lines, int64_t stride, const void *const *rows, int64_t count, int64_t n)
+{
+    for (int64_t j = 0; j < count; j += LANES_f32)
+        transpose_columns((uint32_t *)lines + j, stride, rows + j, count - j, n, false);
 }
 
 static void pack_transposed_bf16(void *packed, const void *const *rows, int64_t count, int64_t n)
@@ -228,13 +240,14 @@ static void product_bf16(void *c, int64_t c_stride, const void *a, int64_t a_str
 SIMD_INLINE void reach_rows_bf16(int vectors, float *c, int64_t c_stride, const uint32_t *a, const uint32_t *b,
                                  int64_t b_stride, int64_t rows, int64_t pairs, bool accumulate)
 {
-    if (rows == BLOCK_ROWS_f32) {
-        block_bf16(BLOCK_ROWS_f32, vectors, c, c_stride, a, PAIR_DEPTH / 2, 1, b, b_stride, pairs, accumulate);
-        return;
+    switch (rows) {
+    case 6: block_bf16(6, vectors, c, c_stride, a, PAIR_DEPTH / 2, 1, b, b_stride, pairs, accumulate); break;
+    case 5: block_bf16(5, vectors, c, c_stride, a, PAIR_DEPTH / 2, 1, b, b_stride, pairs, accumulate); break;
+    case 4: block_bf16(4, vectors, c, c_stride, a, PAIR_DEPTH / 2, 1, b, b_stride, pairs, accumulate); break;
+    case 3: block_bf16(3, vectors, c, c_stride, a, PAIR_DEPTH / 2, 1, b, b_stride, pairs, accumulate); break;
+    case 2: block_bf16(2, vectors, c, c_stride, a, PAIR_DEPTH / 2, 1, b, b_stride, pairs, accumulate); break;
+    default: block_bf16(1, vectors, c, c_stride, a, PAIR_DEPTH / 2, 1, b, b_stride, pairs, accumulate); break;
     }
-    for (int64_t r = 0; r < rows; r++)
-        block_bf16(1, vectors, c + r * c_stride, c_stride, a + r * PAIR_DEPTH / 2, PAIR_DEPTH / 2, 1, b, b_stride, pairs,
-                   accumulate);
 }
 
 static void reach_block_bf16(int64_t vectors, float *c, int64_t c_stride, const uint32_t *a, const uint32_t *b,
@@ -293,7 +306,9 @@ static void product_from_reach_bf16(void *c, int64_t c_stride, const void *a, in
 static void product_part_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const cpu_part *b, int64_t m,
                               int64_t n, int64_t depth)
 {
-    const int64_t all_pairs = (b->depth + 1) / 2, end = b->first_column + n;
+    const int64_t end = b->first_column + n;
+    const cpu_part words = {.data = b->data, .stride = b->stride, .depth = (b->depth + 1) / 2, .columns = b->columns,
+                            .first_row = b->first_row / 2};
     uint32_t rounded[PAIR_ROWS * PAIR_DEPTH / 2];
     for (int64_t r0 = 0; r0 < m; r0 += PAIR_ROWS) {
         const int64_t rows = m - r0 < PAIR_ROWS ? m - r0 : PAIR_ROWS;
@@ -303,15 +318,14 @@ static void product_part_bf16(void *c, int64_t c_stride, const void *a, int64_t 
                 for (int64_t i = 0; i < step; i += 2 * LANES_f32)
                     pair_store(rounded + (r * PAIR_DEPTH + i) / 2,
                                pair_round((const float *)a + (r0 + r) * a_stride + k + i, step - i));
-            for (int64_t column = b->first_column, next; column < end; column = next) {
-                const int64_t panel = column / PANEL_f32 * PANEL_f32, left = b->columns - panel;
-                const int64_t width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
-                next = end < panel + width ? end : panel + width;
-                const uint32_t *strip = (const uint32_t *)b->data + panel * all_pairs + (b->first_row + k) / 2 * width;
+            for (int64_t column = b->first_column, columns; column < end; column += columns) {
+                const strip_place_f32 place = strip_at_f32(&words, column, end);
+                columns = place.columns;
+                const uint32_t *strip = (const uint32_t *)(const void *)place.data + k / 2 * place.stride;
                 float *to = (float *)c + r0 * c_stride + column - b->first_column;
                 for (int64_t r = 0; r < rows; r += BLOCK_ROWS_f32)
-                    reach_block_bf16((next - column + LANES_f32 - 1) / LANES_f32, to + r * c_stride, c_stride,
-                                     rounded + r * PAIR_DEPTH / 2, strip + column - panel, width,
+                    reach_block_bf16((columns + LANES_f32 - 1) / LANES_f32, to + r * c_stride, c_stride,
+                                     rounded + r * PAIR_DEPTH / 2, strip, place.stride,
                                      rows - r < BLOCK_ROWS_f32 ? rows - r : BLOCK_ROWS_f32, pairs, k > 0);
             }
         }
@@ -468,12 +482,14 @@ const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .real_size = sizeof(float),
     .lanes = LANES_f32,
     .panel = PANEL_f32,
+    .pairs = true,
     .load_rows = load_rows_f32,
     .store_rows = store_rows_f32,
     .add_rows = add_rows_f32,
     .all_finite = all_finite_f32,
     .pack_transposed = pack_transposed_bf16,
     .pack_straight = pack_straight_bf16,
+    .pack_lines = pack_lines_bf16,
     .pack_transposed_elements = pack_transposed_elements_bf16,
     .pack_straight_elements = pack_straight_elements_bf16,
     .product = product_bf16,

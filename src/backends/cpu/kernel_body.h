@@ -24,6 +24,7 @@ enum {
     NAME(PANEL) = NAME(BLOCK_VECTORS) * NAME(LANES),
     /* Rows of a packed panel that stay in the first-level cache while all row blocks pass over them: 16 KiB. */
     NAME(DEPTH_BLOCK) = 16384 / (NAME(PANEL) * (int)sizeof(REAL)),
+    NAME(STRIP_VECTORS) = 32768 / SIMD_BYTES, /* the same for strips of backward's products: 32 KiB */
     NAME(PACK_AHEAD) = 16 /* rows fetched ahead of the one being packed */
 };
 
@@ -199,9 +200,11 @@ const cpu_kernels KERNEL_TABLE = {
     .all_finite = NAME(all_finite),
     .pack_transposed = NAME(pack_transposed),
     .pack_straight = NAME(pack_straight),
+    .pack_lines = NAME(pack_line),
     .product = NAME(product),
     .product_part = NAME(product_part),
     .product_transposed = NAME(product_transposed),
+    .product_transposed_rows = NAME(product_transposed_rows),
     .product_masked = NAME(product_masked),
     .product_transposed_masked = NAME(product_transposed_masked),
     .product_to_reach = NAME(product_to_reach),

@@ -19,28 +19,53 @@ SIMD_INLINE void NAME(strip)(int vectors, REAL *c, int64_t c_stride, const REAL 
     }
 }
 
-/* Strip by strip of b: the wanted vectors of one panel, so deep that they stay in the first-level cache. */
+/* The columns of a part of b that one strip covers, and where they lie. */
+typedef struct NAME(strip_place) {
+    const REAL *data;
+    int64_t stride, columns;
+} NAME(strip_place);
+
+SIMD_INLINE NAME(strip_place) NAME(strip_at)(const cpu_part *b, int64_t column, int64_t end)
+{
+    if (b->stride) {
+        const int64_t columns = end - column < NAME(PANEL) ? end - column : NAME(PANEL);
+        return (NAME(strip_place)){(const REAL *)b->data + b->first_row * b->stride + column, b->stride, columns};
+    }
+    const int64_t panel = column / NAME(PANEL) * NAME(PANEL), left = b->columns - panel;
+    const int64_t width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
+    const int64_t next = end < panel + width ? end : panel + width;
+    const REAL *data = (const REAL *)b->data + panel * b->depth + b->first_row * width + column - panel;
+    return (NAME(strip_place)){data, width, next - column};
+}
+
+/* Rows of depth taken at once: even shares, since short ones load and store sums for little. */
+SIMD_INLINE int64_t NAME(depth_step)(int64_t depth, int64_t vectors)
+{
+    const int64_t most = NAME(STRIP_VECTORS) / vectors, parts = (depth + most - 1) / most;
+    return parts > 0 ? (depth + parts - 1) / parts : 1;
+}
+
+/* Strip by strip of b: at most a panel's vectors, so deep that they stay in the first-level cache. */
 SIMD_INLINE void NAME(multiply_part)(REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, int64_t a_depth,
                                      const cpu_part *b, int64_t m, int64_t n, int64_t depth, bool accumulate)
 {
     const int64_t end = b->first_column + n;
-    for (int64_t column = b->first_column, next; column < end; column = next) {
-        const int64_t panel = column / NAME(PANEL) * NAME(PANEL), left = b->columns - panel;
-        const int64_t width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
-        next = end < panel + width ? end : panel + width;
+    for (int64_t column = b->first_column, columns; column < end; column += columns) {
+        const NAME(strip_place) place = NAME(strip_at)(b, column, end);
+        columns = place.columns;
+        const int64_t vectors = (columns + NAME(LANES) - 1) / NAME(LANES), most = NAME(depth_step)(depth, vectors);
         REAL *to = c + column - b->first_column;
-        const REAL *from = (const REAL *)b->data + panel * b->depth + b->first_row * width + column - panel;
-        for (int64_t k = 0; k < depth; k += NAME(DEPTH_BLOCK)) {
-            const int64_t step = depth - k < NAME(DEPTH_BLOCK) ? depth - k : NAME(DEPTH_BLOCK);
-            const REAL *rows = a + k * a_depth, *strip = from + k * width;
+        for (int64_t k = 0; k < depth; k += most) {
+            const int64_t step = depth - k < most ? depth - k : most;
+            const REAL *rows = a + k * a_depth, *strip = place.data + k * place.stride;
             const bool add = accumulate || k > 0;
-            switch ((next - column + NAME(LANES) - 1) / NAME(LANES)) {
+            switch (vectors) {
 #if SIMD_REGISTERS == 32
-            case 4: NAME(strip)(4, to, c_stride, rows, a_row, a_depth, strip, width, m, step, add); break;
-            case 3: NAME(strip)(3, to, c_stride, rows, a_row, a_depth, strip, width, m, step, add); break;
+            case 4: NAME(strip)(4, to, c_stride, rows, a_row, a_depth, strip, place.stride, m, step, add); break;
+            case 3: NAME(strip)(3, to, c_stride, rows, a_row, a_depth, strip, place.stride, m, step, add); break;
 #endif
-            case 2: NAME(strip)(2, to, c_stride, rows, a_row, a_depth, strip, width, m, step, add); break;
-            default: NAME(strip)(1, to, c_stride, rows, a_row, a_depth, strip, width, m, step, add); break;
+            case 2: NAME(strip)(2, to, c_stride, rows, a_row, a_depth, strip, place.stride, m, step, add); break;
+            default: NAME(strip)(1, to, c_stride, rows, a_row, a_depth, strip, place.stride, m, step, add); break;
             }
         }
     }
@@ -56,5 +81,12 @@ static void NAME(product_transposed)(void *c, int64_t c_stride, const void *a, i
                                      int64_t n, int64_t depth, bool accumulate)
 {
     const cpu_part all = {.data = b, .depth = depth, .columns = n};
+    NAME(multiply_part)(c, c_stride, a, 1, a_stride, &all, m, n, depth, accumulate);
+}
+
+static void NAME(product_transposed_rows)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b,
+                                          int64_t b_stride, int64_t m, int64_t n, int64_t depth, bool accumulate)
+{
+    const cpu_part all = {.data = b, .stride = b_stride};
     NAME(multiply_part)(c, c_stride, a, 1, a_stride, &all, m, n, depth, accumulate);
 }

@@ -99,12 +99,14 @@ typedef struct cpu_meeting {
     double scale;
 } cpu_meeting;
 
-/* Some columns and some rows of depth of a packed matrix of depth x columns. */
+/* Some columns and some rows of depth of a matrix: packed, depth x columns; or lines, one for each row of depth (or two, if
+ * the table packs pairs), stride reals apart. */
 typedef struct cpu_part {
     const void *data;
-    int64_t depth, columns;
-    int64_t first_column; /* a multiple of lanes */
-    int64_t first_row;    /* even */
+    int64_t stride;         /* 0: packed */
+    int64_t depth, columns; /* of a packed matrix */
+    int64_t first_column;   /* a multiple of lanes in a packed matrix */
+    int64_t first_row;      /* even */
 } cpu_part;
 
 typedef struct cpu_kernels {
@@ -112,6 +114,7 @@ typedef struct cpu_kernels {
     int64_t real_size; /* bytes of a real */
     int64_t lanes;     /* reals in a vector */
     int64_t panel;     /* columns of a packed panel, a multiple of lanes */
+    bool pairs;        /* packed elements are pairs of depth: plain rows are no lines for products */
 
     /* Converts rows of n elements, stride apart, to rows of reals row_stride apart, zero from n up to whole vectors. */
     void (*load_rows)(void *rows, int64_t row_stride, const void *const *sources, nf_dtype dtype, int64_t stride,
@@ -128,6 +131,8 @@ typedef struct cpu_kernels {
     /* Packs with the rows as columns (depth = n), or with the rows as depth (columns = n). */
     void (*pack_transposed)(void *packed, const void *const *rows, int64_t count, int64_t n);
     void (*pack_straight)(void *packed, const void *const *rows, int64_t count, int64_t n);
+    /* Packs lines with the rows as columns: room for count rounded up to lanes in each. */
+    void (*pack_lines)(void *lines, int64_t stride, const void *const *rows, int64_t count, int64_t n);
 
     /* The same from dense rows of elements of the problem's type; NULL where a table packs reals only. */
     void (*pack_transposed_elements)(void *packed, const void *const *rows, int64_t count, int64_t n);
@@ -136,12 +141,15 @@ typedef struct cpu_kernels {
     /* c = a b, or c += a b: a is m x depth rows, b packed depth x n, c m rows with room for n rounded up to lanes. */
     void (*product)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m, int64_t n,
                     int64_t depth, bool accumulate);
-    /* c = a b for a part of b. */
+    /* c = a b for a part of b; of lines a vector more than the part may be read. */
     void (*product_part)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const cpu_part *b, int64_t m, int64_t n,
                          int64_t depth);
     /* As product with a stored depth x m, a row of depth a_stride apart: c (+)= transpose(a) b. */
     void (*product_transposed)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                                int64_t n, int64_t depth, bool accumulate);
+    /* The same with b as plain rows, b_stride apart; NULL where a table packs pairs. */
+    void (*product_transposed_rows)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b,
+                                    int64_t b_stride, int64_t m, int64_t n, int64_t depth, bool accumulate);
     /* c += a b over the (row, depth) pairs whose mask bit is set only, so that what a row must not see cannot reach it
      * even if it is NaN. Mask of row r: mask + CPU_MASK_WORDS * (r % mask_rows). */
     void (*product_masked)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,

@@ -30,6 +30,7 @@ typedef struct cpu_walk {
     int64_t tiles;      /* row tiles of an item, at most, folds included */
     int64_t columns;    /* of a column tile, at most */
     int64_t items;      /* work items over all batches and key/value heads */
+    int32_t lead;       /* axis whose positions lie farthest apart among an item's rows; the others follow in order */
 } cpu_walk;
 
 typedef struct cpu_tile_plan {
@@ -76,7 +77,14 @@ typedef struct cpu_span {
     int64_t begin;            /* of the run: first extra token, or first query in row-major order */
     const int64_t *extents;   /* of the run's grid */
     int32_t rank;
+    int32_t lead;             /* of the item: as in its walk */
 } cpu_span;
+
+/* The axis at a place of the order that a lead gives. */
+static inline int32_t cpu_axis_at(int32_t lead, int32_t place)
+{
+    return place == 0 ? lead : place <= lead ? place - 1 : place;
+}
 
 /* Element offsets of a span's positions in a tensor. */
 void cpu_span_offsets(const cpu_span *span, const cpu_view *view, int64_t *offsets);

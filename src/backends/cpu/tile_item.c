@@ -39,7 +39,7 @@ void cpu_open_item(cpu_item *item, const cpu_walk *walk, const nf_problem *probl
 cpu_span cpu_row_span(const cpu_item *item, const cpu_row_tile *tile)
 {
     return (cpu_span){.count = tile->positions, .item = &item->work, .box = &tile->box,
-                      .rows = item->walk->work.spec.rows, .rank = item->walk->work.grid->rank};
+                      .rows = item->walk->work.spec.rows, .rank = item->walk->work.grid->rank, .lead = item->walk->lead};
 }
 
 void cpu_for_columns(cpu_item *item, cpu_visit_columns *visit, void *context)

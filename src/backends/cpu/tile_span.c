@@ -78,14 +78,15 @@ void cpu_span_offsets(const cpu_span *span, const cpu_view *view, int64_t *offse
         return;
     }
     int64_t start[NF_MAX_RANK] = {0}, step[NF_MAX_RANK] = {0}, count[NF_MAX_RANK] = {1};
-    for (int32_t a = 0; a < span->rank; a++) {
+    for (int32_t i = 0; i < span->rank; i++) {
+        const int32_t a = cpu_axis_at(span->lead, i);
         const nf_axis_class *c = &span->item->axis_class[a];
         const nf_interval along = span->box->axis[a];
         const int64_t first = span->columns ? nf_class_column_index(c, span->rows, along.begin)
                                             : nf_class_row_index(c, span->rows, along.begin);
-        start[a] = first * view->axis[a];
-        step[a] = c->step * view->axis[a];
-        count[a] = nf_interval_size(along);
+        start[i] = first * view->axis[a];
+        step[i] = c->step * view->axis[a];
+        count[i] = nf_interval_size(along);
     }
     product_offsets(span->rank, start, step, count, offsets);
 }
