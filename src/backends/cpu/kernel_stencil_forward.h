@@ -54,11 +54,12 @@ SIMD_INLINE VEC NAME(row_top)(const cpu_lanes *lanes, int64_t places, REAL facto
     return top;
 }
 
-/* 2^(factor s - base) of up to LANES places from x on; returns their sum. */
+/* 2^(factor s - base) of up to LANES places from x on; returns total and their sum, added one after the other: places that a
+ * lane does not have, as its neighbors do, must not change how its own are rounded. */
 SIMD_INLINE VEC NAME(weigh)(const cpu_lanes *lanes, bool partial, int64_t count, int64_t *slot, REAL factor, VEC base,
-                            const REAL *s, REAL *p, int64_t p_stride)
+                            const REAL *s, REAL *p, int64_t p_stride, VEC total)
 {
-    VEC square[NAME(LANES)], total = {0};
+    VEC square[NAME(LANES)];
     SIMD_UNROLL
     for (int j = 0; j < NAME(LANES); j++) {
         square[j] = (VEC){0};
@@ -88,9 +89,9 @@ SIMD_INLINE VEC NAME(weigh_row)(const cpu_lanes *lanes, bool partial, int64_t pl
     VEC total = {0};
     int64_t slot = 0, x = 0;
     for (; x + NAME(LANES) <= places; x += NAME(LANES), s += NAME(LANES) * NAME(LANES), p += step)
-        total += NAME(weigh)(lanes, partial, NAME(LANES), &slot, factor, base, s, p, p_stride);
+        total = NAME(weigh)(lanes, partial, NAME(LANES), &slot, factor, base, s, p, p_stride, total);
     if (x < places)
-        total += NAME(weigh)(lanes, partial, places - x, &slot, factor, base, s, p, p_stride);
+        total = NAME(weigh)(lanes, partial, places - x, &slot, factor, base, s, p, p_stride, total);
     return total;
 }
 

@@ -20,6 +20,7 @@ typedef struct cpu_stencil_walk {
     int64_t block_rows;    /* CPU_STENCIL_ROWS, or 1 in 1-D */
     int64_t planes;        /* places of the outer axes a ring holds, at most */
     int64_t ring;          /* lines of each, at most */
+    int64_t strands;       /* of an item; 1 in backward */
     int64_t columns;       /* of a line, at most */
     int64_t line_stride;   /* columns and room for a load past the end, padded off the same cache sets */
     int64_t slots;         /* of a lane, at most */
@@ -53,14 +54,27 @@ void cpu_stencil_release(cpu_stencil_walk *walk, const nf_context *context);
 nf_status cpu_stencil_share_out(cpu_stencil_walk *walk, const nf_context *context, const nf_grid *grid,
                                 const nf_work_spec *spec);
 
+/* What one batch and key/value head has of the last axis within an item. The columns of all strands lie side by side in the
+ * item's lines, as their rows do in its lanes, so that short ones fill vectors together. */
+typedef struct cpu_stencil_strand {
+    int64_t batch, kv_head;
+    nf_axis_class axis_class;
+    nf_segment segment;
+    int32_t first; /* column */
+} cpu_stencil_strand;
+
 /* What an item works on: its ring of packed lines, its lane blocks, the lines of the block at hand. */
 typedef struct cpu_stencil_item {
     const cpu_stencil_walk *walk;
     nf_work_item item;
-    int64_t batch, kv_head;
+    cpu_stencil_strand *strands;
+    int64_t strand_count;
+    int64_t columns; /* of all strands */
+    int64_t batch, kv_head; /* of the first */
     nf_interval own_rows[NF_MAX_RANK], own_columns[NF_MAX_RANK]; /* all of them in forward */
     cpu_lanes *lanes;
-    int32_t *lane_rows;                /* of each lane block: its first row */
+    int32_t *lane_rows;                /* of each lane block: its first row, */
+    int32_t *lane_strands;             /* and the strand of that */
     int64_t lane_blocks;
     int32_t packed_end;                /* line positions below this one are in the ring */
     cpu_line *lines;
@@ -120,10 +134,21 @@ typedef struct cpu_run {
     int64_t step, count;
 } cpu_run;
 
-/* The columns of a line; the rows of lane block b of row `row`. */
+/* The positions of a strand in a box with one place on every axis but the last: columns, or rows. */
+cpu_run cpu_stencil_run(const cpu_stencil_item *item, const cpu_stencil_strand *strand, const cpu_view *view,
+                        const nf_box *box, int64_t head, bool columns);
+
+/* Of the only strand: the columns of a line; the rows of lane block b of row `row`. */
 cpu_run cpu_stencil_columns(const cpu_stencil_item *item, const cpu_view *view, const nf_box *line, int64_t head);
 cpu_run cpu_stencil_rows(const cpu_stencil_item *item, const cpu_view *view, const nf_box *outer, int32_t row, int64_t b,
                          int64_t head);
+
+/* Of all strands: where a line of columns or of rows begins, and how far in bytes its columns, or the rows of lane block b,
+ * lie from there; `group` query heads for each of keys and values. */
+char *cpu_stencil_base(const cpu_stencil_item *item, const cpu_view *view, const nf_box *box, bool columns);
+void cpu_stencil_column_offsets(const cpu_stencil_item *item, const cpu_view *view, int64_t *offsets);
+void cpu_stencil_lane_offsets(const cpu_stencil_item *item, const cpu_view *view, int64_t group, int64_t b,
+                              int64_t *offsets);
 
 /* What a walk reads of each line and of each row of queries: tensors, and elements of a position. */
 typedef struct cpu_stencil_wants {

@@ -19,6 +19,8 @@ typedef struct forward_scratch {
     const forward_call *call;
     cpu_stencil_item item[2]; /* at hand, and next */
     cpu_stencil_ring ring; /* k transposed, v straight */
+    int64_t *key_at, *value_at;        /* of the item at hand: offsets of its columns, */
+    int64_t *query_at, *out_at, *lse_at; /* and of the rows of its lane blocks, `lanes` each */
     void *q, *scores, *weights, *max, *sum, *lse, *out;
     void *converted;
     const void **rows;
@@ -36,6 +38,11 @@ static void carve(const cpu_stencil_plan *p, cpu_arena *arena, forward_scratch *
     cpu_stencil_take_item(arena, w, &s->item[0]);
     cpu_stencil_take_item(arena, w, &s->item[1]);
     cpu_stencil_take_ring(arena, w, real, &s->ring);
+    int64_t **columns[] = {&s->key_at, &s->value_at}, **rows[] = {&s->query_at, &s->out_at, &s->lse_at};
+    for (int i = 0; i < 2; i++)
+        *columns[i] = cpu_take(arena, w->columns * (int64_t)sizeof **columns[i]);
+    for (int i = 0; i < 3; i++)
+        *rows[i] = cpu_take(arena, w->lane_blocks * k->lanes * (int64_t)sizeof **rows[i]);
     s->q = cpu_take(arena, block * p->head_dim * real);
     const int64_t places = (w->chunk * w->slots + k->lanes - 1) / k->lanes * k->lanes + k->lanes;
     s->scores = cpu_take(arena, block * places * real);
@@ -56,39 +63,65 @@ size_t cpu_stencil_forward_bytes(const cpu_stencil_plan *plan)
     return arena.used;
 }
 
-static void pack_keys(void *context, const nf_box *line, int64_t slot)
+/* Rows of a tensor, as reals unless they are, at s->rows. */
+static void find_rows(forward_scratch *s, const cpu_view *view, const char *base, const int64_t *at, int64_t count, int64_t n)
+{
+    const cpu_kernels *k = s->call->plan->kernels;
+    const int64_t stride = (n + k->lanes - 1) / k->lanes * k->lanes;
+    for (int64_t i = 0; i < count; i++)
+        s->rows[i] = base + at[i];
+    if (view->dim == 1 && view->element == k->real_size)
+        return;
+    k->load_rows(s->converted, stride, s->rows, view->dtype, view->dim, count, n);
+    for (int64_t i = 0; i < count; i++)
+        s->rows[i] = cpu_at(k, s->converted, i * stride);
+}
+
+/* Copies the columns of a line into slot of the ring: keys transposed, values straight. */
+static void pack_line(void *context, const nf_box *line, int64_t slot)
 {
     forward_scratch *s = context;
     const forward_call *c = s->call;
+    const cpu_kernels *k = c->plan->kernels;
     const nf_problem *problem = c->plan->request->problem;
     const cpu_stencil_item *item = &s->item[s->current];
-    cpu_stencil_pack_line(item, &s->ring, c->plan->kernels, line, slot, &c->io.k, item->kv_head, 0, false,
-                          problem->head_dim, s->converted, s->rows);
-    cpu_stencil_pack_line(item, &s->ring, c->plan->kernels, line, slot, &c->io.v, item->kv_head, -1, true,
-                          problem->value_dim, s->converted, s->rows);
+    const cpu_stencil_walk *walk = item->walk;
+    const char *keys = cpu_stencil_base(item, &c->io.k, line, true), *values = cpu_stencil_base(item, &c->io.v, line, true);
+    const int64_t key_row = slot * s->ring.depth[0] * walk->line_stride, value_row = slot * walk->columns;
+    for (int64_t x = 0; x < item->columns; x += CPU_MAX_COLUMNS) {
+        const int64_t count = nf_min64(item->columns - x, CPU_MAX_COLUMNS);
+        find_rows(s, &c->io.k, keys, s->key_at + x, count, problem->head_dim);
+        k->pack_line(cpu_at(k, s->ring.transposed[0], key_row + x), walk->line_stride, s->rows, count, problem->head_dim);
+        for (int64_t i = 0; i < count; i++)
+            s->rows[i] = values + s->value_at[x + i];
+        k->load_rows(cpu_at(k, s->ring.straight, (value_row + x) * s->ring.width), s->ring.width, s->rows, c->io.v.dtype,
+                     c->io.v.dim, count, problem->value_dim);
+    }
 }
 
-static void load_queries(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t head)
+/* A row of the block's queries, of outputs. */
+static char *row_base(const forward_scratch *s, const cpu_view *view, const nf_box *outer, int32_t row, int64_t h)
+{
+    const cpu_stencil_item *item = &s->item[s->current];
+    nf_box box = *outer;
+    if (item->walk->line_axis >= 0)
+        box.axis[item->walk->line_axis] = (nf_interval){row, row + 1};
+    return cpu_stencil_base(item, view, &box, false) + h * view->head * view->element;
+}
+
+static void load_queries(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t h)
 {
     const forward_call *c = s->call;
     const cpu_kernels *k = c->plan->kernels;
-    const int64_t depth = c->plan->request->problem->head_dim, stride = c->plan->head_dim;
-    const bool in_place = c->io.q.dim == 1 && c->io.q.element == k->real_size;
+    const int64_t depth = c->plan->request->problem->head_dim, count = s->item[s->current].lanes[b].count;
     for (int32_t r = 0; r < end - first; r++) {
-        const cpu_run run = cpu_stencil_rows(&s->item[s->current], &c->io.q, outer, first + r, b, head);
-        for (int64_t l = 0; l < run.count; l++)
-            s->rows[l] = run.base + l * run.step;
-        if (!in_place) {
-            k->load_rows(s->converted, stride, s->rows, c->io.q.dtype, c->io.q.dim, run.count, depth);
-            for (int64_t l = 0; l < run.count; l++)
-                s->rows[l] = cpu_at(k, s->converted, l * stride);
-        }
-        k->pack_line(cpu_at(k, s->q, r * depth * k->lanes), k->lanes, s->rows, run.count, depth);
+        find_rows(s, &c->io.q, row_base(s, &c->io.q, outer, first + r, h), s->query_at + b * k->lanes, count, depth);
+        k->pack_line(cpu_at(k, s->q, r * depth * k->lanes), k->lanes, s->rows, count, depth);
     }
 }
 
 /* Values that did not go from registers to out. */
-static void store_values(forward_scratch *s, const cpu_run *runs, int64_t rows)
+static void store_values(forward_scratch *s, const cpu_targets *to, int64_t rows, int64_t count)
 {
     const cpu_stencil_plan *p = s->call->plan;
     const cpu_kernels *k = p->kernels;
@@ -96,28 +129,29 @@ static void store_values(forward_scratch *s, const cpu_run *runs, int64_t rows)
     for (int64_t r = 0; r < rows; r++) {
         void *targets[CPU_MAX_LANES];
         double factors[CPU_MAX_LANES];
-        for (int64_t l = 0; l < runs[r].count; l++) {
-            targets[l] = runs[r].base + l * runs[r].step;
+        for (int64_t l = 0; l < count; l++) {
+            targets[l] = to->rows[r] + to->lane[l];
             factors[l] = cpu_get_real(k, s->sum, r * k->lanes + l);
         }
-        k->store_rows(targets, out->dtype, out->dim, runs[r].count, p->request->problem->value_dim,
+        k->store_rows(targets, out->dtype, out->dim, count, p->request->problem->value_dim,
                       cpu_at(k, s->out, r * k->lanes * p->value_dim), p->value_dim, factors);
     }
 }
 
-static void store_lse(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t head)
+static void store_lse(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t h)
 {
     const cpu_kernels *k = s->call->plan->kernels;
     const cpu_view *view = &s->call->io.lse;
+    const int64_t *at = s->lse_at + b * k->lanes;
     for (int32_t r = 0; view->data && r < end - first; r++) {
-        const cpu_run run = cpu_stencil_rows(&s->item[s->current], view, outer, first + r, b, head);
-        for (int64_t l = 0; l < run.count; l++)
-            memcpy(run.base + l * run.step, cpu_at(k, s->lse, r * k->lanes + l), (size_t)k->real_size);
+        char *base = row_base(s, view, outer, first + r, h);
+        for (int64_t l = 0; l < s->item[s->current].lanes[b].count; l++)
+            memcpy(base + at[l], cpu_at(k, s->lse, r * k->lanes + l), (size_t)k->real_size);
     }
 }
 
-/* One vector of queries in each of rows first .. end - 1. */
-static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t head,
+/* One vector of queries in each of rows first .. end - 1, head h of each group. */
+static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t h,
                           cpu_ahead *ahead)
 {
     const forward_call *c = s->call;
@@ -127,15 +161,12 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
     const int64_t depth = p->request->problem->head_dim, rows = end - first, chunk = item->walk->chunk;
     const cpu_lanes *lanes = &item->lanes[b];
     const int64_t line_count = lanes->slots ? item->line_count : 0;
-    cpu_run runs[CPU_STENCIL_ROWS];
     cpu_targets targets = {.stream = c->stream};
-    for (int32_t r = 0; r < rows; r++) {
-        runs[r] = cpu_stencil_rows(item, &c->io.out, outer, first + r, b, head);
-        targets.rows[r] = runs[r].base;
-    }
+    for (int32_t r = 0; r < rows; r++)
+        targets.rows[r] = row_base(s, &c->io.out, outer, first + r, h);
     for (int64_t l = 0; l < lanes->count; l++)
-        targets.lane[l] = l * runs[0].step;
-    load_queries(s, outer, first, end, b, head);
+        targets.lane[l] = s->out_at[b * k->lanes + l];
+    load_queries(s, outer, first, end, b, h);
     int64_t i = 0;
     do {
         const cpu_line *lines = &item->lines[i];
@@ -151,8 +182,8 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
         i += count;
     } while (i < line_count);
     if (!c->direct)
-        store_values(s, runs, rows);
-    store_lse(s, outer, first, end, b, head);
+        store_values(s, &targets, rows, lanes->count);
+    store_lse(s, outer, first, end, b, h);
 }
 
 static void forward_block_row(forward_scratch *s, int32_t first, int32_t end)
@@ -167,7 +198,7 @@ static void forward_block_row(forward_scratch *s, int32_t first, int32_t end)
     const cpu_stencil_wants wants = {.line = {&io->k, &io->v}, .line_dim = {problem->head_dim, problem->value_dim},
                                      .row = {&io->q}, .row_dim = {problem->head_dim}, .rows = 1, .group = group};
     int64_t index = 0;
-    cpu_stencil_advance(item, cpu_stencil_new_lines(item, end).end, pack_keys, s);
+    cpu_stencil_advance(item, cpu_stencil_new_lines(item, end).end, pack_line, s);
     for (int64_t o = 0; o < outer_count; o++) {
         nf_box outer;
         cpu_stencil_outer(item, o, &outer);
@@ -177,8 +208,25 @@ static void forward_block_row(forward_scratch *s, int32_t first, int32_t end)
                 const int64_t steps = item->lanes[b].count * item->line_count * panels;
                 cpu_ahead ahead = cpu_stencil_list_ahead(item, s->has_next ? &s->item[!s->current] : NULL, &wants, end,
                                                          index++, blocks, steps, s->ahead);
-                forward_block(s, &outer, first, end, b, item->kv_head * group + h, &ahead);
+                forward_block(s, &outer, first, end, b, h, &ahead);
             }
+    }
+}
+
+static void find_offsets(forward_scratch *s)
+{
+    const cpu_stencil_plan *p = s->call->plan;
+    const cpu_views *io = &s->call->io;
+    const cpu_stencil_item *item = &s->item[s->current];
+    const int64_t group = nf_problem_group(p->request->problem);
+    cpu_stencil_column_offsets(item, &io->k, s->key_at);
+    cpu_stencil_column_offsets(item, &io->v, s->value_at);
+    for (int64_t b = 0; b < item->lane_blocks; b++) {
+        const int64_t at = b * p->kernels->lanes;
+        cpu_stencil_lane_offsets(item, &io->q, group, b, s->query_at + at);
+        cpu_stencil_lane_offsets(item, &io->out, group, b, s->out_at + at);
+        if (io->lse.data)
+            cpu_stencil_lane_offsets(item, &io->lse, group, b, s->lse_at + at);
     }
 }
 
@@ -186,6 +234,7 @@ static void forward_item(forward_scratch *s)
 {
     const int32_t block = (int32_t)s->call->plan->forward.block_rows;
     const nf_interval rows = cpu_stencil_line_rows(&s->item[s->current]);
+    find_offsets(s);
     for (int32_t y = rows.begin; y < rows.end; y += block)
         forward_block_row(s, y, nf_min32(y + block, rows.end));
 }

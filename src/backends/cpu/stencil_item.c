@@ -1,4 +1,4 @@
-/* The geometry of a stencil item: lanes from the tables of the last axis, lines from those of the others, and the ring. */
+/* The geometry of a stencil item: lines from the tables of all axes but the last, and the ring. */
 #include "backends/cpu/stencil.h"
 
 static const double STREAM_BYTES = 4 << 20; /* results beyond this would only push inputs out of the caches */
@@ -8,6 +8,8 @@ void cpu_stencil_take_item(cpu_arena *arena, const cpu_stencil_walk *walk, cpu_s
     item->walk = walk;
     item->lanes = cpu_take(arena, walk->lane_blocks * (int64_t)sizeof *item->lanes);
     item->lane_rows = cpu_take(arena, walk->lane_blocks * (int64_t)sizeof *item->lane_rows);
+    item->lane_strands = cpu_take(arena, walk->lane_blocks * (int64_t)sizeof *item->lane_strands);
+    item->strands = cpu_take(arena, walk->strands * (int64_t)sizeof *item->strands);
     for (int64_t b = 0; b < walk->lane_blocks; b++) {
         uint32_t *bits = cpu_take(arena, walk->slots * (int64_t)sizeof *bits);
         if (item->lanes)
@@ -33,72 +35,6 @@ static nf_interval sees_on(const cpu_stencil_item *item, int32_t axis, int32_t r
     const nf_interval seen = nf_class_sees(&item->item.axis_class[axis], NF_ROWS_QUERIES, row);
     const int32_t begin = nf_min32(nf_max32(seen.begin, hull.begin), hull.end);
     return (nf_interval){begin, nf_max32(nf_min32(seen.end, hull.end), begin)};
-}
-
-/* Lanes whose queries are not the item's own see its own keys only. */
-static void lay_lanes(const cpu_stencil_item *item, cpu_lanes *lanes, int32_t first, int32_t count, int64_t width)
-{
-    const int32_t last_axis = item->walk->work.grid->rank - 1;
-    const nf_interval own = item->own_rows[last_axis], keys = item->own_columns[last_axis];
-    const int32_t origin = item->item.segment[last_axis].hull.begin;
-    const bool foreign = first < own.begin || first >= own.end;
-    lanes->count = count;
-    lanes->slots = 0;
-    lanes->near = false;
-    for (int32_t l = 0; l < count; l++) {
-        nf_interval seen = sees_on(item, last_axis, first + l);
-        if (foreign) {
-            seen.begin = nf_min32(nf_max32(seen.begin, keys.begin), keys.end);
-            seen.end = nf_max32(nf_min32(seen.end, keys.end), seen.begin);
-        }
-        lanes->begin[l] = seen.begin - origin;
-        lanes->size[l] = nf_interval_size(seen);
-        lanes->slots = nf_max32(lanes->slots, lanes->size[l]);
-        lanes->near |= lanes->begin[l] != lanes->begin[0] + l;
-    }
-    lanes->partial = count < width;
-    for (int32_t l = 0; l < count; l++)
-        lanes->partial |= lanes->size[l] != lanes->slots;
-    for (int32_t l = count; l < width; l++) {
-        lanes->begin[l] = lanes->near ? lanes->begin[count - 1] : lanes->begin[0] + l;
-        lanes->size[l] = 0;
-    }
-    for (int32_t j = 0; lanes->partial && j < lanes->slots; j++) {
-        lanes->bits[j] = 0;
-        for (int32_t l = 0; l < count; l++)
-            lanes->bits[j] |= (uint32_t)(lanes->size[l] > j) << l;
-    }
-}
-
-/* Decodes item number index: its segments, and its share of them. */
-static void get_item(cpu_stencil_item *item, const cpu_stencil_walk *walk, int64_t index)
-{
-    nf_work_get_item(&walk->work, index, &item->item);
-    for (int32_t a = walk->work.grid->rank - 1; a >= 0; a--) {
-        const int64_t segment = index % walk->work.segment_count[a];
-        index /= walk->work.segment_count[a];
-        item->own_rows[a] = walk->shares[a] ? walk->shares[a][segment].rows : item->item.segment[a].rows;
-        item->own_columns[a] = walk->shares[a] ? walk->shares[a][segment].columns : item->item.segment[a].hull;
-    }
-}
-
-void cpu_stencil_open(cpu_stencil_item *item, const cpu_stencil_walk *walk, const nf_problem *problem, int64_t lanes,
-                      int64_t index)
-{
-    const int64_t stream = index / walk->work.items;
-    const int32_t last = walk->work.grid->rank - 1;
-    get_item(item, walk, index % walk->work.items);
-    item->batch = stream / problem->kv_heads;
-    item->kv_head = stream % problem->kv_heads;
-    item->packed_end = walk->line_axis < 0 ? 0 : item->item.segment[walk->line_axis].hull.begin;
-    const nf_interval rows = item->item.segment[last].rows;
-    int32_t end;
-    item->lane_blocks = 0;
-    for (int32_t x = rows.begin; x < rows.end; x = end) {
-        end = cpu_stencil_block_end(rows, item->own_rows[last], x, (int32_t)lanes);
-        item->lane_rows[item->lane_blocks] = x;
-        lay_lanes(item, &item->lanes[item->lane_blocks++], x, end - x, lanes);
-    }
 }
 
 int32_t cpu_stencil_block_end(nf_interval rows, nf_interval own, int32_t at, int32_t size)
@@ -212,7 +148,7 @@ void cpu_stencil_list_lines(cpu_stencil_item *item, const cpu_stencil_ring *ring
     nf_interval seen[NF_MAX_RANK];
     int32_t at[NF_MAX_RANK];
     item->line_count = 0;
-    if (nf_interval_size(item->item.segment[walk->work.grid->rank - 1].hull) == 0)
+    if (item->columns == 0)
         return;
     for (int32_t a = 0; a < walk->line_axis; a++) {
         seen[a] = sees_on(item, a, outer->axis[a].begin);
@@ -269,7 +205,7 @@ void cpu_stencil_advance(cpu_stencil_item *item, int32_t end, cpu_stencil_pack *
     const int64_t planes = cpu_stencil_plane_count(item);
     nf_box line;
     line.axis[last] = item->item.segment[last].hull;
-    for (int64_t plane = 0; nf_interval_size(line.axis[last]) && plane < planes; plane++) {
+    for (int64_t plane = 0; item->columns && plane < planes; plane++) {
         cpu_stencil_plane(item, plane, &line);
         for (int32_t y = item->packed_end; y < end; y++) {
             if (walk->line_axis >= 0)
@@ -278,39 +214,6 @@ void cpu_stencil_advance(cpu_stencil_item *item, int32_t end, cpu_stencil_pack *
         }
     }
     item->packed_end = nf_max32(item->packed_end, end);
-}
-
-/* The positions of a box with one place on every axis but the last. */
-static cpu_run run_of(const cpu_stencil_item *item, const cpu_view *view, const nf_box *box, int64_t head, bool columns)
-{
-    const int32_t last = item->walk->work.grid->rank - 1;
-    int64_t offset = item->batch * view->batch + head * view->head;
-    for (int32_t a = 0; a <= last; a++) {
-        const nf_axis_class *c = &item->item.axis_class[a];
-        const int32_t at = box->axis[a].begin;
-        offset += view->axis[a] * (columns ? nf_class_column_index(c, NF_ROWS_QUERIES, at)
-                                           : nf_class_row_index(c, NF_ROWS_QUERIES, at));
-    }
-    return (cpu_run){.base = view->data + offset * view->element,
-                     .step = item->item.axis_class[last].step * view->axis[last] * view->element,
-                     .count = nf_interval_size(box->axis[last])};
-}
-
-cpu_run cpu_stencil_columns(const cpu_stencil_item *item, const cpu_view *view, const nf_box *line, int64_t head)
-{
-    return run_of(item, view, line, head, true);
-}
-
-cpu_run cpu_stencil_rows(const cpu_stencil_item *item, const cpu_view *view, const nf_box *outer, int32_t row, int64_t b,
-                         int64_t head)
-{
-    const cpu_stencil_walk *walk = item->walk;
-    const int32_t x = item->lane_rows[b];
-    nf_box box = *outer;
-    if (walk->line_axis >= 0)
-        box.axis[walk->line_axis] = (nf_interval){row, row + 1};
-    box.axis[walk->work.grid->rank - 1] = (nf_interval){x, x + item->lanes[b].count};
-    return run_of(item, view, &box, head, false);
 }
 
 void cpu_stencil_pack_line(const cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k,

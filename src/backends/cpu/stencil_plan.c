@@ -113,7 +113,7 @@ static size_t stencil_workspace(const void *prepared)
     return plan->thread_bytes * (size_t)plan->threads;
 }
 
-/* Pairs that lanes compute: visible ones, and slots that other lanes of the vector have. */
+/* Pairs that lanes compute: visible ones, and slots that other lanes of the vector have; strands fill each other's vectors. */
 static double computed_pairs(const cpu_stencil_plan *plan)
 {
     const nf_grid *grid = plan->request->grid;
@@ -131,7 +131,7 @@ static double computed_pairs(const cpu_stencil_plan *plan)
                 slots = nf_max32(slots, size);
                 useful += size;
             }
-            computed += (double)plan->kernels->lanes * slots;
+            computed += (double)(plan->forward.strands == 1 ? plan->kernels->lanes : end - x) * slots;
         }
     }
     return useful > 0 ? work->counts.useful_pairs / useful * computed : 0;
@@ -158,6 +158,8 @@ static void describe_walk(const cpu_stencil_walk *walk, const char *name, nf_tex
     nf_text_printf(text, "  %s: items of ", name);
     for (int32_t a = 0; a < walk->work.grid->rank; a++)
         nf_text_printf(text, "%s%d", a ? "x" : "", (int)walk->work.spec.group[a]);
+    if (walk->strands > 1)
+        nf_text_printf(text, " in %lld strands", (long long)walk->strands);
     nf_text_printf(text, ", %lld of them; blocks of %lld; a ring of %lldx%lld lines of %lld keys\n", (long long)walk->items,
                    (long long)walk->block_rows, (long long)walk->planes, (long long)walk->ring, (long long)walk->columns);
 }

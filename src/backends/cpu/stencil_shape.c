@@ -13,6 +13,7 @@ static const double FOREIGN_SLOTS = 0.6;      /* of a window that lanes of other
 static const double LANE_OPERATIONS = 40;     /* per row: loading, storing, dividing */
 static const double BALANCE_THREADS = 8;      /* items should keep these busy; not the threads at hand, on which results
                                                  must not depend */
+static const double STRAND_COST = 0.002;      /* none is folded without need */
 static const double IDLE_ITEMS = 1.2;           /* half an item of idling for each of these */
 /* Seconds of an operation over those of one of the tile family's, whose constants were measured apart. */
 static const double FORWARD_RATE = 0.70, BACKWARD_RATE = 0.80;
@@ -26,7 +27,7 @@ static const int64_t SCORE_BYTES = 96 << 10;
 typedef struct axis_view {
     nf_axis_class longest; /* the class with the most rows */
     int32_t rows;
-    double classes;
+    double classes, mean;  /* rows of all classes, on average */
     double seen;           /* columns per row, on average */
 } axis_view;
 
@@ -36,6 +37,7 @@ static axis_view view_axis(const nf_axis_table *table)
     for (int64_t g = 0; g < table->dilation; g++) {
         const nf_axis_class c = nf_axis_table_class(table, g);
         const int32_t rows = nf_interval_size(nf_class_rows(&c, NF_ROWS_QUERIES));
+        view.mean += rows / view.classes;
         if (g == 0 || rows > view.rows) {
             view.rows = rows;
             view.longest = c;
@@ -64,7 +66,11 @@ static int32_t widest_hull(const nf_axis_table *table, int32_t run)
     return nf_max32(widest, 1);
 }
 
-enum { SIZES = 12 };
+enum {
+    SIZES = 12,
+    FEW_STRANDS = 4, /* to try each number of; more in these steps, and as many as there are classes */
+    MOST_STRANDS = 16
+};
 
 static const int32_t sizes[SIZES] = {1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256};
 
@@ -86,6 +92,7 @@ typedef struct shape_search {
     double groups;       /* query heads per packed line */
     item_cost best_cost;
     int32_t best[NF_MAX_RANK];
+    int strands, best_strands;
 } shape_search;
 
 /* What an item of these extents (indices into s->extents) meets. */
@@ -115,9 +122,17 @@ static item_view view_item(const shape_search *s, const int *choice)
         v.ring_bytes *= a == s->line_axis ? (double)s->block_hull : a == last ? hull + 2 * lanes : hull;
         v.both *= 1 - inner * fmin(s->axis[a].seen / (4 * extent), 1 - extent / (extent + s->axis[a].seen));
     }
-    v.ring_bytes *= (double)(s->depth * s->kernels->real_size);
-    const double across = s->extents[last][choice[last]], halo = s->hulls[last][choice[last]] - across;
-    const double ends = s->backward && across < s->axis[last].rows ? 2 * ceil(halo / 2 / lanes) * FOREIGN_SLOTS : 0;
+    const double strands = s->strands, longest = s->extents[last][choice[last]];
+    v.items = ceil(v.items / strands);
+    v.rows *= strands;
+    v.pairs *= strands;
+    v.all_rows *= strands;
+    v.columns *= strands;
+    v.ring_bytes *= strands * (double)(s->depth * s->kernels->real_size);
+    /* Several strands are long and short ones. */
+    const double across = strands == 1 ? longest : strands * s->axis[last].mean / ceil(s->axis[last].rows / longest);
+    const double halo = s->hulls[last][choice[last]] - longest;
+    const double ends = s->backward && longest < s->axis[last].rows ? 2 * ceil(halo / 2 / lanes) * FOREIGN_SLOTS : 0;
     v.lanes = (ceil(across / lanes) + ends) * lanes / across;
     return v;
 }
@@ -141,7 +156,7 @@ static item_cost cost_of(const shape_search *s, const int *choice)
     const double pack = v.columns * (double)s->depth * PACK_OPERATIONS * (lanes > 4 ? 1 : 2) / s->groups;
     const double memory = v.ring_bytes > (double)CACHED_RING_BYTES ? UNCACHED_OPERATIONS : 1;
     const double use = v.lanes > 2 ? SHORT_OPERATIONS : 1;
-    return (item_cost){.operations = (compute * memory * use + pack) / v.rows, .items = v.items};
+    return (item_cost){.operations = ((compute * memory * use + pack) / v.rows) * (1 + STRAND_COST * (s->strands - 1)), .items = v.items};
 }
 
 /* What counts among shapes of one walk: items should come in whole rounds. */
@@ -158,6 +173,7 @@ static void try_axis(shape_search *s, int *choice, int32_t axis)
             s->best_cost = cost;
             for (int32_t a = 0; a < s->rank; a++)
                 s->best[a] = s->extents[a][choice[a]];
+            s->best_strands = s->strands;
         }
         return;
     }
@@ -197,8 +213,12 @@ static void start_search(shape_search *s)
         list_extents(s, a);
     }
     s->block_hull = s->line_axis < 0 ? 1 : widest_hull(&s->request->grid->axis[s->line_axis], CPU_STENCIL_ROWS);
-    int choice[NF_MAX_RANK];
-    try_axis(s, choice, 0);
+    const int classes = (int)s->axis[s->rank - 1].classes;
+    for (s->strands = 1; s->strands <= (s->backward ? 1 : MOST_STRANDS); s->strands++)
+        if (s->strands <= FEW_STRANDS || s->strands % FEW_STRANDS == 0 || s->strands == classes) {
+            int choice[NF_MAX_RANK];
+            try_axis(s, choice, 0);
+        }
 }
 
 /* All rows of all batches and heads. */
@@ -242,12 +262,14 @@ static void measure(cpu_stencil_walk *walk, const shape_search *s)
     for (int32_t a = 0; a < walk->line_axis; a++)
         walk->planes *= widest[a];
     walk->ring = s->block_hull;
-    walk->columns = widest[last];
+    walk->strands = s->best_strands;
+    walk->columns = walk->strands * widest[last];
     walk->line_stride = (walk->columns + 3 * lanes - 1) / lanes * lanes;
     if (walk->line_stride / lanes % 2 == 0)
         walk->line_stride += lanes;
     walk->slots = widest_hull(&s->request->grid->axis[last], 1);
-    walk->lane_blocks = (longest + lanes - 1) / lanes + (s->backward ? 2 : 0);
+    /* A block may end early at the end of each strand; in backward where own rows begin and end. */
+    walk->lane_blocks = (walk->strands * longest + lanes - 1) / lanes + walk->strands - 1 + (s->backward ? 2 : 0);
     walk->chunk = nf_max64(SCORE_BYTES / (walk->block_rows * walk->slots * lanes * s->kernels->real_size), 1);
     walk->chunk = nf_min64(walk->chunk, walk->planes * walk->ring);
 }
@@ -274,6 +296,8 @@ nf_status cpu_stencil_shape(cpu_stencil_walk *walk, const nf_request *request, c
     if (status != NF_OK)
         return status;
     measure(walk, &search);
-    walk->items = walk->work.items * problem->batch * problem->kv_heads;
+    const int64_t segments = walk->work.segment_count[search.rank - 1];
+    const int64_t strands = problem->batch * problem->kv_heads * segments;
+    walk->items = (strands + walk->strands - 1) / walk->strands * (walk->work.items / segments);
     return NF_OK;
 }
