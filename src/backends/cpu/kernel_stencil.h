@@ -3,8 +3,16 @@
 
 /* How a block finds the columns of its lanes: side by side; side by side on a ramp of lanes, beyond which, on one side or
  * both, all lanes start at one column (the borders of a window that does not leave the axis), which is a broadcast, a load,
- * where a permute would cost a multiply-add; from the two vectors that hold all slots; from two vectors for each slot. */
-enum { NAME(SIDE_BY_SIDE), NAME(ONE_EDGE), NAME(TWO_EDGES), NAME(FROM_PAIR), NAME(FROM_PAIRS) };
+ * where a permute would cost a multiply-add, or, where it does not, from the one vector that holds all; from the two vectors
+ * that hold all slots; from two vectors for each slot. */
+enum {
+    NAME(SIDE_BY_SIDE),
+    NAME(ONE_EDGE),
+    NAME(TWO_EDGES),
+    NAME(FROM_ONE),
+    NAME(FROM_PAIR),
+    NAME(FROM_PAIRS)
+};
 
 typedef struct NAME(finder) {
     int kind;
@@ -42,8 +50,12 @@ static NAME(finder) NAME(find_columns)(const cpu_lanes *lanes)
 #endif
     if (f.kind != NAME(SIDE_BY_SIDE) || !(first | f.last))
         return f;
-    f.kind = first && f.last ? NAME(TWO_EDGES) : NAME(ONE_EDGE);
     f.edge[0] = first ? 0 : high;
+#if defined(SIMD_PERMUTE)
+    f.kind = NAME(FROM_ONE);
+#else
+    f.kind = first && f.last ? NAME(TWO_EDGES) : NAME(ONE_EDGE);
+#endif
     return f;
 }
 
@@ -53,18 +65,37 @@ SIMD_INLINE VEC NAME(find)(int kind, const NAME(finder) *f, const REAL *line)
         return OP(load)(line);
     if (kind == NAME(FROM_PAIRS))
         return OP(near)(line, f->index);
+#if defined(SIMD_PERMUTE)
+    if (kind == NAME(FROM_ONE))
+        return OP(permute)(OP(load)(line), f->index);
+#endif
     VEC x = OP(select)(f->on_ramp, OP(load)(line + f->ramp), OP(set1)(line[f->edge[0]]));
     if (kind == NAME(TWO_EDGES))
         x = OP(select)(f->last, OP(set1)(line[f->edge[1]]), x);
     return x;
 }
 
+/* Slots of a register block. Of 16 registers 8 to 12 are sums, which cover the latency of multiply-adds, others hold the
+ * operands that are shared, of rows or of slots, whichever are fewer, and one takes what each of those meets in turn; without
+ * fused multiply-adds products take one more. */
+enum { NAME(MOST_SLOTS) = 9 };
+
+SIMD_INLINE int NAME(most_slots)(int rows)
+{
+    if (SIMD_REGISTERS == 32)
+        return 6;
+    if (!SIMD_FUSED)
+        return rows == 4 ? 2 : 3;
+    return rows == 4 ? 3 : rows == 3 ? 4 : rows == 2 ? 5 : NAME(MOST_SLOTS);
+}
+
 /* Scores of `rows` rows for `slots` window slots. */
 SIMD_INLINE void NAME(stencil_block)(int rows, int slots, int kind, const NAME(finder) *f, REAL *const *to, int64_t at,
                                      const REAL *q, int64_t q_stride, const REAL *k, int64_t k_stride, int64_t depth)
 {
-    const NAME(finder) finder = *f;
-    VEC sum[CPU_STENCIL_ROWS][6];
+    NAME(finder) finder = *f;
+    const bool keep_slots = SIMD_REGISTERS == 16 && SIMD_FUSED && rows >= slots;
+    VEC sum[CPU_STENCIL_ROWS][NAME(MOST_SLOTS)], x[NAME(MOST_SLOTS)], y[CPU_STENCIL_ROWS];
     SIMD_UNROLL
     for (int r = 0; r < rows; r++) {
         SIMD_UNROLL
@@ -72,13 +103,9 @@ SIMD_INLINE void NAME(stencil_block)(int rows, int slots, int kind, const NAME(f
             sum[r][j] = (VEC){0};
     }
     for (int64_t d = 0; d < depth; d++) {
-        VEC y[CPU_STENCIL_ROWS];
-        SIMD_UNROLL
-        for (int r = 0; r < rows; r++) {
-            y[r] = OP(load)(q + r * q_stride + d * NAME(LANES));
-            SIMD_KEEP(y[r]);
-        }
         const REAL *line = k + d * k_stride;
+        if (SIMD_REGISTERS == 16 && (kind == NAME(FROM_ONE) || kind == NAME(FROM_PAIRS)))
+            SIMD_RELOAD(finder.index);
 #if defined(SIMD_PICK)
         VEC low = {0}, high = {0};
         if (kind == NAME(FROM_PAIR)) {
@@ -87,18 +114,31 @@ SIMD_INLINE void NAME(stencil_block)(int rows, int slots, int kind, const NAME(f
         }
 #endif
         SIMD_UNROLL
+        for (int r = 0; !keep_slots && r < rows; r++) {
+            y[r] = OP(load)(q + r * q_stride + d * NAME(LANES));
+            SIMD_KEEP(y[r]);
+        }
+        SIMD_UNROLL
         for (int j = 0; j < slots; j++) {
-            VEC x;
 #if defined(SIMD_PICK)
             if (kind == NAME(FROM_PAIR))
-                x = OP(pick)(low, high, finder.index + (int)at + j);
+                x[j] = OP(pick)(low, high, finder.index + (int)at + j);
             else
 #endif
-                x = NAME(find)(kind, &finder, line + at + j);
-            SIMD_KEEP(x);
+                x[j] = NAME(find)(kind, &finder, line + at + j);
+            if (rows > 1)
+                SIMD_KEEP(x[j]);
             SIMD_UNROLL
-            for (int r = 0; r < rows; r++)
-                sum[r][j] += y[r] * x;
+            for (int r = 0; !keep_slots && r < rows; r++)
+                sum[r][j] += y[r] * x[j];
+        }
+        SIMD_UNROLL
+        for (int r = 0; keep_slots && r < rows; r++) {
+            y[r] = OP(load)(q + r * q_stride + d * NAME(LANES));
+            SIMD_KEEP(y[r]);
+            SIMD_UNROLL
+            for (int j = 0; j < slots; j++)
+                sum[r][j] += y[r] * x[j];
         }
     }
     SIMD_UNROLL
@@ -109,30 +149,33 @@ SIMD_INLINE void NAME(stencil_block)(int rows, int slots, int kind, const NAME(f
     }
 }
 
-/* All slots, in register blocks: up to 6 of them with 32 registers (24 sums for four rows), up to 2 or 3 with 16. */
+/* All slots, in register blocks of about the same size. */
 SIMD_INLINE void NAME(stencil_rows)(int rows, int kind, const NAME(finder) *f, REAL *const *to, const REAL *q,
                                     int64_t q_stride, const REAL *k, int64_t k_stride, int64_t slots, int64_t depth)
 {
-    const int64_t most = SIMD_REGISTERS == 32 ? 6 : rows == 4 ? 2 : 3;
+    const int64_t most = NAME(most_slots)(rows);
     int64_t at = 0;
-    while (at < slots) {
-        const int64_t left = slots - at;
+    for (int64_t passes = (slots + most - 1) / most; passes > 0; passes--) {
+        const int64_t n = (slots - at + passes - 1) / passes;
+        switch (n) {
 #define STENCIL_BLOCK(n)                                                                                             \
-    do {                                                                                                             \
-        NAME(stencil_block)(rows, n, kind, f, to, at, q, q_stride, k, k_stride, depth);                              \
-        at += n;                                                                                                     \
-    } while (0)
-        if (most >= 6 && (left == 6 || left >= 9))
+    case n:                                                                                                          \
+        if (n <= most)                                                                                               \
+            NAME(stencil_block)(rows, n, kind, f, to, at, q, q_stride, k, k_stride, depth);                          \
+        break
+            STENCIL_BLOCK(9);
+            STENCIL_BLOCK(8);
+            STENCIL_BLOCK(7);
             STENCIL_BLOCK(6);
-        else if (most >= 6 && (left == 4 || left >= 7))
+            STENCIL_BLOCK(5);
             STENCIL_BLOCK(4);
-        else if (most >= 3 && left >= 3)
             STENCIL_BLOCK(3);
-        else if (left >= 2)
             STENCIL_BLOCK(2);
-        else
             STENCIL_BLOCK(1);
+        default: break;
 #undef STENCIL_BLOCK
+        }
+        at += n;
     }
 }
 
@@ -151,6 +194,9 @@ static void NAME(stencil_line)(const NAME(finder) *f, int64_t rows, REAL *const 
             break;                                                                                                   \
         case NAME(TWO_EDGES):                                                                                        \
             NAME(stencil_rows)(n, NAME(TWO_EDGES), f, to, q, q_stride, k, k_stride, slots, depth);                   \
+            break;                                                                                                   \
+        case NAME(FROM_ONE):                                                                                         \
+            NAME(stencil_rows)(n, NAME(FROM_ONE), f, to, q, q_stride, k, k_stride, slots, depth);                    \
             break;                                                                                                   \
         case NAME(FROM_PAIR):                                                                                        \
             NAME(stencil_rows)(n, NAME(FROM_PAIR), f, to, q, q_stride, k, k_stride, slots, depth);                   \

@@ -25,6 +25,12 @@ enum { SIMD_BYTES = 16 };
 #define SIMD_REGISTERS 16
 #endif
 
+#if defined(__FMA__) || defined(__aarch64__)
+enum { SIMD_FUSED = 1 }; /* one instruction multiplies and adds */
+#else
+enum { SIMD_FUSED = 0 };
+#endif
+
 typedef float v32 __attribute__((vector_size(SIMD_BYTES)));
 typedef double v64 __attribute__((vector_size(SIMD_BYTES)));
 typedef int32_t v32i __attribute__((vector_size(SIMD_BYTES)));
@@ -50,6 +56,9 @@ typedef uint64_t v64u __attribute__((vector_size(SIMD_BYTES)));
 #else
 #define SIMD_KEEP(x) ((void)0)
 #endif
+
+/* Leaves an operand in memory, to be loaded each time around: without it the compiler, short of a register, spills a sum. */
+#define SIMD_RELOAD(x) __asm__("" : "+m"(x))
 
 SIMD_INLINE v32 v32_load(const float *p) { v32 x; memcpy(&x, p, sizeof x); return x; }
 SIMD_INLINE v64 v64_load(const double *p) { v64 x; memcpy(&x, p, sizeof x); return x; }
@@ -306,6 +315,17 @@ SIMD_INLINE v32 v32_near(const float *p, v32i index) { return v32_pick(v32_load(
 SIMD_INLINE v64 v64_near(const double *p, v64i index) { return v64_pick(v64_load(p), v64_load(p + 8), index); }
 #else
 #if defined(__AVX2__)
+/* x[index] per lane, on other pipes than multiply-adds. */
+#define SIMD_PERMUTE 1
+SIMD_INLINE v32 v32_permute(v32 x, v32i index)
+{
+    return (v32)_mm256_permutevar8x32_ps((__m256)x, (__m256i)index);
+}
+SIMD_INLINE v64 v64_permute(v64 x, v64i index)
+{
+    const v64i first = index << 1;
+    return (v64)_mm256_permutevar8x32_ps((__m256)x, (__m256i)(first | (first + 1) << 32));
+}
 SIMD_INLINE v32 v32_near(const float *p, v32i index)
 {
     const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(p), (__m256i)index);
