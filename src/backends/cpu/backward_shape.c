@@ -14,7 +14,11 @@ static const double BALANCE_THREADS = 4;     /* half an item of idling for each 
                                                 which results must not depend */
 static const int64_t KEY_BYTES = 656 << 10;  /* of an item's keys, values and gradients: second-level cache */
 static const int64_t QUERY_BYTES = 384 << 10; /* of a box of queries and its scores */
-enum { MOST_QUERIES = 192, AXIS_SIZES = 24 };
+enum {
+    MOST_QUERIES = 192,
+    MOST_PAIRED = 128, /* queries whose scores a table of pairs rounds at once */
+    AXIS_SIZES = 24
+};
 
 /* One way to cut an axis: keys of an item, and the queries that see some of them, on average and at most. */
 typedef struct axis_cut {
@@ -154,7 +158,8 @@ static void try_columns(shape_search *s, nf_work_spec *spec, const axis_cut *con
         apart *= a == lead ? 1 : spec->group[a];
     const int64_t seen = (int64_t)seen_lanes(s, cut[lead], lead, 1, apart);
     const int64_t row_bytes = (2 * seen + 2 * s->head_dim + s->value_dim) * real;
-    int64_t room = nf_max64(nf_min64(QUERY_BYTES / row_bytes, MOST_QUERIES), 6);
+    const int64_t most_queries = s->kernels->pairs ? MOST_PAIRED : MOST_QUERIES;
+    int64_t room = nf_max64(nf_min64(QUERY_BYTES / row_bytes, most_queries), 6);
     for (int32_t a = s->rank - 1; a >= 0; a--) {
         if (a == lead)
             continue;

@@ -206,6 +206,13 @@ SIMD_INLINE void multiply_bf16(float *c, int64_t c_stride, const uint32_t *a, in
     }
 }
 
+/* Depth rounded at once: even shares of whole pairs. */
+SIMD_INLINE int64_t pair_step(int64_t depth)
+{
+    const int64_t parts = (depth + PAIR_DEPTH - 1) / PAIR_DEPTH;
+    return parts > 0 ? (depth + 2 * parts - 1) / (2 * parts) * 2 : PAIR_DEPTH;
+}
+
 /* Rounds rows of step floats to rows of pairs PAIR_DEPTH / 2 apart; sign flips their signs. */
 SIMD_INLINE void round_rows(uint32_t *rounded, const float *a, int64_t a_stride, int64_t rows, int64_t step, uint32_t sign)
 {
@@ -310,10 +317,11 @@ static void product_part_bf16(void *c, int64_t c_stride, const void *a, int64_t 
     const cpu_part words = {.data = b->data, .stride = b->stride, .depth = (b->depth + 1) / 2, .columns = b->columns,
                             .first_row = b->first_row / 2};
     uint32_t rounded[PAIR_ROWS * PAIR_DEPTH / 2];
+    const int64_t most = pair_step(depth);
     for (int64_t r0 = 0; r0 < m; r0 += PAIR_ROWS) {
         const int64_t rows = m - r0 < PAIR_ROWS ? m - r0 : PAIR_ROWS;
-        for (int64_t k = 0; k < depth; k += PAIR_DEPTH) {
-            const int64_t step = depth - k < PAIR_DEPTH ? depth - k : PAIR_DEPTH, pairs = (step + 1) / 2;
+        for (int64_t k = 0; k < depth; k += most) {
+            const int64_t step = depth - k < most ? depth - k : most, pairs = (step + 1) / 2;
             for (int64_t r = 0; r < rows; r++)
                 for (int64_t i = 0; i < step; i += 2 * LANES_f32)
                     pair_store(rounded + (r * PAIR_DEPTH + i) / 2,
@@ -336,10 +344,11 @@ static void product_transposed_bf16(void *c, int64_t c_stride, const void *a, in
                                     int64_t n, int64_t depth, bool accumulate)
 {
     uint32_t rounded[PAIR_ROWS * PAIR_DEPTH / 2];
+    const int64_t most = pair_step(depth);
     for (int64_t r0 = 0; r0 < m; r0 += PAIR_ROWS) {
         const int64_t rows = m - r0 < PAIR_ROWS ? m - r0 : PAIR_ROWS;
-        for (int64_t k = 0; k < depth; k += PAIR_DEPTH) {
-            const int64_t step = depth - k < PAIR_DEPTH ? depth - k : PAIR_DEPTH;
+        for (int64_t k = 0; k < depth; k += most) {
+            const int64_t step = depth - k < most ? depth - k : most;
             for (int64_t i = 0; i < step; i += 2)
                 for (int64_t r = 0; r < rows; r += LANES_f32) {
                     const float *even = (const float *)a + (k + i) * a_stride + r0 + r;
