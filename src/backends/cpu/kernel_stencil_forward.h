@@ -144,24 +144,21 @@ static void NAME(stencil_close)(int64_t rows, const void *max, void *sum, void *
     }
 }
 
-/* Vectors of values that four rows sum at a time. */
-enum { NAME(VALUE_VECTORS) = SIMD_REGISTERS == 32 ? 4 : SIMD_FUSED ? 3 : 2 };
-
-/* Columns of one lane: rows first .. split - 1 gather `size` of them, of `vectors` vectors each, from v, the others up to end
- * - 1 from w; what the lane does not see is never touched. */
-SIMD_INLINE void NAME(value_line)(int first, int split, int end, int vectors,
-                                  VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)], const REAL **p, int64_t p_slot,
-                                  const REAL *v, const REAL *w, int64_t dim, int64_t size, int64_t slots)
+/* One line of one lane: rows first .. end - 1 gather size columns of `vectors` vectors; what the lane does not see is never
+ * touched. */
+SIMD_INLINE void NAME(value_line)(int first, int end, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
+                                  const REAL **p, int64_t p_slot, const REAL *v, int64_t dim, int64_t size,
+                                  int64_t slots)
 {
     for (int64_t j = 0; j < size; j++) {
-        VEC x[NAME(VALUE_VECTORS)];
+        VEC x[NAME(BLOCK_VECTORS)];
+        SIMD_UNROLL
+        for (int c = 0; c < vectors; c++) {
+            x[c] = OP(load)(v + j * dim + c * NAME(LANES));
+            SIMD_KEEP(x[c]);
+        }
         SIMD_UNROLL
         for (int r = first; r < end; r++) {
-            SIMD_UNROLL
-            for (int c = 0; (r == first || r == split) && c < vectors; c++) {
-                x[c] = OP(load)((r < split ? v : w) + j * dim + c * NAME(LANES));
-                SIMD_KEEP(x[c]);
-            }
             VEC y = OP(set1)(p[r][j * p_slot]);
             SIMD_KEEP(y);
             SIMD_UNROLL
@@ -174,13 +171,7 @@ SIMD_INLINE void NAME(value_line)(int first, int split, int end, int vectors,
         p[r] += slots * p_slot;
 }
 
-/* Whether two lines are seen by the first rows of a block and by all others: sums of all four are then under way at once. */
-SIMD_INLINE bool NAME(complete)(const cpu_line *line, const cpu_line *other)
-{
-    return line->first == 0 && other->first == line->end && other->end == CPU_STENCIL_ROWS;
-}
-
-SIMD_INLINE void NAME(value_lines)(int vectors, bool by_row, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)],
+SIMD_INLINE void NAME(value_lines)(int vectors, bool by_row, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
                                    const cpu_lanes *lanes, int64_t lane, const cpu_line *lines, int64_t count,
                                    const REAL *weights, int64_t dim, int64_t column, cpu_ahead *ahead)
 {
@@ -195,31 +186,25 @@ SIMD_INLINE void NAME(value_lines)(int vectors, bool by_row, VEC sum[CPU_STENCIL
     for (int r = 0; r < CPU_STENCIL_ROWS; r++)
         p[r] = weights + r * row_stride + lane * lane_stride;
     for (int64_t i = 0; i < count; i++) {
-        const REAL *v = (const REAL *)lines[i].straight + start, *w = v;
-        const int split = lines[i].end;
+        const REAL *v = (const REAL *)lines[i].straight + start;
         if (ahead)
             cpu_fetch_ahead(ahead);
         SIMD_UNROLL
         for (int r = 0; !by_row && r < CPU_STENCIL_ROWS; r++)
             p[r] = weights + r * row_stride + i * slots * NAME(LANES) + lane;
-        if (by_row && i + 1 < count && NAME(complete)(&lines[i], &lines[i + 1]))
-            w = (const REAL *)lines[++i].straight + start;
-#define VALUE_CASE(a, s, b)                                                                                          \
-    case 64 * (a) + 8 * (s) + (b): NAME(value_line)(a, s, b, vectors, sum, p, p_slot, v, w, dim, size, slots); break
-        switch (64 * (v == w ? lines[i].first : 0) + 8 * split + lines[i].end) {
-            VALUE_CASE(0, 4, 4);
-            VALUE_CASE(0, 3, 4);
-            VALUE_CASE(0, 2, 4);
-            VALUE_CASE(0, 1, 4);
-            VALUE_CASE(0, 3, 3);
-            VALUE_CASE(0, 2, 2);
-            VALUE_CASE(0, 1, 1);
-            VALUE_CASE(1, 4, 4);
-            VALUE_CASE(1, 3, 3);
-            VALUE_CASE(1, 2, 2);
-            VALUE_CASE(2, 4, 4);
-            VALUE_CASE(2, 3, 3);
-            VALUE_CASE(3, 4, 4);
+#define VALUE_CASE(a, b)                                                                                             \
+    case 8 * (a) + (b): NAME(value_line)(a, b, vectors, sum, p, p_slot, v, dim, size, slots); break
+        switch (8 * lines[i].first + lines[i].end) {
+            VALUE_CASE(0, 4);
+            VALUE_CASE(0, 3);
+            VALUE_CASE(0, 2);
+            VALUE_CASE(0, 1);
+            VALUE_CASE(1, 4);
+            VALUE_CASE(1, 3);
+            VALUE_CASE(1, 2);
+            VALUE_CASE(2, 4);
+            VALUE_CASE(2, 3);
+            VALUE_CASE(3, 4);
         default: break;
         }
 #undef VALUE_CASE
@@ -241,7 +226,7 @@ SIMD_INLINE void NAME(value_lane)(int vectors, bool by_row, const cpu_lanes *lan
                                   const cpu_targets *targets, const REAL *factors, cpu_ahead *ahead)
 {
     const int64_t o_stride = NAME(LANES) * dim;
-    VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)];
+    VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)];
     SIMD_UNROLL
     for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
         SIMD_UNROLL
@@ -270,7 +255,7 @@ SIMD_INLINE bool NAME(are_neighbors)(const cpu_lanes *lanes, int64_t lane)
 }
 
 /* One line of four neighbors in the place of rows: stretches of columns that the same ones see. p: their weights. */
-SIMD_INLINE void NAME(neighbor_line)(int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)], const int32_t *begin,
+SIMD_INLINE void NAME(neighbor_line)(int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)], const int32_t *begin,
                                      const int32_t *size, const REAL *const *p, const REAL *v, int64_t dim,
                                      cpu_ahead *ahead)
 {
@@ -288,9 +273,7 @@ SIMD_INLINE void NAME(neighbor_line)(int vectors, VEC sum[CPU_STENCIL_ROWS][NAME
         for (int l = 0; l < CPU_STENCIL_ROWS; l++)
             weights[l] = p[l] + (at - begin[l]);
 #define NEIGHBOR_CASE(a, b)                                                                                          \
-    case 8 * (a) + (b):                                                                                              \
-        NAME(value_line)(a, b, b, vectors, sum, weights, 1, v + at * dim, NULL, dim, stop - at, 0);                  \
-        break
+    case 8 * (a) + (b): NAME(value_line)(a, b, vectors, sum, weights, 1, v + at * dim, dim, stop - at, 0); break
         switch (8 * first + end) {
             NEIGHBOR_CASE(0, 4);
             NEIGHBOR_CASE(0, 3);
@@ -319,7 +302,7 @@ SIMD_INLINE void NAME(value_neighbors)(int vectors, const cpu_lanes *lanes, int6
                                        int64_t dim, const cpu_targets *targets, const REAL *factors, cpu_ahead *ahead)
 {
     const int64_t lane_stride = NAME(weight_lane)(count, lanes->slots);
-    VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)];
+    VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)];
     const REAL *p[CPU_STENCIL_ROWS];
     SIMD_UNROLL
     for (int l = 0; l < CPU_STENCIL_ROWS; l++) {
@@ -363,26 +346,18 @@ SIMD_INLINE void NAME(values)(bool by_row, const cpu_lanes *lanes, const cpu_lin
         const bool neighbors = by_row && NAME(TURNED) && rows == 1 && lane + CPU_STENCIL_ROWS <= lanes->count
                                && NAME(are_neighbors)(lanes, lane);
         REAL *o = (REAL *)out + lane * dim;
-        int64_t left = dim / NAME(LANES), c = 0;
-        for (int64_t passes = (left + NAME(VALUE_VECTORS) - 1) / NAME(VALUE_VECTORS); passes > 0; passes--) {
-            const int64_t vectors = (left + passes - 1) / passes;
-            switch (vectors) {
-#define VALUE_COLUMNS(n)                                                                                             \
-    case n:                                                                                                          \
-        if (n <= NAME(VALUE_VECTORS))                                                                                \
-            NAME(value_columns)(n, by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets, \
-                                factors, ahead);                                                                     \
-        break
-                VALUE_COLUMNS(4);
-                VALUE_COLUMNS(3);
-                VALUE_COLUMNS(2);
-                VALUE_COLUMNS(1);
-            default: break;
-#undef VALUE_COLUMNS
-            }
-            left -= vectors;
-            c += vectors * NAME(LANES);
-        }
+        int64_t c = 0;
+        for (; c + NAME(PANEL) <= dim; c += NAME(PANEL))
+            NAME(value_columns)(NAME(BLOCK_VECTORS), by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o,
+                                dim, targets, factors, ahead);
+#if SIMD_REGISTERS == 32
+        for (; c + 2 * NAME(LANES) <= dim; c += 2 * NAME(LANES))
+            NAME(value_columns)(2, by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets,
+                                factors, ahead);
+#endif
+        for (; c < dim; c += NAME(LANES))
+            NAME(value_columns)(1, by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets,
+                                factors, ahead);
         lane += neighbors ? CPU_STENCIL_ROWS : 1;
     }
 }

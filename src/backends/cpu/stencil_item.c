@@ -127,38 +127,17 @@ static nf_interval rows_seeing(const cpu_stencil_item *item, int32_t first, int3
     return rows;
 }
 
-/* Appends a line, if rows see it. */
-static void list_line(cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k, int64_t plane,
-                      bool own_plane, int32_t line, nf_interval rows, bool own)
-{
-    const cpu_stencil_walk *walk = item->walk;
-    const bool own_line = own_plane && (walk->line_axis < 0 || nf_interval_holds(item->own_columns[walk->line_axis], line));
-    if (rows.end && (own_line || !own))
-        item->lines[item->line_count++] = line_at(walk, ring, k, slot_of(walk, plane, line), rows, own_line);
-}
-
-/* The lines of one plane. One that only the first rows of a block see is followed by one that only the others see, so that
- * kernels may take both at once. */
+/* The lines of one plane. */
 static void list_plane(cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k, int64_t plane,
                        bool own_plane, int32_t first, int32_t end, bool own)
 {
+    const cpu_stencil_walk *walk = item->walk;
     const int32_t begin = cpu_stencil_line_sees(item, first).begin, stop = cpu_stencil_line_sees(item, end - 1).end;
-    const int32_t count = end - first;
     for (int32_t line = begin; line < stop; line++) {
+        const bool own_line = own_plane && (walk->line_axis < 0 || nf_interval_holds(item->own_columns[walk->line_axis], line));
         const nf_interval rows = rows_seeing(item, first, end, line);
-        const int32_t last = rows.end < count ? rows.end : rows.begin; /* the row whose window says how far partners are */
-        const int32_t far = last > 0 ? nf_interval_size(cpu_stencil_line_sees(item, first + last - 1)) : 0;
-        if (rows.begin > 0 && rows.end == count) {
-            const nf_interval before = rows_seeing(item, first, end, line - far);
-            if (before.begin == 0 && before.end == rows.begin)
-                continue; /* listed with that line */
-        }
-        list_line(item, ring, k, plane, own_plane, line, rows, own);
-        if (rows.begin > 0 || rows.end == 0 || rows.end == count)
-            continue;
-        const nf_interval others = rows_seeing(item, first, end, line + far);
-        if (others.begin == rows.end && others.end == count)
-            list_line(item, ring, k, plane, own_plane, line + far, others, own);
+        if (rows.end && (own_line || !own))
+            item->lines[item->line_count++] = line_at(walk, ring, k, slot_of(walk, plane, line), rows, own_line);
     }
 }
 
