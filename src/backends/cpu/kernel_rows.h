@@ -144,17 +144,22 @@ static void NAME(add_rows)(void *const *targets, int64_t stride, int64_t count, 
 /* x * 0 is 0 for finite x, else NaN, and NaN stays in the sum. */
 static bool NAME(all_finite)(const void *const *rows, int64_t count, int64_t n)
 {
-    VEC bad = {0};
+    VEC bad[4] = {{0}}; /* four sums wait less for one another */
     REAL bad_tail = 0;
     for (int64_t r = 0; r < count; r++) {
         const REAL *row = rows[r];
         int64_t i = 0;
+        for (; i + 4 * NAME(LANES) <= n; i += 4 * NAME(LANES)) {
+            SIMD_UNROLL
+            for (int v = 0; v < 4; v++)
+                bad[v] += OP(load)(row + i + v * NAME(LANES)) * (REAL)0;
+        }
         for (; i + NAME(LANES) <= n; i += NAME(LANES))
-            bad += OP(load)(row + i) * (REAL)0;
+            bad[0] += OP(load)(row + i) * (REAL)0;
         for (; i < n; i++)
             bad_tail += row[i] * (REAL)0;
     }
-    return OP(sum)(bad) + bad_tail == 0;
+    return OP(sum)(bad[0] + bad[1] + bad[2] + bad[3]) + bad_tail == 0;
 }
 
 /* LANES columns of a panel from as many rows; columns past count are zero. The `next` rows after them are fetched ahead. */
