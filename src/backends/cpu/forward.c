@@ -13,8 +13,11 @@ typedef struct forward_call {
 /* Workspace of one thread. */
 typedef struct forward_scratch {
     const forward_call *call;
-    cpu_item item;
-    cpu_row_tile *tiles;
+    cpu_item item, coming;             /* the next one is opened when the last column tile of an item is met */
+    int64_t index, coming_index;       /* -1: none */
+    cpu_row_tile *tiles[2];
+    cpu_ahead ahead;
+    cpu_ahead_run *runs;
     void *q, *out, *max, *sum;         /* of all rows of an item */
     void *k_packed, *v_packed, *converted;
     void *scores;
@@ -32,7 +35,9 @@ static void carve_forward(const cpu_tile_plan *p, cpu_arena *arena, forward_scra
     const cpu_walk *w = &p->by_query;
     const int64_t real = p->kernels->real_size, panel = p->kernels->panel;
     const int64_t rows = w->tiles * w->tile_rows, wide = nf_max64(p->head_dim, p->value_dim);
-    s->tiles = cpu_take(arena, w->tiles * (int64_t)sizeof *s->tiles);
+    for (int i = 0; i < 2; i++)
+        s->tiles[i] = cpu_take(arena, w->tiles * (int64_t)sizeof *s->tiles[i]);
+    s->runs = cpu_take(arena, 2 * (rows + w->columns) * (int64_t)sizeof *s->runs);
     s->q = cpu_take(arena, rows * p->head_dim * real);
     s->out = cpu_take(arena, rows * p->value_dim * real);
     s->max = cpu_take(arena, rows * real);
@@ -84,14 +89,13 @@ static void store_results(const forward_scratch *s, const cpu_row_tile *tile, in
     }
 }
 
-/* A row tile meets a column tile all of which it sees. */
-static void meet_full(const forward_scratch *s, const cpu_row_tile *tile, int64_t n)
+static cpu_meeting meeting_of(forward_scratch *s, const cpu_row_tile *tile, int64_t columns)
 {
     const cpu_tile_plan *p = s->call->plan;
     const cpu_kernels *k = p->kernels;
-    const cpu_meeting meeting = {
+    return (cpu_meeting){
         .rows = tile->positions * tile->heads,
-        .columns = n,
+        .columns = columns,
         .head_dim = p->request->problem->head_dim,
         .value_dim = p->request->problem->value_dim,
         .q = cpu_at(k, s->q, tile->first * p->head_dim),
@@ -105,42 +109,36 @@ static void meet_full(const forward_scratch *s, const cpu_row_tile *tile, int64_
         .score_stride = score_stride(&p->by_query),
         .out_stride = p->value_dim,
         .scale = p->scale,
+        .ahead = &s->ahead,
     };
-    k->attend(&meeting);
 }
 
-/* A row tile meets a column tile of which it sees a part; s->mask says which. */
-static void meet_partial(const forward_scratch *s, const cpu_row_tile *tile, const nf_box *columns, int64_t n, bool finite)
+/* A row tile meets a column tile of which it sees a part. */
+static void meet_part(forward_scratch *s, const cpu_row_tile *tile, const cpu_span *columns, bool finite)
 {
-    const cpu_tile_plan *p = s->call->plan;
-    const cpu_kernels *k = p->kernels;
-    const nf_problem *problem = p->request->problem;
-    const int64_t stride = score_stride(&p->by_query), m = tile->positions * tile->heads;
-    void *out = cpu_at(k, s->out, tile->first * p->value_dim);
+    const nf_work *work = &s->call->plan->by_query.work;
     cpu_reach reach[CPU_TILE_BLOCKS];
-    cpu_find_reach(&p->by_query.work, &s->item.work, &tile->box, columns, tile->heads, reach);
-    k->product_to_reach(s->scores, stride, cpu_at(k, s->q, tile->first * p->head_dim), p->head_dim, s->k_packed, m, n,
-                        problem->head_dim, reach);
-    k->softmax_reach(s->scores, stride, m, reach, p->scale, s->mask, tile->positions, cpu_at(k, s->max, tile->first),
-                     cpu_at(k, s->sum, tile->first), out, p->value_dim, p->value_dim);
-    if (!finite)
-        k->product_masked(out, p->value_dim, s->scores, stride, s->v_packed, m, problem->value_dim, n, s->mask,
-                          tile->positions);
-    else
-        k->product_from_reach(out, p->value_dim, s->scores, stride, s->v_packed, m, problem->value_dim, n, reach);
+    if (tile->head == 0)
+        cpu_build_mask(work, &s->item.work, &tile->box, columns->box, s->mask);
+    cpu_find_reach(work, &s->item.work, &tile->box, columns->box, tile->heads, reach);
+    cpu_meeting meeting = meeting_of(s, tile, columns->count);
+    meeting.reach = reach;
+    meeting.mask = s->mask;
+    meeting.mask_rows = tile->positions;
+    meeting.finite = finite;
+    s->call->plan->kernels->attend_part(&meeting);
 }
 
 /* All row tiles that see the column tile meet it. finite: nothing in v is NaN or infinite. */
-static void meet_columns(const forward_scratch *s, const cpu_span *columns, bool finite)
+static void meet_columns(forward_scratch *s, const cpu_span *columns, bool finite)
 {
     for (int64_t t = 0; t < s->item.tile_count; t++) {
-        const cpu_row_tile *tile = &s->tiles[t];
+        const cpu_row_tile *tile = &s->item.tiles[t];
         if (!columns->item || tile->kind == NF_TILE_FULL) {
-            meet_full(s, tile, columns->count);
+            const cpu_meeting meeting = meeting_of(s, tile, columns->count);
+            s->call->plan->kernels->attend(&meeting);
         } else if (tile->kind == NF_TILE_PARTIAL) {
-            if (tile->head == 0)
-                cpu_build_mask(&s->call->plan->by_query.work, &s->item.work, &tile->box, columns->box, s->mask);
-            meet_partial(s, tile, columns->box, columns->count, finite);
+            meet_part(s, tile, columns, finite);
         }
     }
 }
@@ -174,15 +172,96 @@ static bool pack_values(const forward_scratch *s, const cpu_span *columns, const
     return !look || k->all_finite(s->rows, columns->count, n);
 }
 
+static void add_columns_ahead(forward_scratch *s, const cpu_item *item, const nf_box *box)
+{
+    const nf_problem *problem = s->call->plan->request->problem;
+    const cpu_views *io = &s->call->io;
+    const int32_t rank = item->walk->work.grid->rank;
+    const cpu_span columns = {.count = nf_box_volume(box, rank), .item = &item->work, .box = box,
+                              .rows = item->walk->work.spec.rows, .columns = true, .rank = rank};
+    const int64_t batch = item->batch, head = item->kv_head;
+    s->ahead.runs += cpu_span_runs(&columns, &io->k, batch, head, problem->head_dim, s->runs + s->ahead.runs);
+    s->ahead.runs += cpu_span_runs(&columns, &io->v, batch, head, problem->value_dim, s->runs + s->ahead.runs);
+}
+
+static void add_rows_ahead(forward_scratch *s, const cpu_item *item, const cpu_view *view, int64_t n)
+{
+    const int64_t group = nf_problem_group(s->call->plan->request->problem);
+    for (int64_t t = 0; t < item->tile_count; t++) {
+        const cpu_row_tile *tile = &item->tiles[t];
+        const cpu_span span = cpu_row_span(item, tile);
+        for (int64_t h = 0; h < tile->heads; h++)
+            s->ahead.runs += cpu_span_runs(&span, view, item->batch, item->kv_head * group + tile->head + h, n,
+                                           s->runs + s->ahead.runs);
+    }
+}
+
+/* Blocks of rows and panels of k and v that the row tiles at a column tile take: as often kernels fetch. */
+static int64_t count_fetches(const forward_scratch *s, int64_t columns)
+{
+    const int64_t panel = s->call->plan->kernels->panel, dim = s->call->plan->value_dim;
+    int64_t halves = 0;
+    for (int64_t t = 0; t < s->item.tile_count; t++) {
+        const cpu_row_tile *tile = &s->item.tiles[t];
+        const int64_t weight = tile->kind == NF_TILE_FULL ? 2 : tile->kind == NF_TILE_PARTIAL ? 1 : 0;
+        halves += weight * (tile->positions * tile->heads / CPU_BLOCK_ROWS);
+    }
+    return nf_max64(halves * ((columns + panel - 1) / panel + (dim + panel - 1) / panel) / 2, 1);
+}
+
+/* Opens the item that will probably follow: threads take them in turns. */
+static bool open_coming(forward_scratch *s)
+{
+    const cpu_tile_plan *p = s->call->plan;
+    const int64_t index = s->index + p->threads;
+    if (index >= p->by_query.items)
+        return false;
+    cpu_row_tile *tiles = s->tiles[s->item.tiles == s->tiles[0]];
+    cpu_open_item(&s->coming, &p->by_query, p->request->problem, nf_problem_group(p->request->problem), tiles, index);
+    s->coming_index = index;
+    return true;
+}
+
+/* Lists what will be wanted once the row tiles have met a column tile: the next one, or the places of the results and the
+ * rows and the first column tile of the next item. */
+static void look_ahead(forward_scratch *s, const cpu_span *columns)
+{
+    const cpu_tile_plan *p = s->call->plan;
+    const nf_problem *problem = p->request->problem;
+    s->ahead = (cpu_ahead){.run = s->runs};
+    if (!p->look_ahead || !columns->item)
+        return;
+    if (!s->item.last) {
+        add_columns_ahead(s, &s->item, &s->item.next);
+    } else {
+        add_rows_ahead(s, &s->item, &s->call->io.out, problem->value_dim);
+        if (open_coming(s)) {
+            nf_box first;
+            add_rows_ahead(s, &s->coming, &s->call->io.q, problem->head_dim);
+            if (nf_work_column_tile_count(&p->by_query.work, &s->coming.work) > 0) {
+                nf_work_column_tile(&p->by_query.work, &s->coming.work, 0, &first);
+                add_columns_ahead(s, &s->coming, &first);
+            }
+        }
+    }
+    int64_t lines = 0;
+    for (int64_t i = 0; i < s->ahead.runs; i++)
+        lines += s->runs[i].rows * ((s->runs[i].bytes + 63) / 64);
+    const int64_t fetches = count_fetches(s, columns->count), row = (problem->head_dim * s->call->io.k.element + 63) / 64;
+    s->ahead.rate = (lines + fetches * row - 1) / (fetches * row) * row;
+}
+
 /* Packs a column tile and lets the row tiles meet it. */
 static void visit_columns(void *context, const cpu_span *columns, bool any, bool partial)
 {
-    const forward_scratch *s = context;
+    forward_scratch *s = context;
     const cpu_views *io = &s->call->io;
     if (!any)
         return;
     pack_keys(s, columns, columns->item ? &io->k : &io->extra_k);
-    meet_columns(s, columns, pack_values(s, columns, columns->item ? &io->v : &io->extra_v, partial));
+    const bool finite = pack_values(s, columns, columns->item ? &io->v : &io->extra_v, partial);
+    look_ahead(s, columns);
+    meet_columns(s, columns, finite);
 }
 
 static void forward_item(forward_scratch *s, int64_t index)
@@ -190,18 +269,22 @@ static void forward_item(forward_scratch *s, int64_t index)
     const cpu_tile_plan *p = s->call->plan;
     const nf_problem *problem = p->request->problem;
     const int64_t group = nf_problem_group(problem);
-    cpu_open_item(&s->item, &p->by_query, problem, group, s->tiles, index);
+    if (s->coming_index == index)
+        s->item = s->coming;
+    else
+        cpu_open_item(&s->item, &p->by_query, problem, group, s->tiles[0], index);
+    s->index = index;
     for (int64_t t = 0; t < s->item.tile_count; t++)
-        load_queries(s, &s->tiles[t], s->item.kv_head * group);
+        load_queries(s, &s->item.tiles[t], s->item.kv_head * group);
     cpu_for_columns(&s->item, visit_columns, s);
     cpu_for_extra(&s->item, problem, visit_columns, s);
     for (int64_t t = 0; t < s->item.tile_count; t++)
-        store_results(s, &s->tiles[t], s->item.kv_head * group);
+        store_results(s, &s->item.tiles[t], s->item.kv_head * group);
 }
 
 static forward_scratch scratch_of(const forward_call *call, char *workspace, int64_t thread)
 {
-    forward_scratch scratch = {.call = call};
+    forward_scratch scratch = {.call = call, .coming_index = -1};
     cpu_arena arena = {.base = workspace + (size_t)thread * call->plan->thread_bytes};
     carve_forward(call->plan, &arena, &scratch);
     return scratch;

@@ -486,6 +486,19 @@ static void attend_bf16(const cpu_meeting *t)
     }
 }
 
+static void attend_part_bf16(const cpu_meeting *t)
+{
+    product_to_reach_bf16(t->scores, t->score_stride, t->q, t->q_stride, t->k, t->rows, t->columns, t->head_dim, t->reach);
+    softmax_reach_f32(t->scores, t->score_stride, t->rows, t->reach, t->scale, t->mask, t->mask_rows, t->max, t->sum,
+                      t->out, t->out_stride, t->out_stride);
+    if (!t->finite)
+        product_masked_bf16(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns,
+                            t->mask, t->mask_rows);
+    else
+        product_from_reach_bf16(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns,
+                                t->reach);
+}
+
 const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .isa = KERNEL_ISA,
     .real_size = sizeof(float),
@@ -509,8 +522,8 @@ const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .product_to_reach = product_to_reach_bf16,
     .product_from_reach = product_from_reach_bf16,
     .softmax = softmax_f32,
-    .softmax_reach = softmax_reach_f32,
     .attend = attend_bf16,
+    .attend_part = attend_part_bf16,
     .gradient = gradient_f32,
     .pack_line = pack_line_f32,
     .copy_line = copy_line_f32,

@@ -22,9 +22,10 @@ enum {
     NAME(BLOCK_ROWS) = CPU_BLOCK_ROWS,
     NAME(BLOCK_VECTORS) = SIMD_REGISTERS == 32 ? 4 : 2,
     NAME(PANEL) = NAME(BLOCK_VECTORS) * NAME(LANES),
-    /* Rows of a packed panel that stay in the first-level cache while all row blocks pass over them: 16 KiB. */
-    NAME(DEPTH_BLOCK) = 16384 / (NAME(PANEL) * (int)sizeof(REAL)),
-    NAME(STRIP_VECTORS) = 32768 / SIMD_BYTES, /* the same for strips of backward's products: 32 KiB */
+    /* Rows of a packed panel that all row blocks pass over at once. The panel comes from the second-level cache while it is
+     * multiplied; sums fetched and stored more often would cost more. */
+    NAME(DEPTH_BLOCK) = 65536 / (NAME(PANEL) * (int)sizeof(REAL)),
+    NAME(STRIP_VECTORS) = 32768 / SIMD_BYTES, /* vectors of a strip that stay near in backward's products: 32 KiB */
     NAME(PACK_AHEAD) = 16 /* rows fetched ahead of the one being packed */
 };
 
@@ -81,12 +82,15 @@ SIMD_INLINE void NAME(block)(int rows, int vectors, REAL *c, int64_t c_stride, c
 
 /* All rows of one panel: blocks of six, then what is left. */
 SIMD_INLINE void NAME(panel)(int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, int64_t a_depth,
-                             const REAL *b, int64_t m, int64_t depth, bool accumulate)
+                             const REAL *b, int64_t m, int64_t depth, bool accumulate, cpu_ahead *ahead)
 {
     const int64_t width = vectors * NAME(LANES);
     int64_t r = 0;
-    for (; r + 6 <= m; r += 6)
+    for (; r + 6 <= m; r += 6) {
+        if (ahead)
+            cpu_fetch_ahead(ahead);
         NAME(block)(6, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_depth, b, width, depth, accumulate);
+    }
     for (; r + 2 <= m; r += 2)
         NAME(block)(2, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_depth, b, width, depth, accumulate);
     for (; r < m; r++)
@@ -94,22 +98,23 @@ SIMD_INLINE void NAME(panel)(int vectors, REAL *c, int64_t c_stride, const REAL 
 }
 
 /* Panel by panel, so deep that a strip of the panel stays in the first-level cache while all rows pass over it. */
-SIMD_INLINE void NAME(multiply)(REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, int64_t a_depth, const REAL *b,
-                                int64_t m, int64_t n, int64_t depth, bool accumulate)
+static void NAME(multiply)(REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, const REAL *b, int64_t m, int64_t n,
+                           int64_t depth, bool accumulate, cpu_ahead *ahead)
 {
     for (int64_t first = 0; first < n; first += NAME(PANEL)) {
         const int64_t left = n - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
         for (int64_t k = 0; k < depth; k += NAME(DEPTH_BLOCK)) {
             const int64_t step = depth - k < NAME(DEPTH_BLOCK) ? depth - k : NAME(DEPTH_BLOCK);
-            const REAL *from = a + k * a_depth, *strip = b + first * depth + k * width;
+            const REAL *from = a + k, *strip = b + first * depth + k * width;
             const bool add = accumulate || k > 0;
+            cpu_ahead *now = k == 0 ? ahead : NULL;
             switch (width / NAME(LANES)) {
 #if SIMD_REGISTERS == 32
-            case 4: NAME(panel)(4, c + first, c_stride, from, a_row, a_depth, strip, m, step, add); break;
-            case 3: NAME(panel)(3, c + first, c_stride, from, a_row, a_depth, strip, m, step, add); break;
+            case 4: NAME(panel)(4, c + first, c_stride, from, a_row, 1, strip, m, step, add, now); break;
+            case 3: NAME(panel)(3, c + first, c_stride, from, a_row, 1, strip, m, step, add, now); break;
 #endif
-            case 2: NAME(panel)(2, c + first, c_stride, from, a_row, a_depth, strip, m, step, add); break;
-            default: NAME(panel)(1, c + first, c_stride, from, a_row, a_depth, strip, m, step, add); break;
+            case 2: NAME(panel)(2, c + first, c_stride, from, a_row, 1, strip, m, step, add, now); break;
+            default: NAME(panel)(1, c + first, c_stride, from, a_row, 1, strip, m, step, add, now); break;
             }
         }
     }
@@ -118,7 +123,7 @@ SIMD_INLINE void NAME(multiply)(REAL *c, int64_t c_stride, const REAL *a, int64_
 static void NAME(product)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                           int64_t n, int64_t depth, bool accumulate)
 {
-    NAME(multiply)(c, c_stride, a, a_stride, 1, b, m, n, depth, accumulate);
+    NAME(multiply)(c, c_stride, a, a_stride, b, m, n, depth, accumulate, NULL);
 }
 
 #include "backends/cpu/kernel_part.h"
@@ -165,10 +170,12 @@ static void NAME(product_transposed_masked)(void *c, int64_t c_stride, const voi
 
 static void NAME(attend)(const cpu_meeting *t)
 {
-    NAME(product)(t->scores, t->score_stride, t->q, t->q_stride, t->k, t->rows, t->columns, t->head_dim, false);
+    NAME(multiply)(t->scores, t->score_stride, t->q, t->q_stride, t->k, t->rows, t->columns, t->head_dim, false,
+                   t->ahead);
     NAME(softmax)(t->scores, t->score_stride, t->rows, t->columns, t->scale, NULL, 1, t->max, t->sum, t->out,
                   t->out_stride, t->out_stride);
-    NAME(product)(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns, true);
+    NAME(multiply)(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns, true,
+                   t->ahead);
 }
 
 static double NAME(dot)(const void *a, const void *b, int64_t n)
@@ -210,8 +217,8 @@ const cpu_kernels KERNEL_TABLE = {
     .product_to_reach = NAME(product_to_reach),
     .product_from_reach = NAME(product_from_reach),
     .softmax = NAME(softmax),
-    .softmax_reach = NAME(softmax_reach),
     .attend = NAME(attend),
+    .attend_part = NAME(attend_part),
     .gradient = NAME(gradient),
     .pack_line = NAME(pack_line),
     .copy_line = NAME(copy_line),

@@ -27,13 +27,12 @@ static void NAME(reach_block)(int64_t vectors, REAL *c, int64_t c_stride, const 
 }
 
 /* As multiply, block by block of rows: columns within reach_columns, depth within reach_depth, each NULL for all. */
-SIMD_INLINE void NAME(multiply_reach)(REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, const REAL *b, int64_t m,
+static void NAME(multiply_reach)(REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, const REAL *b, int64_t m,
                                       int64_t n, int64_t depth, const cpu_reach *reach_columns,
-                                      const cpu_reach *reach_depth)
+                                      const cpu_reach *reach_depth, cpu_ahead *ahead)
 {
     const cpu_reach every_column = {0, (int32_t)n}, all_depth = {0, (int32_t)depth};
-    /* Sums that are added to cost as much to fetch as a panel from the second-level cache saves: cut depth less. */
-    const int64_t step = reach_depth ? 4 * NAME(DEPTH_BLOCK) : NAME(DEPTH_BLOCK);
+    const int64_t step = NAME(DEPTH_BLOCK);
     for (int64_t first = 0; first < n; first += NAME(PANEL)) {
         const int64_t left = n - first, width = left < NAME(PANEL) ? NAME(round_up)(left) : NAME(PANEL);
         for (int64_t k = 0; k < depth; k += step) {
@@ -46,6 +45,8 @@ SIMD_INLINE void NAME(multiply_reach)(REAL *c, int64_t c_stride, const REAL *a, 
                 const int64_t bottom = along.end < k + step ? along.end : k + step;
                 if (low >= high || top >= bottom)
                     continue;
+                if (ahead && k == 0)
+                    cpu_fetch_ahead(ahead);
                 NAME(reach_block)((high - low + NAME(LANES) - 1) / NAME(LANES), c + r * c_stride + low, c_stride,
                                   a + r * a_row + top, a_row, b + first * depth + top * width + low - first, width,
                                   m - r < NAME(BLOCK_ROWS) ? m - r : NAME(BLOCK_ROWS), bottom - top,
@@ -58,13 +59,13 @@ SIMD_INLINE void NAME(multiply_reach)(REAL *c, int64_t c_stride, const REAL *a, 
 static void NAME(product_to_reach)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                                    int64_t n, int64_t depth, const cpu_reach *reach)
 {
-    NAME(multiply_reach)(c, c_stride, a, a_stride, b, m, n, depth, reach, NULL);
+    NAME(multiply_reach)(c, c_stride, a, a_stride, b, m, n, depth, reach, NULL, NULL);
 }
 
 static void NAME(product_from_reach)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                                      int64_t n, int64_t depth, const cpu_reach *reach)
 {
-    NAME(multiply_reach)(c, c_stride, a, a_stride, b, m, n, depth, NULL, reach);
+    NAME(multiply_reach)(c, c_stride, a, a_stride, b, m, n, depth, NULL, reach, NULL);
 }
 
 /* Scores from column c on, minus infinity where the row does not see them; a mask is zero beyond its columns. */
@@ -102,6 +103,7 @@ SIMD_INLINE void NAME(softmax_block)(REAL *s, int64_t s_stride, int64_t rows, in
     }
 }
 
+/* Softmax within the reach of each block, rounded outwards to whole vectors. */
 static void NAME(softmax_reach)(void *s, int64_t s_stride, int64_t m, const cpu_reach *reach, double scale,
                                 const uint32_t *mask, int64_t mask_rows, void *max, void *sum, void *out,
                                 int64_t out_stride, int64_t out_n)
@@ -121,4 +123,18 @@ static void NAME(softmax_reach)(void *s, int64_t s_stride, int64_t m, const cpu_
             NAME(softmax_row)(scores + i * s_stride, first, block.end, scale, seen[i], (REAL *)max + r + i,
                               (REAL *)sum + r + i, out_rows + i * out_stride, out_n);
     }
+}
+
+static void NAME(attend_part)(const cpu_meeting *t)
+{
+    NAME(multiply_reach)(t->scores, t->score_stride, t->q, t->q_stride, t->k, t->rows, t->columns, t->head_dim, t->reach,
+                         NULL, t->ahead);
+    NAME(softmax_reach)(t->scores, t->score_stride, t->rows, t->reach, t->scale, t->mask, t->mask_rows, t->max, t->sum,
+                        t->out, t->out_stride, t->out_stride);
+    if (!t->finite)
+        NAME(product_masked)(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns,
+                             t->mask, t->mask_rows);
+    else
+        NAME(multiply_reach)(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns,
+                             NULL, t->reach, t->ahead);
 }

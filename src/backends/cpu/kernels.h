@@ -89,7 +89,7 @@ typedef struct cpu_reach {
     int32_t begin, end;
 } cpu_reach;
 
-/* Rows of forward meeting a column tile that all of them see. */
+/* Rows of forward meeting a column tile. */
 typedef struct cpu_meeting {
     int64_t rows, columns, head_dim, value_dim;
     const void *q, *k, *v; /* rows, packed transposed, packed straight */
@@ -97,6 +97,12 @@ typedef struct cpu_meeting {
     void *max, *sum, *out; /* carried from tile to tile */
     int64_t q_stride, score_stride, out_stride;
     double scale;
+    cpu_ahead *ahead;      /* a table may fetch from it once per block of rows and panel of k or v */
+    /* If the rows see the columns in part: */
+    const cpu_reach *reach; /* of each block */
+    const uint32_t *mask;   /* of row r: mask + CPU_MASK_WORDS * (r % mask_rows) */
+    int64_t mask_rows;
+    bool finite;            /* nothing in v is NaN or infinite */
 } cpu_meeting;
 
 /* Some columns and some rows of depth of a matrix: packed, depth x columns; or lines, one for each row of depth (or two, if
@@ -171,13 +177,9 @@ typedef struct cpu_kernels {
     void (*softmax)(void *s, int64_t s_stride, int64_t m, int64_t n, double scale, const uint32_t *mask,
                     int64_t mask_rows, void *max, void *sum, void *out, int64_t out_stride, int64_t out_n);
 
-    /* The same within the reach of each block, rounded outwards to whole vectors. */
-    void (*softmax_reach)(void *s, int64_t s_stride, int64_t m, const cpu_reach *reach, double scale,
-                          const uint32_t *mask, int64_t mask_rows, void *max, void *sum, void *out, int64_t out_stride,
-                          int64_t out_n);
-
-    /* s = q k^T, softmax of s, out += s v. */
+    /* s = q k^T, softmax of s, out += s v: all rows see all columns, or some see some. */
     void (*attend)(const cpu_meeting *meeting);
+    void (*attend_part)(const cpu_meeting *meeting);
 
     /* p = exp(scale s - lse), ds = p (dp - delta), zero where masked. s becomes p, dp becomes ds. lse and delta belong to
      * rows, or to columns (then with room for whole vectors). */

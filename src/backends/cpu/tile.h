@@ -46,6 +46,7 @@ typedef struct cpu_tile_plan {
     int64_t head_dim, value_dim;   /* rounded up to lanes: row strides */
     double scale;
     int64_t threads;
+    bool look_ahead;               /* forward fetches what it will read: the tensors do not fit in a cache */
     size_t thread_bytes;           /* workspace of one thread */
     size_t extra_bytes;            /* partial gradients of extra tokens */
 } cpu_tile_plan;
@@ -94,6 +95,10 @@ void cpu_fetch_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *
                     int64_t n, int64_t converted_stride, void *converted, const void **rows);
 /* Gives each position's row where it lies. */
 void cpu_point_at_rows(const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head, const void **rows);
+/* Where the rows of n elements of a box of an item lie: at most as many runs as it has positions, none if elements are not
+ * adjacent. Returns their number. */
+int64_t cpu_span_runs(const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head, int64_t n,
+                      cpu_ahead_run *runs);
 /* Copies each position's row into rows of reals, zero up to whole vectors. */
 void cpu_load_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
                    int64_t n, int64_t stride, void *rows);
@@ -165,6 +170,8 @@ typedef struct cpu_item {
     nf_work_item work;
     cpu_row_tile *tiles;
     int64_t tile_count;
+    nf_box next; /* while column tiles are visited: the one that follows, unless this is the last */
+    bool last;
 } cpu_item;
 
 /* Opens item number `index` of a walk, whose row tiles cover `heads` heads; tiles has room for them. */

@@ -46,10 +46,14 @@ void cpu_for_columns(cpu_item *item, cpu_visit_columns *visit, void *context)
 {
     const nf_work *work = &item->walk->work;
     const int64_t column_tiles = nf_work_column_tile_count(work, &item->work);
+    if (column_tiles > 0)
+        nf_work_column_tile(work, &item->work, 0, &item->next);
     for (int64_t j = 0; j < column_tiles; j++) {
-        nf_box box;
+        const nf_box box = item->next;
         bool any = false, partial = false;
-        nf_work_column_tile(work, &item->work, j, &box);
+        item->last = j + 1 == column_tiles;
+        if (!item->last)
+            nf_work_column_tile(work, &item->work, j + 1, &item->next);
         for (int64_t t = 0; t < item->tile_count; t++) {
             cpu_row_tile *tile = &item->tiles[t];
             tile->kind = nf_work_classify(work, &item->work, &tile->box, &box);

@@ -6,7 +6,7 @@
 #include "backends/cpu/tile_shape.h"
 #include "core/mem.h"
 
-enum { EXTRA_SPLITS = 16, COUNTED_ITEMS = 4096, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
+enum { CACHE_BYTES = 768 << 10, EXTRA_SPLITS = 16, COUNTED_ITEMS = 4096, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
 
 static const size_t DQ_SUM_BYTES = 16 << 20; /* of dq summed apart from its tensor, at most */
 
@@ -81,6 +81,20 @@ static nf_status prepare_backward(cpu_tile_plan *plan)
     return NF_OK;
 }
 
+static bool exceeds_cache(const nf_request *request)
+{
+    static const nf_role roles[] = {NF_Q, NF_K, NF_V, NF_OUT};
+    int64_t bytes = 0;
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
+        const nf_tensor *tensor = &request->layout[roles[i]];
+        int64_t elements = (int64_t)nf_dtype_size(tensor->dtype);
+        for (int32_t a = 0; a < tensor->rank; a++)
+            elements *= tensor->extents[a];
+        bytes += elements;
+    }
+    return bytes > CACHE_BYTES;
+}
+
 static void size_workspace(cpu_tile_plan *plan, const nf_problem *problem)
 {
     plan->thread_bytes = problem->direction & NF_FWD ? cpu_forward_bytes(plan) : 0;
@@ -118,6 +132,7 @@ static nf_status tile_prepare(const void *state, const nf_request *request, void
     plan->head_dim = (problem->head_dim + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
     plan->value_dim = (problem->value_dim + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
     plan->scale = nf_problem_scale(problem);
+    plan->look_ahead = exceeds_cache(request);
     nf_status status = cpu_create_walk(&plan->by_query, request, kernels, NF_ROWS_QUERIES, true, false);
     int64_t items = plan->by_query.items;
     if (status == NF_OK && problem->direction & NF_BWD) {

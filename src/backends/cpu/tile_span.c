@@ -71,13 +71,9 @@ static void run_offsets(const cpu_span *span, const cpu_view *view, int64_t *off
     }
 }
 
-void cpu_span_offsets(const cpu_span *span, const cpu_view *view, int64_t *offsets)
+/* The lines whose product a box of an item is. */
+static void box_lines(const cpu_span *span, const cpu_view *view, int64_t *start, int64_t *step, int64_t *count)
 {
-    if (!span->item) {
-        run_offsets(span, view, offsets);
-        return;
-    }
-    int64_t start[NF_MAX_RANK] = {0}, step[NF_MAX_RANK] = {0}, count[NF_MAX_RANK] = {1};
     for (int32_t i = 0; i < span->rank; i++) {
         const int32_t a = cpu_axis_at(span->lead, i);
         const nf_axis_class *c = &span->item->axis_class[a];
@@ -88,6 +84,16 @@ void cpu_span_offsets(const cpu_span *span, const cpu_view *view, int64_t *offse
         step[i] = c->step * view->axis[a];
         count[i] = nf_interval_size(along);
     }
+}
+
+void cpu_span_offsets(const cpu_span *span, const cpu_view *view, int64_t *offsets)
+{
+    if (!span->item) {
+        run_offsets(span, view, offsets);
+        return;
+    }
+    int64_t start[NF_MAX_RANK] = {0}, step[NF_MAX_RANK] = {0}, count[NF_MAX_RANK] = {1};
+    box_lines(span, view, start, step, count);
     product_offsets(span->rank, start, step, count, offsets);
 }
 
@@ -112,6 +118,24 @@ void cpu_point_at_rows(const cpu_span *span, const cpu_view *view, int64_t batch
     row_pointers(span, view, batch, head, sources);
     for (int64_t i = 0; i < span->count; i++)
         rows[i] = sources[i];
+}
+
+int64_t cpu_span_runs(const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head, int64_t n,
+                      cpu_ahead_run *runs)
+{
+    if (view->dim != 1)
+        return 0;
+    int64_t start[NF_MAX_RANK] = {0}, step[NF_MAX_RANK] = {0}, count[NF_MAX_RANK] = {1}, offsets[CPU_MAX_COLUMNS];
+    box_lines(span, view, start, step, count);
+    const int32_t last = span->rank - 1;
+    const int64_t rows = count[last], lines = span->count / rows;
+    const char *base = element_at(view, batch, head, 0);
+    count[last] = 1;
+    product_offsets(span->rank, start, step, count, offsets);
+    for (int64_t i = 0; i < lines; i++)
+        runs[i] = (cpu_ahead_run){.base = base + offsets[i] * view->element, .step = step[last] * view->element,
+                                  .rows = rows, .bytes = n * view->element};
+    return lines;
 }
 
 void cpu_fetch_rows(const cpu_kernels *k, const cpu_span *span, const cpu_view *view, int64_t batch, int64_t head,
