@@ -234,3 +234,40 @@ SIMD_INLINE VEC NAME(stencil_seen)(const cpu_lanes *lanes, int64_t slot, VEC x, 
 {
     return lanes->partial ? OP(select)(lanes->bits[slot], x, OP(set1)(hidden)) : x;
 }
+
+/* Two lines that are mates: rows up to `split` gather columns of one, the others of its mate. */
+SIMD_INLINE void NAME(value_mates)(int split, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
+                                   const REAL *const *p, int64_t p_slot, const REAL *v, const REAL *mate, int64_t dim,
+                                   int64_t size)
+{
+    for (int64_t j = 0; j < size; j++) {
+        VEC x[NAME(BLOCK_VECTORS)];
+        SIMD_UNROLL
+        for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
+            const REAL *from = (r < split ? v : mate) + j * dim;
+            if (r == 0 || r == split) {
+                SIMD_UNROLL
+                for (int c = 0; c < vectors; c++) {
+                    x[c] = OP(load)(from + c * NAME(LANES));
+                    SIMD_KEEP(x[c]);
+                }
+            }
+            VEC y = OP(set1)(p[r][j * p_slot]);
+            SIMD_KEEP(y);
+            SIMD_UNROLL
+            for (int c = 0; c < vectors; c++)
+                sum[r][c] += y * x[c];
+        }
+    }
+}
+
+SIMD_INLINE void NAME(value_split)(int32_t split, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
+                                   const REAL *const *p, int64_t p_slot, const REAL *v, const REAL *mate, int64_t dim,
+                                   int64_t size)
+{
+    switch (split) {
+    case 1: NAME(value_mates)(1, vectors, sum, p, p_slot, v, mate, dim, size); break;
+    case 2: NAME(value_mates)(2, vectors, sum, p, p_slot, v, mate, dim, size); break;
+    default: NAME(value_mates)(3, vectors, sum, p, p_slot, v, mate, dim, size); break;
+    }
+}

@@ -1,8 +1,6 @@
 /* The kernels that only the stencil's backward has, included by kernel_body.h after kernel_stencil.h once per element type.
  * What each one computes stands in kernels.h. */
 
-enum { NAME(SCATTER_LINES) = 4 };
-
 /* Up to LANES rows of a line: as they are, and as columns. */
 SIMD_INLINE void NAME(copy_strip)(REAL *line, int64_t stride, REAL *straight, int64_t width, const void *const *rows,
                                   int64_t count, int64_t n)
@@ -116,100 +114,125 @@ static void NAME(stencil_gradient)(const cpu_lanes *lanes, const cpu_line *lines
     }
 }
 
-/* One row of a block and a column: each lane that sees the column gives its vector, times its weight, to the sums of the
- * lines in `seen`. */
-SIMD_INLINE void NAME(scatter_row)(int seen, int vectors, VEC sum[NAME(SCATTER_LINES)][NAME(BLOCK_VECTORS)],
-                                   const REAL *s, int64_t line_stride, const int32_t *offset, const REAL *a, int64_t dim,
-                                   int64_t lanes)
+/* Columns are given to the lines of a block in tracks: what row after row gives to, one line after the other, so that all rows
+ * have as many sums to add to and multiply-adds do not wait for each other, although few rows see the first lines of a
+ * window and the last. to NULL: nothing that the row sees; its sums are dropped. */
+enum { NAME(SCATTER_VECTORS) = 4, NAME(MOST_TRACKS) = 8, NAME(TRACK_LINES) = 64 };
+
+typedef struct NAME(track) {
+    REAL *to[CPU_STENCIL_ROWS];
+    const REAL *from[CPU_STENCIL_ROWS]; /* weights of the row and line */
+    int32_t end;                        /* rows taken */
+} NAME(track);
+
+/* Tracks of up to TRACK_LINES lines, each in the first that has its rows free; returns how many. */
+static int64_t NAME(lay_tracks)(NAME(track) *tracks, const cpu_line *lines, int64_t count, int64_t rows, int which,
+                                const REAL *s, int64_t row_stride, int64_t line_stride)
 {
-    for (int64_t l = 0; l < lanes; l++) {
-        VEC x[NAME(BLOCK_VECTORS)];
+    int64_t used = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t t = lines[i].first == 0 ? used : 0;
+        while (t < used && tracks[t].end > lines[i].first)
+            t++;
+        if (!lines[i].sums[which])
+            continue;
+        if (t == used) {
+            tracks[used++] = (NAME(track)){.end = 0};
+            for (int64_t r = 0; r < rows; r++)
+                tracks[t].from[r] = s + r * row_stride;
+        }
+        for (int32_t r = lines[i].first; r < lines[i].end; r++) {
+            tracks[t].to[r] = lines[i].sums[which];
+            tracks[t].from[r] = s + r * row_stride + i * line_stride;
+        }
+        tracks[t].end = lines[i].end;
+    }
+    return used;
+}
+
+/* What a column takes from the lanes that see it: lane l's weight lies at offset[l], its row at a + l * dim. */
+typedef struct NAME(givers) {
+    const int32_t *offset;
+    const REAL *a;
+    int64_t a_stride, dim, rows, lanes;
+} NAME(givers);
+
+/* One row of a block. Of weights and vectors, the fewer stay in registers. */
+SIMD_INLINE void NAME(scatter_row)(int tracks, int vectors, VEC sum[NAME(MOST_TRACKS)][NAME(SCATTER_VECTORS)],
+                                   const REAL *const *s, const NAME(givers) *g, const REAL *a)
+{
+    const bool keep_weights = tracks < vectors;
+    const int kept = keep_weights ? tracks : vectors, met = keep_weights ? vectors : tracks;
+    for (int64_t l = 0; l < g->lanes; l++, a += g->dim) {
+        const int64_t offset = g->offset[l];
+        VEC x[NAME(SCATTER_VECTORS)], y[NAME(MOST_TRACKS)];
         SIMD_UNROLL
-        for (int c = 0; c < vectors; c++) {
-            x[c] = OP(load)(a + l * dim + c * NAME(LANES));
-            SIMD_KEEP(x[c]);
+        for (int i = 0; i < kept; i++) {
+            if (keep_weights) {
+                y[i] = OP(set1)(s[i][offset]);
+                SIMD_KEEP(y[i]);
+            } else {
+                x[i] = OP(load)(a + i * NAME(LANES));
+                SIMD_KEEP(x[i]);
+            }
         }
         SIMD_UNROLL
-        for (int i = 0; i < NAME(SCATTER_LINES); i++) {
-            if (!(seen >> i & 1))
-                continue;
-            VEC y = OP(set1)(s[offset[l] + i * line_stride]);
-            SIMD_KEEP(y);
+        for (int i = 0; i < met; i++) {
+            VEC z = keep_weights ? OP(load)(a + i * NAME(LANES)) : OP(set1)(s[i][offset]);
+            SIMD_KEEP(z);
             SIMD_UNROLL
-            for (int c = 0; c < vectors; c++)
-                sum[i][c] += y * x[c];
+            for (int j = 0; j < kept; j++) {
+                if (keep_weights)
+                    sum[j][i] += y[j] * z;
+                else
+                    sum[i][j] += z * x[j];
+            }
         }
     }
 }
 
-/* Lines that the same column is taken of at once, and for each row of the block which of them it sees. */
-typedef struct NAME(scatter_group) {
-    int64_t lines;
-    REAL *to[NAME(SCATTER_LINES)];
-    int seen[CPU_STENCIL_ROWS];
-} NAME(scatter_group);
-
-static void NAME(scatter_open)(NAME(scatter_group) *group, const cpu_line *lines, int64_t count, int which)
+/* A track's sums move on from one line to the next; NULL: none. */
+SIMD_INLINE void NAME(scatter_turn)(int vectors, VEC *sum, REAL *from, const REAL *to, int64_t at)
 {
-    *group = (NAME(scatter_group)){.lines = count < NAME(SCATTER_LINES) ? count : NAME(SCATTER_LINES)};
-    for (int64_t i = 0; i < group->lines; i++) {
-        group->to[i] = lines[i].sums[which];
-        for (int32_t r = lines[i].first; group->to[i] && r < lines[i].end; r++)
-            group->seen[r] |= 1 << i;
+    if (from == to)
+        return;
+    SIMD_UNROLL
+    for (int c = 0; c < vectors; c++) {
+        if (from)
+            OP(store)(from + at + c * NAME(LANES), sum[c]);
+        sum[c] = to ? OP(load)(to + at + c * NAME(LANES)) : (VEC){0};
     }
 }
 
-/* A column of a group: s lies at its slot 0 of lane 0 of row 0, a at lane 0 of row 0, both at negative or positive offsets
- * from what is there to read. */
-SIMD_INLINE void NAME(scatter_column)(int vectors, const NAME(scatter_group) *group, int64_t column, const REAL *s,
-                                      int64_t row_stride, int64_t line_stride, const int32_t *offset, const REAL *a,
-                                      int64_t a_stride, int64_t dim, int64_t rows, int64_t lanes)
+/* `vectors` vectors at `at` of a column's sums; its weights lie at `slot` from those of column 0. */
+SIMD_INLINE void NAME(scatter_column)(int tracks, int vectors, const NAME(track) *track, int64_t at, int64_t slot,
+                                      const NAME(givers) *g)
 {
-    VEC sum[NAME(SCATTER_LINES)][NAME(BLOCK_VECTORS)];
+    VEC sum[NAME(MOST_TRACKS)][NAME(SCATTER_VECTORS)];
     SIMD_UNROLL
-    for (int i = 0; i < NAME(SCATTER_LINES); i++) {
+    for (int i = 0; i < tracks; i++) {
         SIMD_UNROLL
         for (int c = 0; c < vectors; c++)
-            sum[i][c] = group->to[i] ? OP(load)(group->to[i] + column + c * NAME(LANES)) : (VEC){0};
+            sum[i][c] = (VEC){0};
     }
-    for (int64_t r = 0; r < rows; r++) {
-#define SCATTER_CASE(seen)                                                                                           \
-    case seen:                                                                                                       \
-        NAME(scatter_row)(seen, vectors, sum, s + r * row_stride, line_stride, offset, a + r * a_stride, dim, lanes); \
-        break
-        switch (group->seen[r]) {
-            SCATTER_CASE(1);
-            SCATTER_CASE(2);
-            SCATTER_CASE(3);
-            SCATTER_CASE(4);
-            SCATTER_CASE(5);
-            SCATTER_CASE(6);
-            SCATTER_CASE(7);
-            SCATTER_CASE(8);
-            SCATTER_CASE(9);
-            SCATTER_CASE(10);
-            SCATTER_CASE(11);
-            SCATTER_CASE(12);
-            SCATTER_CASE(13);
-            SCATTER_CASE(14);
-            SCATTER_CASE(15);
-        default: break;
+    for (int64_t r = 0; r < g->rows; r++) {
+        const REAL *s[NAME(MOST_TRACKS)];
+        SIMD_UNROLL
+        for (int i = 0; i < tracks; i++) {
+            NAME(scatter_turn)(vectors, sum[i], r ? track[i].to[r - 1] : NULL, track[i].to[r], at);
+            s[i] = track[i].from[r] + slot;
         }
-#undef SCATTER_CASE
+        NAME(scatter_row)(tracks, vectors, sum, s, g, g->a + r * g->a_stride);
     }
     SIMD_UNROLL
-    for (int i = 0; i < NAME(SCATTER_LINES); i++) {
-        SIMD_UNROLL
-        for (int c = 0; c < vectors; c++)
-            if (group->to[i])
-                OP(store)(group->to[i] + column + c * NAME(LANES), sum[i][c]);
-    }
+    for (int i = 0; i < tracks; i++)
+        NAME(scatter_turn)(vectors, sum[i], track[i].to[g->rows - 1], NULL, at);
 }
 
-/* All columns first .. end - 1 of a group. The lanes that see a column are neighbors, and move on with it. */
-SIMD_INLINE void NAME(scatter_columns)(int vectors, const NAME(scatter_group) *group, const cpu_lanes *lanes,
-                                       const int32_t *offset, const REAL *s, int64_t row_stride, const REAL *a,
-                                       int64_t dim, int64_t at, int64_t rows, int32_t first, int32_t end)
+/* All columns first .. end - 1 of some tracks. The lanes that see a column are neighbors, and move on with it. */
+SIMD_INLINE void NAME(scatter_columns)(int tracks, int vectors, const NAME(track) *track, const cpu_lanes *lanes,
+                                       const int32_t *offset, const REAL *a, int64_t dim, int64_t at, int64_t rows,
+                                       int32_t first, int32_t end)
 {
     int32_t low = 0, high = 0;
     for (int32_t x = first; x < end; x++) {
@@ -217,15 +240,51 @@ SIMD_INLINE void NAME(scatter_columns)(int vectors, const NAME(scatter_group) *g
             low++;
         while (high < lanes->count && lanes->begin[high] <= x)
             high++;
-        NAME(scatter_column)(vectors, group, x * dim + at, s + x * NAME(LANES), row_stride, lanes->slots * NAME(LANES),
-                             offset + low, a + low * dim + at, NAME(LANES) * dim, dim, rows, high - low);
+        const NAME(givers) g = {.offset = offset + low, .a = a + low * dim + at, .a_stride = NAME(LANES) * dim, .dim = dim,
+                                .rows = rows, .lanes = high - low};
+        NAME(scatter_column)(tracks, vectors, track, x * dim + at, (int64_t)x * NAME(LANES), &g);
     }
+}
+
+/* Sums take up to 24 registers of 32, 12 of 16. */
+SIMD_INLINE int64_t NAME(most_tracks)(int vectors)
+{
+    const int most = (SIMD_REGISTERS == 32 ? 24 : 12) / vectors;
+    return most < NAME(MOST_TRACKS) ? most : NAME(MOST_TRACKS);
+}
+
+static void NAME(scatter_tracks)(int64_t count, int vectors, const NAME(track) *track, const cpu_lanes *lanes,
+                                 const int32_t *offset, const REAL *a, int64_t dim, int64_t at, int64_t rows,
+                                 int32_t first, int32_t end)
+{
+#define SCATTER_CASE(vectors, tracks)                                                                                \
+    case 10 * (vectors) + (tracks):                                                                                  \
+        if (tracks <= NAME(most_tracks)(vectors))                                                                    \
+            NAME(scatter_columns)(tracks, vectors, track, lanes, offset, a, dim, at, rows, first, end);              \
+        break
+#define SCATTER_CASES(vectors)                                                                                       \
+    SCATTER_CASE(vectors, 1);                                                                                        \
+    SCATTER_CASE(vectors, 2);                                                                                        \
+    SCATTER_CASE(vectors, 3);                                                                                        \
+    SCATTER_CASE(vectors, 4);                                                                                        \
+    SCATTER_CASE(vectors, 5);                                                                                        \
+    SCATTER_CASE(vectors, 6);                                                                                        \
+    SCATTER_CASE(vectors, 7);                                                                                        \
+    SCATTER_CASE(vectors, 8)
+    switch (10 * vectors + (int)count) {
+        SCATTER_CASES(4);
+        SCATTER_CASES(2);
+        SCATTER_CASES(1);
+    default: break;
+    }
+#undef SCATTER_CASE
+#undef SCATTER_CASES
 }
 
 static void NAME(stencil_scatter)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, int which,
                                   const void *s, const void *a, int64_t dim, int32_t first, int32_t end)
 {
-    const int64_t row_stride = count * lanes->slots * NAME(LANES);
+    const int64_t line_stride = lanes->slots * NAME(LANES), row_stride = count * line_stride;
     int32_t offset[NAME(LANES)], stop = 0;
     for (int32_t l = 0; l < lanes->count; l++) {
         offset[l] = l - lanes->begin[l] * NAME(LANES);
@@ -233,18 +292,18 @@ static void NAME(stencil_scatter)(const cpu_lanes *lanes, const cpu_line *lines,
     }
     first = first > lanes->begin[0] ? first : lanes->begin[0];
     end = end < stop ? end : stop;
-    for (int64_t i = 0; i < count; i += NAME(SCATTER_LINES)) {
-        const REAL *from = (const REAL *)s + i * lanes->slots * NAME(LANES);
-        NAME(scatter_group) group;
-        NAME(scatter_open)(&group, lines + i, count - i, which);
-        int64_t c = 0;
-        for (; c + NAME(PANEL) <= dim; c += NAME(PANEL))
-            NAME(scatter_columns)(NAME(BLOCK_VECTORS), &group, lanes, offset, from, row_stride, a, dim, c, rows, first, end);
-#if SIMD_REGISTERS == 32
-        for (; c + 2 * NAME(LANES) <= dim; c += 2 * NAME(LANES))
-            NAME(scatter_columns)(2, &group, lanes, offset, from, row_stride, a, dim, c, rows, first, end);
-#endif
-        for (; c < dim; c += NAME(LANES))
-            NAME(scatter_columns)(1, &group, lanes, offset, from, row_stride, a, dim, c, rows, first, end);
+    for (int64_t i = 0; i < count; i += NAME(TRACK_LINES)) {
+        NAME(track) track[NAME(TRACK_LINES)];
+        const int64_t some = count - i < NAME(TRACK_LINES) ? count - i : NAME(TRACK_LINES);
+        const int64_t tracks = NAME(lay_tracks)(track, lines + i, some, rows, which, (const REAL *)s + i * line_stride,
+                                                row_stride, line_stride);
+        for (int64_t c = 0, vectors; c < dim; c += vectors * NAME(LANES)) {
+            vectors = c + 4 * NAME(LANES) <= dim ? 4 : c + 2 * NAME(LANES) <= dim ? 2 : 1;
+            int64_t groups = (tracks + NAME(most_tracks)((int)vectors) - 1) / NAME(most_tracks)((int)vectors);
+            for (int64_t t = 0, n; t < tracks; t += n, groups--) {
+                n = (tracks - t + groups - 1) / groups;
+                NAME(scatter_tracks)(n, (int)vectors, track + t, lanes, offset, a, dim, c, rows, first, end);
+            }
+        }
     }
 }

@@ -189,9 +189,18 @@ SIMD_INLINE void NAME(value_lines)(int vectors, bool by_row, VEC sum[CPU_STENCIL
         const REAL *v = (const REAL *)lines[i].straight + start;
         if (ahead)
             cpu_fetch_ahead(ahead);
+        const int64_t mate = by_row ? 0 : i + lines[i].mate;
+        const bool mates = !by_row && mate != i && mate >= 0 && mate < count;
+        if (mates && mate < i)
+            continue;
         SIMD_UNROLL
         for (int r = 0; !by_row && r < CPU_STENCIL_ROWS; r++)
-            p[r] = weights + r * row_stride + i * slots * NAME(LANES) + lane;
+            p[r] = weights + r * row_stride + (mates && r >= lines[i].end ? mate : i) * slots * NAME(LANES) + lane;
+        if (mates) {
+            NAME(value_split)(lines[i].end, vectors, sum, p, p_slot, v, (const REAL *)lines[mate].straight + start, dim,
+                              size);
+            continue;
+        }
 #define VALUE_CASE(a, b)                                                                                             \
     case 8 * (a) + (b): NAME(value_line)(a, b, vectors, sum, p, p_slot, v, dim, size, slots); break
         switch (8 * lines[i].first + lines[i].end) {

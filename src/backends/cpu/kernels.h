@@ -41,6 +41,7 @@ typedef struct cpu_line {
     const void *straight;      /* [column][dim]: what scores are applied to */
     void *sums[2];             /* [column][dim]: of dk and dv; NULL: not wanted */
     int32_t first, end;
+    int32_t mate; /* how far in the list a line lies that the other rows of a block see, and only they; 0: none */
 } cpu_line;
 
 /* Where the values of a block go: row r of lane l starts at rows[r] + lane[l] bytes. */

@@ -127,17 +127,33 @@ static nf_interval rows_seeing(const cpu_stencil_item *item, int32_t first, int3
     return rows;
 }
 
+/* Finds the line, from `from` on, that the rows before those of the last line see. */
+static void find_mate(cpu_stencil_item *item, int64_t from)
+{
+    cpu_line *last = &item->lines[item->line_count - 1];
+    for (cpu_line *line = &item->lines[from]; last->end == CPU_STENCIL_ROWS && last->first > 0 && line < last; line++) {
+        if (line->mate || line->first > 0 || line->end != last->first)
+            continue;
+        line->mate = (int32_t)(last - line);
+        last->mate = -line->mate;
+        return;
+    }
+}
+
 /* The lines of one plane. */
 static void list_plane(cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k, int64_t plane,
                        bool own_plane, int32_t first, int32_t end, bool own)
 {
     const cpu_stencil_walk *walk = item->walk;
     const int32_t begin = cpu_stencil_line_sees(item, first).begin, stop = cpu_stencil_line_sees(item, end - 1).end;
+    const int64_t from = item->line_count;
     for (int32_t line = begin; line < stop; line++) {
         const bool own_line = own_plane && (walk->line_axis < 0 || nf_interval_holds(item->own_columns[walk->line_axis], line));
         const nf_interval rows = rows_seeing(item, first, end, line);
-        if (rows.end && (own_line || !own))
+        if (rows.end && (own_line || !own)) {
             item->lines[item->line_count++] = line_at(walk, ring, k, slot_of(walk, plane, line), rows, own_line);
+            find_mate(item, from);
+        }
     }
 }
 
