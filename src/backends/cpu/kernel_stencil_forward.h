@@ -144,14 +144,17 @@ static void NAME(stencil_close)(int64_t rows, const void *max, void *sum, void *
     }
 }
 
+/* Vectors of values that four rows sum at a time. */
+enum { NAME(VALUE_VECTORS) = SIMD_REGISTERS == 32 ? 4 : SIMD_FUSED ? 3 : 2 };
+
 /* One line of one lane: rows first .. end - 1 gather size columns of `vectors` vectors; what the lane does not see is never
  * touched. */
-SIMD_INLINE void NAME(value_line)(int first, int end, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
+SIMD_INLINE void NAME(value_line)(int first, int end, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)],
                                   const REAL **p, int64_t p_slot, const REAL *v, int64_t dim, int64_t size,
                                   int64_t slots)
 {
     for (int64_t j = 0; j < size; j++) {
-        VEC x[NAME(BLOCK_VECTORS)];
+        VEC x[NAME(VALUE_VECTORS)];
         SIMD_UNROLL
         for (int c = 0; c < vectors; c++) {
             x[c] = OP(load)(v + j * dim + c * NAME(LANES));
@@ -171,7 +174,7 @@ SIMD_INLINE void NAME(value_line)(int first, int end, int vectors, VEC sum[CPU_S
         p[r] += slots * p_slot;
 }
 
-SIMD_INLINE void NAME(value_lines)(int vectors, bool by_row, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
+SIMD_INLINE void NAME(value_lines)(int vectors, bool by_row, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)],
                                    const cpu_lanes *lanes, int64_t lane, const cpu_line *lines, int64_t count,
                                    const REAL *weights, int64_t dim, int64_t column, cpu_ahead *ahead)
 {
@@ -235,7 +238,7 @@ SIMD_INLINE void NAME(value_lane)(int vectors, bool by_row, const cpu_lanes *lan
                                   const cpu_targets *targets, const REAL *factors, cpu_ahead *ahead)
 {
     const int64_t o_stride = NAME(LANES) * dim;
-    VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)];
+    VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)];
     SIMD_UNROLL
     for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
         SIMD_UNROLL
@@ -264,7 +267,7 @@ SIMD_INLINE bool NAME(are_neighbors)(const cpu_lanes *lanes, int64_t lane)
 }
 
 /* One line of four neighbors in the place of rows: stretches of columns that the same ones see. p: their weights. */
-SIMD_INLINE void NAME(neighbor_line)(int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)], const int32_t *begin,
+SIMD_INLINE void NAME(neighbor_line)(int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)], const int32_t *begin,
                                      const int32_t *size, const REAL *const *p, const REAL *v, int64_t dim,
                                      cpu_ahead *ahead)
 {
@@ -311,7 +314,7 @@ SIMD_INLINE void NAME(value_neighbors)(int vectors, const cpu_lanes *lanes, int6
                                        int64_t dim, const cpu_targets *targets, const REAL *factors, cpu_ahead *ahead)
 {
     const int64_t lane_stride = NAME(weight_lane)(count, lanes->slots);
-    VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)];
+    VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)];
     const REAL *p[CPU_STENCIL_ROWS];
     SIMD_UNROLL
     for (int l = 0; l < CPU_STENCIL_ROWS; l++) {
@@ -355,18 +358,26 @@ SIMD_INLINE void NAME(values)(bool by_row, const cpu_lanes *lanes, const cpu_lin
         const bool neighbors = by_row && NAME(TURNED) && rows == 1 && lane + CPU_STENCIL_ROWS <= lanes->count
                                && NAME(are_neighbors)(lanes, lane);
         REAL *o = (REAL *)out + lane * dim;
-        int64_t c = 0;
-        for (; c + NAME(PANEL) <= dim; c += NAME(PANEL))
-            NAME(value_columns)(NAME(BLOCK_VECTORS), by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o,
-                                dim, targets, factors, ahead);
-#if SIMD_REGISTERS == 32
-        for (; c + 2 * NAME(LANES) <= dim; c += 2 * NAME(LANES))
-            NAME(value_columns)(2, by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets,
-                                factors, ahead);
-#endif
-        for (; c < dim; c += NAME(LANES))
-            NAME(value_columns)(1, by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets,
-                                factors, ahead);
+        int64_t left = dim / NAME(LANES), c = 0;
+        for (int64_t passes = (left + NAME(VALUE_VECTORS) - 1) / NAME(VALUE_VECTORS); passes > 0; passes--) {
+            const int64_t vectors = (left + passes - 1) / passes;
+            switch (vectors) {
+#define VALUE_COLUMNS(n)                                                                                             \
+    case n:                                                                                                          \
+        if (n <= NAME(VALUE_VECTORS))                                                                                \
+            NAME(value_columns)(n, by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets, \
+                                factors, ahead);                                                                     \
+        break
+                VALUE_COLUMNS(4);
+                VALUE_COLUMNS(3);
+                VALUE_COLUMNS(2);
+                VALUE_COLUMNS(1);
+            default: break;
+#undef VALUE_COLUMNS
+            }
+            left -= vectors;
+            c += vectors * NAME(LANES);
+        }
         lane += neighbors ? CPU_STENCIL_ROWS : 1;
     }
 }
