@@ -235,13 +235,16 @@ SIMD_INLINE VEC NAME(stencil_seen)(const cpu_lanes *lanes, int64_t slot, VEC x, 
     return lanes->partial ? OP(select)(lanes->bits[slot], x, OP(set1)(hidden)) : x;
 }
 
+/* Vectors of values that four rows sum at a time. */
+enum { NAME(VALUE_VECTORS) = SIMD_REGISTERS == 32 ? 4 : SIMD_FUSED ? 3 : 2 };
+
 /* Two lines that are mates: rows up to `split` gather columns of one, the others of its mate. */
-SIMD_INLINE void NAME(value_mates)(int split, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
+SIMD_INLINE void NAME(value_mates)(int split, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)],
                                    const REAL *const *p, int64_t p_slot, const REAL *v, const REAL *mate, int64_t dim,
                                    int64_t size)
 {
     for (int64_t j = 0; j < size; j++) {
-        VEC x[NAME(BLOCK_VECTORS)];
+        VEC x[NAME(VALUE_VECTORS)];
         SIMD_UNROLL
         for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
             const REAL *from = (r < split ? v : mate) + j * dim;
@@ -261,7 +264,7 @@ SIMD_INLINE void NAME(value_mates)(int split, int vectors, VEC sum[CPU_STENCIL_R
     }
 }
 
-SIMD_INLINE void NAME(value_split)(int32_t split, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(BLOCK_VECTORS)],
+SIMD_INLINE void NAME(value_split)(int32_t split, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)],
                                    const REAL *const *p, int64_t p_slot, const REAL *v, const REAL *mate, int64_t dim,
                                    int64_t size)
 {

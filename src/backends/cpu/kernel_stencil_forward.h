@@ -144,9 +144,6 @@ static void NAME(stencil_close)(int64_t rows, const void *max, void *sum, void *
     }
 }
 
-/* Vectors of values that four rows sum at a time. */
-enum { NAME(VALUE_VECTORS) = SIMD_REGISTERS == 32 ? 4 : SIMD_FUSED ? 3 : 2 };
-
 /* One line of one lane: rows first .. end - 1 gather size columns of `vectors` vectors; what the lane does not see is never
  * touched. */
 SIMD_INLINE void NAME(value_line)(int first, int end, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)],
