@@ -6,7 +6,8 @@
 static const double PACK_OPERATIONS = 1.6;    /* per element of a packed line: measured, caches included */
 static const double SOFTMAX_OPERATIONS = 20;  /* per vector of scores */
 static const double EDGE_OPERATIONS = 1.08;   /* lines that not all rows of a block see share less */
-static const double SHORT_OPERATIONS = 1.3;   /* a vector of which less than half is in use pays its overheads alone */
+/* A vector of which less than half is in use pays its overheads alone. */
+static const double SHORT_OPERATIONS = 1.3, SHORT_BACKWARD_OPERATIONS = 1.8;
 static const double FLAT_OPERATIONS = 2.1;    /* in 1-D nothing is shared between rows, */
 static const double FLAT_SUM_OPERATIONS = 3;  /* nor between lines that dk and dv are summed in */
 static const double FOREIGN_SLOTS = 0.6;      /* of a window that lanes of other shares meet */
@@ -155,8 +156,9 @@ static item_cost cost_of(const shape_search *s, const int *choice)
     const double compute = v.pairs * (in_lanes + summed) / lanes + v.all_rows * LANE_OPERATIONS * (s->backward ? 2 : 1);
     const double pack = v.columns * (double)s->depth * PACK_OPERATIONS * (lanes > 4 ? 1 : 2) / s->groups;
     const double memory = v.ring_bytes > (double)CACHED_RING_BYTES ? UNCACHED_OPERATIONS : 1;
-    const double use = v.lanes > 2 ? SHORT_OPERATIONS : 1;
-    return (item_cost){.operations = ((compute * memory * use + pack) / v.rows) * (1 + STRAND_COST * (s->strands - 1)), .items = v.items};
+    const double use = v.lanes <= 2 ? 1 : s->backward ? SHORT_BACKWARD_OPERATIONS : SHORT_OPERATIONS;
+    const double folding = 1 + STRAND_COST * (s->strands - 1);
+    return (item_cost){.operations = (compute * memory * use + pack) / v.rows * folding, .items = v.items};
 }
 
 /* What counts among shapes of one walk: items should come in whole rounds. */
