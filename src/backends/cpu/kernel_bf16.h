@@ -5,140 +5,7 @@
 
 enum { PAIR_DEPTH = 128, PAIR_ROWS = 48 }; /* of the rows rounded at once: 12 KiB */
 
-SIMD_INLINE v32 pair_load(const uint32_t *p)
-{
-    v32 x;
-    memcpy(&x, p, sizeof x);
-    return x;
-}
-
-SIMD_INLINE void pair_store(uint32_t *p, v32 x)
-{
-    memcpy(p, &x, sizeof x);
-}
-
-/* 32 floats as 16 pairs; lanes from n on are zero. */
-SIMD_INLINE v32 pair_round(const float *row, int64_t n)
-{
-    const __mmask16 low = (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1);
-    const __mmask16 high = (__mmask16)(n >= 32 ? 0xffff : n > 16 ? (1u << (n - 16)) - 1 : 0);
-    const __m512 a = _mm512_maskz_loadu_ps(low, row), b = high ? _mm512_maskz_loadu_ps(high, row + 16) : _mm512_setzero_ps();
-    return (v32)(__m512i)_mm512_cvtne2ps_pbh(b, a);
-}
-
-/* The same from 32 elements. */
-SIMD_INLINE v32 pair_take(const uint16_t *row, int64_t n)
-{
-    return (v32)_mm512_maskz_loadu_epi16(n >= 32 ? UINT32_MAX : (1u << n) - 1, row);
-}
-
-enum { PACK_AHEAD = 16 }; /* rows of elements lie too far apart for the hardware to foresee */
-
-SIMD_INLINE void fetch_row(const void *row, int64_t n)
-{
-    for (int64_t i = 0; i < n; i += 2 * LANES_f32)
-        __builtin_prefetch((const uint16_t *)row + i);
-}
-
-/* LANES columns of pairs from as many rows of n; columns from `left` on are zero. */
-SIMD_INLINE void transpose_columns(uint32_t *to, int64_t stride, const void *const *rows, int64_t left, int64_t n,
-                                   bool elements)
-{
-    const int64_t pairs = (n + 1) / 2;
-    for (int64_t i = PACK_AHEAD; elements && i < PACK_AHEAD + LANES_f32 && i < left; i++)
-        fetch_row(rows[i], n);
-    for (int64_t k = 0; k < n; k += 2 * LANES_f32) {
-        v32 square[LANES_f32];
-        for (int64_t i = 0; i < LANES_f32; i++) {
-            const void *row = i < left ? rows[i] : NULL;
-            square[i] = !row       ? (v32){0}
-                        : elements ? pair_take((const uint16_t *)row + k, n - k)
-                                   : pair_round((const float *)row + k, n - k);
-        }
-        v32_transpose(square);
-        const int64_t some = pairs - k / 2 < LANES_f32 ? pairs - k / 2 : LANES_f32;
-        for (int64_t i = 0; i < some; i++)
-            pair_store(to + (k / 2 + i) * stride, square[i]);
-    }
-}
-
-SIMD_INLINE void transpose_pairs(void *packed, const void *const *rows, int64_t count, int64_t n, bool elements)
-{
-    uint32_t *to = packed;
-    for (int64_t first = 0; first < count; first += PANEL_f32) {
-        const int64_t left = count - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
-        for (int64_t j = 0; j < width; j += LANES_f32)
-            transpose_columns(to + j, width, rows + first + j, left - j, n, elements);
-        to += width * ((n + 1) / 2);
-    }
-}
-
-static void pack_lines_bf16(void *lines, int64_t stride, const void *const *rows, int64_t count, int64_t n)
-{
-    for (int64_t j = 0; j < count; j += LANES_f32)
-        transpose_columns((uint32_t *)lines + j, stride, rows + j, count - j, n, false);
-}
-
-static void pack_transposed_bf16(void *packed, const void *const *rows, int64_t count, int64_t n)
-{
-    transpose_pairs(packed, rows, count, n, false);
-}
-
-static void pack_transposed_elements_bf16(void *packed, const void *const *rows, int64_t count, int64_t n)
-{
-    transpose_pairs(packed, rows, count, n, true);
-}
-
-/* Two rows of at most 16 floats, an element of each in a pair; odd NULL is a row of zeros. */
-SIMD_INLINE v32 pair_zip(const float *even, const float *odd, int64_t n)
-{
-    const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
-                                         20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __mmask16 some = (__mmask16)(n >= LANES_f32 ? 0xffff : (1u << n) - 1);
-    const __m512 high = odd ? _mm512_maskz_loadu_ps(some, odd) : _mm512_setzero_ps();
-    const __m512bh both = _mm512_cvtne2ps_pbh(high, _mm512_maskz_loadu_ps(some, even));
-    return (v32)_mm512_permutexvar_epi16(zip, (__m512i)both);
-}
-
-/* Two rows of at most 16 elements likewise. */
-SIMD_INLINE v32 pair_zip_elements(const uint16_t *even, const uint16_t *odd, int64_t n)
-{
-    const __mmask16 some = (__mmask16)(n >= LANES_f32 ? 0xffff : (1u << n) - 1);
-    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, even));
-    const __m512i high = odd ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, odd)) : _mm512_setzero_si512();
-    return (v32)_mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-}
-
-static void pack_straight_elements_bf16(void *packed, const void *const *rows, int64_t count, int64_t n)
-{
-    uint32_t *to = packed;
-    for (int64_t first = 0; first < n; first += PANEL_f32) {
-        const int64_t left = n - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
-        for (int64_t k = 0; k < count; k += 2, to += width) {
-            for (int64_t i = k + PACK_AHEAD; first == 0 && i < k + PACK_AHEAD + 2 && i < count; i++)
-                fetch_row(rows[i], n);
-            for (int64_t j = 0; j < width; j += LANES_f32) {
-                const uint16_t *even = (const uint16_t *)rows[k] + first + j;
-                const uint16_t *odd = k + 1 < count ? (const uint16_t *)rows[k + 1] + first + j : NULL;
-                pair_store(to + j, pair_zip_elements(even, odd, left - j));
-            }
-        }
-    }
-}
-
-static void pack_straight_bf16(void *packed, const void *const *rows, int64_t count, int64_t n)
-{
-    uint32_t *to = packed;
-    for (int64_t first = 0; first < n; first += PANEL_f32) {
-        const int64_t left = n - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
-        for (int64_t k = 0; k < count; k += 2, to += width)
-            for (int64_t j = 0; j < width; j += LANES_f32) {
-                const float *even = (const float *)rows[k] + first + j;
-                const float *odd = k + 1 < count ? (const float *)rows[k + 1] + first + j : NULL;
-                pair_store(to + j, pair_zip(even, odd, left - j));
-            }
-    }
-}
+#include "backends/cpu/kernel_bf16_pairs.h"
 
 /* Pair k of row r of a lies at r * a_row + k * a_pair. */
 SIMD_INLINE void block_bf16(int rows, int vectors, float *c, int64_t c_stride, const uint32_t *a, int64_t a_row,
@@ -282,9 +149,7 @@ SIMD_INLINE void multiply_reach_bf16(float *c, int64_t c_stride, const float *a,
         const cpu_reach along = reach_depth ? reach_depth[i] : all_depth;
         for (int64_t k = along.begin / 2 * 2; k < along.end; k += PAIR_DEPTH) {
             const int64_t step = along.end - k < PAIR_DEPTH ? along.end - k : PAIR_DEPTH;
-            for (int64_t j = 0; j < rows; j++)
-                for (int64_t d = 0; d < step; d += 2 * LANES_f32)
-                    pair_store(rounded + (j * PAIR_DEPTH + d) / 2, pair_round(a + (r + j) * a_row + k + d, step - d));
+            round_rows(rounded, a + r * a_row + k, a_row, rows, step, 0);
             for (int64_t first = across.begin / PANEL_f32 * PANEL_f32; first < across.end; first += PANEL_f32) {
                 const int64_t left = n - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
                 const int64_t low = across.begin > first ? across.begin / LANES_f32 * LANES_f32 : first;
@@ -322,10 +187,7 @@ static void product_part_bf16(void *c, int64_t c_stride, const void *a, int64_t 
         const int64_t rows = m - r0 < PAIR_ROWS ? m - r0 : PAIR_ROWS;
         for (int64_t k = 0; k < depth; k += most) {
             const int64_t step = depth - k < most ? depth - k : most, pairs = (step + 1) / 2;
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t i = 0; i < step; i += 2 * LANES_f32)
-                    pair_store(rounded + (r * PAIR_DEPTH + i) / 2,
-                               pair_round((const float *)a + (r0 + r) * a_stride + k + i, step - i));
+            round_rows(rounded, (const float *)a + r0 * a_stride + k, a_stride, rows, step, 0);
             for (int64_t column = b->first_column, columns; column < end; column += columns) {
                 const strip_place_f32 place = strip_at_f32(&words, column, end);
                 columns = place.columns;
@@ -401,103 +263,7 @@ static void product_transposed_masked_bf16(void *c, int64_t c_stride, const void
     }
 }
 
-/* 2^t within 1e-4 of it, a twentieth of what rounding to bf16 may change; 1 for t = 0. */
-SIMD_INLINE v32 exp2_bf16(v32 t)
-{
-    const v32 f = (v32)_mm512_reduce_ps((__m512)t, 0x09); /* t - floor(t) */
-    v32 p = v32_set1(7.8024523e-2f);
-    p = p * f + 2.2606716e-1f;
-    p = p * f + 6.9583354e-1f;
-    p = p * f + 1.0f;
-    return (v32)_mm512_scalef_ps((__m512)p, (__m512)t);
-}
-
-SIMD_INLINE float row_top(const float *scores, int64_t n)
-{
-    v32 top = v32_set1(-INFINITY);
-    int64_t c = 0;
-    for (; c + LANES_f32 <= n; c += LANES_f32)
-        top = v32_max(v32_load(scores + c), top);
-    if (c < n)
-        top = v32_max(v32_select((1u << (n - c)) - 1, v32_load(scores + c), top), top);
-    return v32_largest(top);
-}
-
-/* 2^(factor s - base) of 32 scores, 0 where seen has no bit, rounded to pairs and before that added to total. */
-SIMD_INLINE void weigh_pairs(uint32_t *weights, const float *scores, float factor, float base, uint32_t seen, v32 *total)
-{
-    v32 low = exp2_bf16(v32_load(scores) * factor - base), high = exp2_bf16(v32_load(scores + LANES_f32) * factor - base);
-    if (seen != UINT32_MAX) {
-        low = v32_select(seen, low, (v32){0});
-        high = v32_select(seen >> LANES_f32, high, (v32){0});
-    }
-    total[0] += low;
-    total[1] += high;
-    pair_store(weights, (v32)(__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
-}
-
-/* Returns the sum before rounding. */
-SIMD_INLINE float weigh_row(uint32_t *weights, const float *scores, int64_t n, float factor, float base)
-{
-    v32 total[2] = {{0}};
-    int64_t c = 0;
-    for (; c + 2 * LANES_f32 <= n; c += 2 * LANES_f32)
-        weigh_pairs(weights + c / 2, scores + c, factor, base, UINT32_MAX, total);
-    if (c < n)
-        weigh_pairs(weights + c / 2, scores + c, factor, base, (1u << (n - c)) - 1, total);
-    return v32_sum(total[0] + total[1]);
-}
-
-enum { MEETING_ROWS = BLOCK_ROWS_f32, WEIGHT_STRIDE = CPU_MAX_COLUMNS / 2 + LANES_f32 };
-
-/* Softmax of at most six rows of scores, which are to be scaled by |scale|. */
-SIMD_INLINE void weigh_rows(const cpu_meeting *t, uint32_t *weights, int64_t first, int64_t rows)
-{
-    const float factor = (float)fabs(t->scale), factor2 = (float)(fabs(t->scale) * SIMD_LOG2_E);
-    const float *scores = t->scores;
-    float *max = (float *)t->max + first, *sum = (float *)t->sum + first, top[MEETING_ROWS];
-    for (int64_t r = 0; r < rows; r++)
-        top[r] = row_top(scores + r * t->score_stride, t->columns) * factor;
-    for (int64_t r = 0; r < rows; r++) {
-        float *out = (float *)t->out + (first + r) * t->out_stride;
-        const float base = raise_max_f32(top[r], max + r, sum + r, out, t->out_stride) * (float)SIMD_LOG2_E;
-        sum[r] += weigh_row(weights + r * WEIGHT_STRIDE, scores + r * t->score_stride, t->columns, factor2, base);
-    }
-}
-
-/* Six rows at a time: their scores and weights stay in the first-level cache, k and v stream by. A negative scale goes to
- * the signs of q, so that the largest score is the largest after scaling. */
-static void attend_bf16(const cpu_meeting *t)
-{
-    uint32_t rounded[MEETING_ROWS * PAIR_DEPTH / 2], weights[MEETING_ROWS * WEIGHT_STRIDE];
-    const int64_t pairs = (t->columns + 1) / 2, depth = t->head_dim;
-    const uint32_t sign = t->scale < 0 ? 0x80008000 : 0;
-    for (int64_t first = 0; first < t->rows; first += MEETING_ROWS) {
-        const int64_t rows = t->rows - first < MEETING_ROWS ? t->rows - first : MEETING_ROWS;
-        for (int64_t k = 0; k < depth; k += PAIR_DEPTH) {
-            const int64_t step = depth - k < PAIR_DEPTH ? depth - k : PAIR_DEPTH;
-            round_rows(rounded, (const float *)t->q + first * t->q_stride + k, t->q_stride, rows, step, sign);
-            multiply_rows_bf16(t->scores, t->score_stride, rounded, PAIR_DEPTH / 2, t->k, rows, t->columns,
-                               (depth + 1) / 2, k / 2, (step + 1) / 2, k > 0);
-        }
-        weigh_rows(t, weights, first, rows);
-        multiply_rows_bf16((float *)t->out + first * t->out_stride, t->out_stride, weights, WEIGHT_STRIDE, t->v, rows,
-                           t->value_dim, pairs, 0, pairs, true);
-    }
-}
-
-static void attend_part_bf16(const cpu_meeting *t)
-{
-    product_to_reach_bf16(t->scores, t->score_stride, t->q, t->q_stride, t->k, t->rows, t->columns, t->head_dim, t->reach);
-    softmax_reach_f32(t->scores, t->score_stride, t->rows, t->reach, t->scale, t->mask, t->mask_rows, t->max, t->sum,
-                      t->out, t->out_stride, t->out_stride);
-    if (!t->finite)
-        product_masked_bf16(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns,
-                            t->mask, t->mask_rows);
-    else
-        product_from_reach_bf16(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns,
-                                t->reach);
-}
+#include "backends/cpu/kernel_bf16_attend.h"
 
 const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .isa = KERNEL_ISA,
