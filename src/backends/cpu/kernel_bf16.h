@@ -43,12 +43,15 @@ SIMD_INLINE void block_bf16(int rows, int vectors, float *c, int64_t c_stride, c
 }
 
 SIMD_INLINE void panel_bf16(int vectors, float *c, int64_t c_stride, const uint32_t *a, int64_t a_row, int64_t a_pair,
-                            const uint32_t *b, int64_t m, int64_t pairs, bool accumulate)
+                            const uint32_t *b, int64_t m, int64_t pairs, bool accumulate, cpu_ahead *ahead)
 {
     const int64_t width = vectors * LANES_f32;
     int64_t r = 0;
-    for (; r + 6 <= m; r += 6)
+    for (; r + 6 <= m; r += 6) {
+        if (ahead)
+            cpu_fetch_ahead(ahead);
         block_bf16(6, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_pair, b, width, pairs, accumulate);
+    }
     for (; r + 2 <= m; r += 2)
         block_bf16(2, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_pair, b, width, pairs, accumulate);
     for (; r < m; r++)
@@ -58,17 +61,17 @@ SIMD_INLINE void panel_bf16(int vectors, float *c, int64_t c_stride, const uint3
 /* One block of rounded rows against all panels of b, depth pairs first .. first + step - 1 of pairs. */
 SIMD_INLINE void multiply_bf16(float *c, int64_t c_stride, const uint32_t *a, int64_t a_row, int64_t a_pair,
                                const uint32_t *b, int64_t m, int64_t n, int64_t pairs, int64_t first, int64_t step,
-                               bool accumulate)
+                               bool accumulate, cpu_ahead *ahead)
 {
     for (int64_t column = 0; column < n; column += PANEL_f32) {
         const int64_t left = n - column, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
         const uint32_t *panel = b + column * pairs + first * width;
         float *to = c + column;
         switch (width / LANES_f32) {
-        case 4: panel_bf16(4, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate); break;
-        case 3: panel_bf16(3, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate); break;
-        case 2: panel_bf16(2, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate); break;
-        default: panel_bf16(1, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate); break;
+        case 4: panel_bf16(4, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate, ahead); break;
+        case 3: panel_bf16(3, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate, ahead); break;
+        case 2: panel_bf16(2, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate, ahead); break;
+        default: panel_bf16(1, to, c_stride, a, a_row, a_pair, panel, m, step, accumulate, ahead); break;
         }
     }
 }
@@ -90,9 +93,10 @@ SIMD_INLINE void round_rows(uint32_t *rounded, const float *a, int64_t a_stride,
 
 /* multiply_bf16 for pairs that lie in rows, once for all who call it. */
 static void multiply_rows_bf16(float *c, int64_t c_stride, const uint32_t *a, int64_t a_row, const uint32_t *b, int64_t m,
-                               int64_t n, int64_t pairs, int64_t first, int64_t step, bool accumulate)
+                               int64_t n, int64_t pairs, int64_t first, int64_t step, bool accumulate,
+                               cpu_ahead *ahead)
 {
-    multiply_bf16(c, c_stride, a, a_row, 1, b, m, n, pairs, first, step, accumulate);
+    multiply_bf16(c, c_stride, a, a_row, 1, b, m, n, pairs, first, step, accumulate, ahead);
 }
 
 static void product_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m, int64_t n,
@@ -105,7 +109,7 @@ static void product_bf16(void *c, int64_t c_stride, const void *a, int64_t a_str
             const int64_t step = depth - k < PAIR_DEPTH ? depth - k : PAIR_DEPTH;
             round_rows(rounded, (const float *)a + r0 * a_stride + k, a_stride, rows, step, 0);
             multiply_rows_bf16((float *)c + r0 * c_stride, c_stride, rounded, PAIR_DEPTH / 2, b, rows, n, (depth + 1) / 2,
-                               k / 2, (step + 1) / 2, accumulate || k > 0);
+                               k / 2, (step + 1) / 2, accumulate || k > 0, NULL);
         }
     }
 }
@@ -138,7 +142,7 @@ static void reach_block_bf16(int64_t vectors, float *c, int64_t c_stride, const 
 /* Block by block of rows, as multiply_reach for float. Depth is rounded outwards to pairs: there a holds zeros. */
 SIMD_INLINE void multiply_reach_bf16(float *c, int64_t c_stride, const float *a, int64_t a_row, const uint32_t *b,
                                      int64_t m, int64_t n, int64_t depth, const cpu_reach *reach_columns,
-                                     const cpu_reach *reach_depth)
+                                     const cpu_reach *reach_depth, cpu_ahead *ahead)
 {
     uint32_t rounded[BLOCK_ROWS_f32 * PAIR_DEPTH / 2];
     const cpu_reach every_column = {0, (int32_t)n}, all_depth = {0, (int32_t)depth};
@@ -154,6 +158,8 @@ SIMD_INLINE void multiply_reach_bf16(float *c, int64_t c_stride, const float *a,
                 const int64_t left = n - first, width = left < PANEL_f32 ? round_up_f32(left) : PANEL_f32;
                 const int64_t low = across.begin > first ? across.begin / LANES_f32 * LANES_f32 : first;
                 const int64_t high = across.end < first + width ? across.end : first + width;
+                if (ahead)
+                    cpu_fetch_ahead(ahead);
                 reach_block_bf16((high - low + LANES_f32 - 1) / LANES_f32, c + r * c_stride + low, c_stride, rounded,
                                  b + first * pairs + k / 2 * width + low - first, width, rows, (step + 1) / 2,
                                  reach_depth || k > 0);
@@ -165,13 +171,13 @@ SIMD_INLINE void multiply_reach_bf16(float *c, int64_t c_stride, const float *a,
 static void product_to_reach_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                                   int64_t n, int64_t depth, const cpu_reach *reach)
 {
-    multiply_reach_bf16(c, c_stride, a, a_stride, b, m, n, depth, reach, NULL);
+    multiply_reach_bf16(c, c_stride, a, a_stride, b, m, n, depth, reach, NULL, NULL);
 }
 
 static void product_from_reach_bf16(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                                     int64_t n, int64_t depth, const cpu_reach *reach)
 {
-    multiply_reach_bf16(c, c_stride, a, a_stride, b, m, n, depth, NULL, reach);
+    multiply_reach_bf16(c, c_stride, a, a_stride, b, m, n, depth, NULL, reach, NULL);
 }
 
 /* As product_bf16, with the vectors of each panel and the pairs of depth that are wanted. */
@@ -218,7 +224,7 @@ static void product_transposed_bf16(void *c, int64_t c_stride, const void *a, in
                                pair_zip(even, i + 1 < step ? even + a_stride : NULL, rows - r));
                 }
             multiply_bf16((float *)c + r0 * c_stride, c_stride, rounded, 1, PAIR_ROWS, b, rows, n, (depth + 1) / 2, k / 2,
-                          (step + 1) / 2, accumulate || k > 0);
+                          (step + 1) / 2, accumulate || k > 0, NULL);
         }
     }
 }

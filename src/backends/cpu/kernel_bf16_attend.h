@@ -78,23 +78,24 @@ static void attend_bf16(const cpu_meeting *t)
             const int64_t step = depth - k < PAIR_DEPTH ? depth - k : PAIR_DEPTH;
             round_rows(rounded, (const float *)t->q + first * t->q_stride + k, t->q_stride, rows, step, sign);
             multiply_rows_bf16(t->scores, t->score_stride, rounded, PAIR_DEPTH / 2, t->k, rows, t->columns,
-                               (depth + 1) / 2, k / 2, (step + 1) / 2, k > 0);
+                               (depth + 1) / 2, k / 2, (step + 1) / 2, k > 0, k > 0 ? NULL : t->ahead);
         }
         weigh_rows(t, weights, first, rows);
         multiply_rows_bf16((float *)t->out + first * t->out_stride, t->out_stride, weights, WEIGHT_STRIDE, t->v, rows,
-                           t->value_dim, pairs, 0, pairs, true);
+                           t->value_dim, pairs, 0, pairs, true, t->ahead);
     }
 }
 
 static void attend_part_bf16(const cpu_meeting *t)
 {
-    product_to_reach_bf16(t->scores, t->score_stride, t->q, t->q_stride, t->k, t->rows, t->columns, t->head_dim, t->reach);
+    multiply_reach_bf16(t->scores, t->score_stride, t->q, t->q_stride, t->k, t->rows, t->columns, t->head_dim, t->reach,
+                        NULL, t->ahead);
     softmax_reach_f32(t->scores, t->score_stride, t->rows, t->reach, t->scale, t->mask, t->mask_rows, t->max, t->sum,
                       t->out, t->out_stride, t->out_stride);
     if (!t->finite)
         product_masked_bf16(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns,
                             t->mask, t->mask_rows);
     else
-        product_from_reach_bf16(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns,
-                                t->reach);
+        multiply_reach_bf16(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns,
+                            NULL, t->reach, t->ahead);
 }
