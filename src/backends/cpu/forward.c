@@ -244,10 +244,8 @@ static void look_ahead(forward_scratch *s, const cpu_span *columns)
             }
         }
     }
-    int64_t lines = 0;
-    for (int64_t i = 0; i < s->ahead.runs; i++)
-        lines += s->runs[i].rows * ((s->runs[i].bytes + 63) / 64);
-    const int64_t fetches = count_fetches(s, columns->count), row = (problem->head_dim * s->call->io.k.element + 63) / 64;
+    const int64_t lines = cpu_ahead_lines(&s->ahead), fetches = count_fetches(s, columns->count);
+    const int64_t row = (problem->head_dim * s->call->io.k.element + 63) / 64;
     s->ahead.rate = (lines + fetches * row - 1) / (fetches * row) * row;
 }
 

@@ -64,6 +64,15 @@ typedef struct cpu_ahead {
     int64_t row, offset; /* reached in the present one */
 } cpu_ahead;
 
+/* Cache lines of all runs. */
+static inline int64_t cpu_ahead_lines(const cpu_ahead *ahead)
+{
+    int64_t lines = 0;
+    for (int64_t i = 0; i < ahead->runs; i++)
+        lines += ahead->run[i].rows * ((ahead->run[i].bytes + 63) / 64);
+    return lines;
+}
+
 static inline void cpu_fetch_ahead(cpu_ahead *ahead)
 {
     int64_t left = ahead->rate;

@@ -82,10 +82,7 @@ cpu_ahead cpu_stencil_list_ahead(const cpu_stencil_item *item, const cpu_stencil
         for (int32_t r = first; r < stop; r++)
             add_rows(&ahead, runs, item, wants, &outer, r, b, h);
     }
-    int64_t lines = 0;
-    for (int64_t i = 0; i < ahead.runs; i++)
-        lines += runs[i].rows * ((runs[i].bytes + 63) / 64);
     steps = nf_max64(steps, 1);
-    ahead.rate = (lines + steps - 1) / steps;
+    ahead.rate = (cpu_ahead_lines(&ahead) + steps - 1) / steps;
     return ahead;
 }

@@ -5,6 +5,7 @@
 #include "backends/cpu/cpu.h"
 #include "backends/cpu/tile_shape.h"
 #include "core/mem.h"
+#include "core/tensor.h"
 
 enum { CACHE_BYTES = 768 << 10, EXTRA_SPLITS = 16, COUNTED_ITEMS = 4096, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
 
@@ -84,14 +85,9 @@ static nf_status prepare_backward(cpu_tile_plan *plan)
 static bool exceeds_cache(const nf_request *request)
 {
     static const nf_role roles[] = {NF_Q, NF_K, NF_V, NF_OUT};
-    int64_t bytes = 0;
-    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
-        const nf_tensor *tensor = &request->layout[roles[i]];
-        int64_t elements = (int64_t)nf_dtype_size(tensor->dtype);
-        for (int32_t a = 0; a < tensor->rank; a++)
-            elements *= tensor->extents[a];
-        bytes += elements;
-    }
+    double bytes = 0;
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+        bytes += nf_tensor_bytes(&request->layout[roles[i]]);
     return bytes > CACHE_BYTES;
 }
 
