@@ -271,6 +271,7 @@ static void forward_item(forward_scratch *s, int64_t index)
         s->item = s->coming;
     else
         cpu_open_item(&s->item, &p->by_query, problem, group, s->tiles[0], index);
+    s->coming_index = -1; /* taken, or a wrong guess whose tiles may be overwritten by now */
     s->index = index;
     for (int64_t t = 0; t < s->item.tile_count; t++)
         load_queries(s, &s->item.tiles[t], s->item.kv_head * group);
