@@ -15,7 +15,7 @@ SCAN = "/usr/share/mricron/templates/inia19-t1-brain.nii.gz"
 SIGMA, WINDOW, PATCH = 25.0, 21, 7
 SCAN_SIGMA, SCAN_WINDOW, SCAN_PATCH = 37.6, 7, 3
 STRENGTH_STEP = 1.15
-WHOLE, WHOLE_NAME = ("--features", "all"), "Nearfield, whole patches"
+WHOLE, WHOLE_NAME = ("--features", "all"), "Nearfield whole patches"
 tuned = {}  # strengths by filter, which do not depend on the number of threads
 
 
