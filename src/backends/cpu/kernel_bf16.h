@@ -301,6 +301,7 @@ const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .copy_line = copy_line_f32,
     .stencil_scores = stencil_scores_f32,
     .stencil_row_scores = stencil_row_scores_f32,
+    .stencil_run_scores = stencil_run_scores_f32,
     .stencil_softmax = stencil_softmax_f32,
     .stencil_delta = stencil_delta_f32,
     .stencil_gradient = stencil_gradient_f32,

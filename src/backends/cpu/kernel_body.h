@@ -224,6 +224,7 @@ const cpu_kernels KERNEL_TABLE = {
     .copy_line = NAME(copy_line),
     .stencil_scores = NAME(stencil_scores),
     .stencil_row_scores = NAME(stencil_row_scores),
+    .stencil_run_scores = NAME(stencil_run_scores),
     .stencil_softmax = NAME(stencil_softmax),
     .stencil_delta = NAME(stencil_delta),
     .stencil_gradient = NAME(stencil_gradient),

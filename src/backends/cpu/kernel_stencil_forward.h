@@ -34,6 +34,32 @@ static void NAME(stencil_row_scores)(const cpu_lanes *lanes, const cpu_line *lin
     }
 }
 
+/* The rows are lane blocks that follow on each other, all side by side, each with all slots: row r meets column c in slot
+ * c - r lanes, so that a column is loaded once for all rows whose windows hold it. */
+static void NAME(stencil_run_scores)(const cpu_lanes *lanes, int64_t rows, const cpu_line *line, int64_t line_stride,
+                                     const void *a, int64_t depth, void *s)
+{
+    const int64_t slots = lanes->slots, s_stride = NAME(score_row)(1, slots), a_stride = depth * NAME(LANES);
+    const int64_t end = (rows - 1) * NAME(LANES) + slots;
+    const NAME(finder) f = {.kind = NAME(SIDE_BY_SIDE)};
+    int64_t first = 0, after = 0; /* rows that see column c */
+    for (int64_t c = 0; c < end;) {
+        while (after < rows && after * NAME(LANES) <= c)
+            after++;
+        while (first * NAME(LANES) + slots <= c)
+            first++;
+        int64_t stop = first * NAME(LANES) + slots;
+        if (after < rows && after * NAME(LANES) < stop)
+            stop = after * NAME(LANES);
+        REAL *to[CPU_STENCIL_ROWS];
+        for (int64_t r = first; r < after; r++)
+            to[r - first] = (REAL *)s + r * s_stride + (c - r * NAME(LANES)) * NAME(LANES);
+        NAME(stencil_line)(&f, after - first, to, (const REAL *)a + first * a_stride, a_stride,
+                           (const REAL *)line->transposed[0] + lanes->begin[0] + c, line_stride, stop - c, depth);
+        c = stop;
+    }
+}
+
 /* Largest of a row's scores times factor, and of old. */
 SIMD_INLINE VEC NAME(row_top)(const cpu_lanes *lanes, int64_t places, REAL factor, VEC old, const REAL *s)
 {

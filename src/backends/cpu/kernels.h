@@ -228,6 +228,10 @@ typedef struct cpu_kernels {
      * weights as the table likes; both have room for count * slots places a row, rounded up to lanes, and `lanes` more. */
     void (*stencil_row_scores)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t line_stride,
                                const void *a, int64_t depth, void *s);
+    /* Of one line, for `rows` lane blocks in a row, each like lanes: none partial, near, or with fewer slots than lanes; the
+     * next begins where one ends. a and s: as above, a block for each row. */
+    void (*stencil_run_scores)(const cpu_lanes *lanes, int64_t rows, const cpu_line *line, int64_t line_stride,
+                               const void *a, int64_t depth, void *s);
     /* p = 2^(s - max), s in units of log 2; updates the running max and sum, and out rows by the change of max. */
     void (*stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
                             bool fresh, const void *s, void *p, void *max, void *sum, void *out, int64_t dim);

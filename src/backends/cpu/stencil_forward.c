@@ -22,6 +22,7 @@ typedef struct forward_scratch {
     int64_t *key_at, *value_at;        /* of the item at hand: offsets of its columns, */
     int64_t *query_at, *out_at, *lse_at; /* and of the rows of its lane blocks, `lanes` each */
     void *q, *scores, *weights, *max, *sum, *lse, *out;
+    int64_t run_begin, run_end; /* lane blocks whose scores are made at once */
     void *converted;
     const void **rows;
     int current;
@@ -43,9 +44,9 @@ static void carve(const cpu_stencil_plan *p, cpu_arena *arena, forward_scratch *
         *columns[i] = cpu_take(arena, w->columns * (int64_t)sizeof **columns[i]);
     for (int i = 0; i < 3; i++)
         *rows[i] = cpu_take(arena, w->lane_blocks * k->lanes * (int64_t)sizeof **rows[i]);
-    s->q = cpu_take(arena, block * p->head_dim * real);
     const int64_t places = (w->chunk * w->slots + k->lanes - 1) / k->lanes * k->lanes + k->lanes;
-    s->scores = cpu_take(arena, block * places * real);
+    s->q = cpu_take(arena, CPU_STENCIL_ROWS * k->lanes * p->head_dim * real);
+    s->scores = cpu_take(arena, CPU_STENCIL_ROWS * k->lanes * places * real);
     s->weights = cpu_take(arena, block * places * real);
     s->max = cpu_take(arena, block * real);
     s->sum = cpu_take(arena, block * real);
@@ -109,15 +110,14 @@ static char *row_base(const forward_scratch *s, const cpu_view *view, const nf_b
     return cpu_stencil_base(item, view, &box, false) + h * view->head * view->element;
 }
 
-static void load_queries(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t h)
+/* Lane block b of one row, as number `index` at s->q. */
+static void load_queries(forward_scratch *s, const nf_box *outer, int32_t row, int64_t b, int64_t h, int64_t index)
 {
     const forward_call *c = s->call;
     const cpu_kernels *k = c->plan->kernels;
     const int64_t depth = c->plan->request->problem->head_dim, count = s->item[s->current].lanes[b].count;
-    for (int32_t r = 0; r < end - first; r++) {
-        find_rows(s, &c->io.q, row_base(s, &c->io.q, outer, first + r, h), s->query_at + b * k->lanes, count, depth);
-        k->pack_line(cpu_at(k, s->q, r * depth * k->lanes), k->lanes, s->rows, count, depth);
-    }
+    find_rows(s, &c->io.q, row_base(s, &c->io.q, outer, row, h), s->query_at + b * k->lanes, count, depth);
+    k->pack_line(cpu_at(k, s->q, index * depth * k->lanes), k->lanes, s->rows, count, depth);
 }
 
 /* Values that did not go from registers to out. */
@@ -150,6 +150,42 @@ static void store_lse(forward_scratch *s, const nf_box *outer, int32_t first, in
     }
 }
 
+/* Where the lane blocks end that begin at b and that follow on each other, inside. */
+static int64_t end_of_run(const cpu_stencil_item *item, int64_t b, int64_t width)
+{
+    const cpu_lanes *lanes = &item->lanes[b];
+    const int64_t most = nf_min64(b + CPU_STENCIL_ROWS, item->lane_blocks);
+    int64_t end = b + 1;
+    if (lanes->partial || lanes->near || lanes->slots < width)
+        return end;
+    while (end < most && !item->lanes[end].partial && !item->lanes[end].near && item->lanes[end].slots == lanes->slots
+           && item->lanes[end].begin[0] == lanes->begin[0] + (end - b) * width)
+        end++;
+    return end;
+}
+
+/* The scores of lane block b if they are made already, else NULL. In 1-D no line is shared by rows, but neighboring lane
+ * blocks share most of their columns: those of a run are scored at once. */
+static const void *find_scores(forward_scratch *s, const nf_box *outer, int64_t b, int64_t h)
+{
+    const cpu_stencil_item *item = &s->item[s->current];
+    const cpu_kernels *k = s->call->plan->kernels;
+    const int64_t row = (item->lanes[b].slots + k->lanes - 1) / k->lanes * k->lanes * k->lanes;
+    if (item->walk->line_axis >= 0)
+        return NULL;
+    if (b == 0 || b == s->run_end) {
+        s->run_begin = b;
+        s->run_end = end_of_run(item, b, k->lanes);
+        if (s->run_end == b + 1)
+            return NULL;
+        for (int64_t i = b; i < s->run_end; i++)
+            load_queries(s, outer, 0, i, h, i - b);
+        k->stencil_run_scores(&item->lanes[b], s->run_end - b, item->lines, item->walk->line_stride, s->q,
+                              s->call->plan->request->problem->head_dim, s->scores);
+    }
+    return cpu_at(k, s->scores, (b - s->run_begin) * row);
+}
+
 /* One vector of queries in each of rows first .. end - 1, head h of each group. */
 static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t h,
                           cpu_ahead *ahead)
@@ -166,14 +202,17 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
         targets.rows[r] = row_base(s, &c->io.out, outer, first + r, h);
     for (int64_t l = 0; l < lanes->count; l++)
         targets.lane[l] = s->out_at[b * k->lanes + l];
-    load_queries(s, outer, first, end, b, h);
+    const void *scores = find_scores(s, outer, b, h);
+    for (int32_t r = 0; !scores && r < rows; r++)
+        load_queries(s, outer, first + r, b, h, r);
     int64_t i = 0;
     do {
         const cpu_line *lines = &item->lines[i];
         const int64_t count = nf_min64(chunk, line_count - i);
         const bool fresh = i == 0, final = i + count == line_count;
-        k->stencil_row_scores(lanes, lines, count, item->walk->line_stride, s->q, depth, s->scores);
-        k->stencil_softmax(lanes, lines, count, rows, p->scale, fresh, s->scores, s->weights, s->max, s->sum, s->out,
+        if (!scores)
+            k->stencil_row_scores(lanes, lines, count, item->walk->line_stride, s->q, depth, s->scores);
+        k->stencil_softmax(lanes, lines, count, rows, p->scale, fresh, scores ? scores : s->scores, s->weights, s->max, s->sum, s->out,
                            p->value_dim);
         if (final)
             k->stencil_close(rows, s->max, s->sum, s->lse);
