@@ -212,8 +212,8 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
         const bool fresh = i == 0, final = i + count == line_count;
         if (!scores)
             k->stencil_row_scores(lanes, lines, count, item->walk->line_stride, s->q, depth, s->scores);
-        k->stencil_softmax(lanes, lines, count, rows, p->scale, fresh, scores ? scores : s->scores, s->weights, s->max, s->sum, s->out,
-                           p->value_dim);
+        k->stencil_softmax(lanes, lines, count, rows, p->scale, fresh, scores ? scores : s->scores, s->weights, s->max,
+                           s->sum, s->out, p->value_dim);
         if (final)
             k->stencil_close(rows, s->max, s->sum, s->lse);
         k->stencil_row_values(lanes, lines, count, rows, s->weights, fresh, s->out, p->value_dim,

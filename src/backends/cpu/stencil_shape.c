@@ -9,7 +9,9 @@ static const double EDGE_OPERATIONS = 1.08;   /* lines that not all rows of a bl
 /* A vector of which less than half is in use pays its overheads alone. */
 static const double SHORT_OPERATIONS = 1.3, SHORT_BACKWARD_OPERATIONS = 1.8;
 static const double FLAT_OPERATIONS = 2.1;    /* in 1-D nothing is shared between rows, */
-static const double FLAT_SUM_OPERATIONS = 3;  /* nor between lines that dk and dv are summed in */
+static const double FLAT_SUM_OPERATIONS = 3;  /* nor between lines that dk and dv are summed in, */
+static const double FLAT_SCORE_OPERATIONS = 1.2; /* but forward's scores are between lane blocks, */
+static const double FLAT_NARROW_OPERATIONS = 1.4; /* and its values wait less with at most eight lanes */
 static const double FOREIGN_SLOTS = 0.6;      /* of a window that lanes of other shares meet */
 static const double LANE_OPERATIONS = 40;     /* per row: loading, storing, dividing */
 static const double BALANCE_THREADS = 8;      /* items should keep these busy; not the threads at hand, on which results
@@ -144,13 +146,16 @@ static item_cost cost_of(const shape_search *s, const int *choice)
     const nf_problem *problem = s->request->problem;
     const item_view v = view_item(s, choice);
     const double lanes = (double)s->kernels->lanes, dims = (double)(problem->head_dim + problem->value_dim);
-    const double head_dim = (double)problem->head_dim, edge = s->line_axis < 0 ? FLAT_OPERATIONS : EDGE_OPERATIONS;
+    const double head_dim = (double)problem->head_dim;
+    const double flat = lanes > 8 || s->backward ? FLAT_OPERATIONS : FLAT_NARROW_OPERATIONS;
+    const double edge = s->line_axis < 0 ? flat : EDGE_OPERATIONS;
     if (v.ring_bytes > (double)RING_BYTES)
         return (item_cost){INFINITY, 1};
     /* In lanes: scores and softmax, in backward once more for pairs that are not both the item's own. With dims in the lanes:
      * what is summed up. */
     const double met = s->backward ? 2 - v.both : 1;
-    const double in_lanes = met * v.lanes * ((s->backward ? dims : head_dim) * edge + SOFTMAX_OPERATIONS);
+    const double score_edge = s->line_axis < 0 && !s->backward ? FLAT_SCORE_OPERATIONS : edge;
+    const double in_lanes = met * v.lanes * ((s->backward ? dims : head_dim) * score_edge + SOFTMAX_OPERATIONS);
     const double sum_edge = s->line_axis < 0 && s->backward ? FLAT_SUM_OPERATIONS : edge;
     const double summed = (s->backward ? dims + head_dim : dims - head_dim) * sum_edge;
     const double compute = v.pairs * (in_lanes + summed) / lanes + v.all_rows * LANE_OPERATIONS * (s->backward ? 2 : 1);

@@ -143,30 +143,39 @@ char *cpu_stencil_base(const cpu_stencil_item *item, const cpu_view *view, const
     return view->data + offset * view->element;
 }
 
-void cpu_stencil_column_offsets(const cpu_stencil_item *item, const cpu_view *view, int64_t *offsets)
+/* Offsets of one head at `count` positions of a strand from `at` on. */
+static void list_offsets(const cpu_stencil_item *item, const cpu_stencil_strand *strand, const cpu_view *view, int64_t head,
+                         int32_t at, int32_t count, bool columns, int64_t *offsets)
 {
     const int32_t last = item->walk->work.grid->rank - 1;
+    const int64_t first = strand->batch * view->batch + head * view->head + last_offset(strand, view, last, at, columns);
+    const int64_t step = strand->axis_class.step * view->axis[last];
+    for (int32_t i = 0; i < count; i++)
+        offsets[i] = (first + i * step) * view->element;
+}
+
+void cpu_stencil_column_offsets(const cpu_stencil_item *item, const cpu_view *view, int64_t *offsets)
+{
     for (int64_t i = 0; i < item->strand_count; i++) {
         const cpu_stencil_strand *s = &item->strands[i];
-        const int64_t base = s->batch * view->batch + s->kv_head * view->head;
-        for (int32_t x = s->segment.hull.begin; x < s->segment.hull.end; x++)
-            *offsets++ = (base + last_offset(s, view, last, x, true)) * view->element;
+        const int32_t count = nf_interval_size(s->segment.hull);
+        list_offsets(item, s, view, s->kv_head, s->segment.hull.begin, count, true, offsets);
+        offsets += count;
     }
 }
 
 void cpu_stencil_lane_offsets(const cpu_stencil_item *item, const cpu_view *view, int64_t group, int64_t b,
                               int64_t *offsets)
 {
-    const int32_t last = item->walk->work.grid->rank - 1;
     const cpu_stencil_strand *s = &item->strands[item->lane_strands[b]];
-    int32_t row = item->lane_rows[b];
-    for (int32_t l = 0; l < item->lanes[b].count; l++, row++) {
-        while (row == s->segment.rows.end) {
-            s++;
-            row = s->segment.rows.begin;
-        }
-        const int64_t base = s->batch * view->batch + s->kv_head * group * view->head;
-        offsets[l] = (base + last_offset(s, view, last, row, false)) * view->element;
+    int32_t row = item->lane_rows[b], left = item->lanes[b].count;
+    while (left > 0) {
+        const int32_t count = nf_min32(left, s->segment.rows.end - row);
+        list_offsets(item, s, view, s->kv_head * group, row, count, false, offsets);
+        offsets += count;
+        left -= count;
+        if (left > 0)
+            row = (++s)->segment.rows.begin;
     }
 }
 
