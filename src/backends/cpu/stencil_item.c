@@ -1,7 +1,7 @@
 /* The geometry of a stencil item: lines from the tables of all axes but the last, and the ring. */
 #include "backends/cpu/stencil.h"
 
-static const double STREAM_BYTES = 4 << 20; /* results beyond this would only push inputs out of the caches */
+static const double STREAM_BYTES = 512 << 10; /* stores of more wait for lines that are in no near cache */
 
 void cpu_stencil_take_item(cpu_arena *arena, const cpu_stencil_walk *walk, cpu_stencil_item *item)
 {
