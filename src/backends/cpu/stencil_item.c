@@ -100,29 +100,32 @@ static int64_t slot_of(const cpu_stencil_walk *walk, int64_t plane, int32_t line
     return plane * walk->ring + line % walk->ring;
 }
 
-static cpu_line line_at(const cpu_stencil_walk *walk, const cpu_stencil_ring *ring, const cpu_kernels *k, int64_t slot,
-                        nf_interval rows, bool own)
+/* Field by field: a struct that is put together elsewhere and copied waits for all stores of packing before it. */
+static void fill_line(cpu_line *line, const cpu_stencil_walk *walk, const cpu_stencil_ring *ring, const cpu_kernels *k,
+                      int64_t slot, nf_interval rows, bool own)
 {
-    cpu_line line = {.first = rows.begin, .end = rows.end,
-                     .straight = cpu_at(k, ring->straight, slot * walk->columns * ring->width)};
+    line->first = rows.begin;
+    line->end = rows.end;
+    line->mate = 0;
+    line->straight = cpu_at(k, ring->straight, slot * walk->columns * ring->width);
     for (int i = 0; i < 2; i++) {
-        line.transposed[i] = cpu_at(k, ring->transposed[i], slot * ring->depth[i] * walk->line_stride);
+        line->transposed[i] = cpu_at(k, ring->transposed[i], slot * ring->depth[i] * walk->line_stride);
+        line->sums[i] = NULL;
         if (own && ring->sum_width[i])
-            line.sums[i] = cpu_at(k, ring->sums[i], slot * walk->columns * ring->sum_width[i]);
+            line->sums[i] = cpu_at(k, ring->sums[i], slot * walk->columns * ring->sum_width[i]);
     }
-    return line;
 }
 
-/* Which rows of a block see a line: intervals never decrease, so they are neighbors. */
-static nf_interval rows_seeing(const cpu_stencil_item *item, int32_t first, int32_t end, int32_t line)
+/* Which rows of a block, that see `seen`, see a line: intervals never decrease, so they are neighbors. */
+static nf_interval rows_seeing(const nf_interval *seen, int32_t count, int32_t line)
 {
     nf_interval rows = {0, 0};
-    for (int32_t r = first; r < end; r++) {
-        if (!nf_interval_holds(cpu_stencil_line_sees(item, r), line))
+    for (int32_t r = 0; r < count; r++) {
+        if (!nf_interval_holds(seen[r], line))
             continue;
         if (rows.end == 0)
-            rows.begin = r - first;
-        rows.end = r - first + 1;
+            rows.begin = r;
+        rows.end = r + 1;
     }
     return rows;
 }
@@ -145,13 +148,16 @@ static void list_plane(cpu_stencil_item *item, const cpu_stencil_ring *ring, con
                        bool own_plane, int32_t first, int32_t end, bool own)
 {
     const cpu_stencil_walk *walk = item->walk;
-    const int32_t begin = cpu_stencil_line_sees(item, first).begin, stop = cpu_stencil_line_sees(item, end - 1).end;
+    nf_interval seen[CPU_STENCIL_ROWS] = {{0, 0}};
+    for (int32_t r = first; r < end; r++)
+        seen[r - first] = cpu_stencil_line_sees(item, r);
+    const int32_t begin = seen[0].begin, stop = seen[end - 1 - first].end;
     const int64_t from = item->line_count;
     for (int32_t line = begin; line < stop; line++) {
         const bool own_line = own_plane && (walk->line_axis < 0 || nf_interval_holds(item->own_columns[walk->line_axis], line));
-        const nf_interval rows = rows_seeing(item, first, end, line);
+        const nf_interval rows = rows_seeing(seen, end - first, line);
         if (rows.end && (own_line || !own)) {
-            item->lines[item->line_count++] = line_at(walk, ring, k, slot_of(walk, plane, line), rows, own_line);
+            fill_line(&item->lines[item->line_count++], walk, ring, k, slot_of(walk, plane, line), rows, own_line);
             find_mate(item, from);
         }
     }
