@@ -138,16 +138,24 @@ static void store_values(forward_scratch *s, const cpu_targets *to, int64_t rows
     }
 }
 
+/* Sizes are known where the reals are copied: a call for each would take longer than all else here. */
+static void scatter_reals(char *base, const int64_t *at, const char *from, int64_t count, int64_t size)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (size == (int64_t)sizeof(float))
+            memcpy(base + at[i], from + i * size, sizeof(float));
+        else
+            memcpy(base + at[i], from + i * size, sizeof(double));
+}
+
 static void store_lse(forward_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t h)
 {
     const cpu_kernels *k = s->call->plan->kernels;
     const cpu_view *view = &s->call->io.lse;
     const int64_t *at = s->lse_at + b * k->lanes;
-    for (int32_t r = 0; view->data && r < end - first; r++) {
-        char *base = row_base(s, view, outer, first + r, h);
-        for (int64_t l = 0; l < s->item[s->current].lanes[b].count; l++)
-            memcpy(base + at[l], cpu_at(k, s->lse, r * k->lanes + l), (size_t)k->real_size);
-    }
+    for (int32_t r = 0; view->data && r < end - first; r++)
+        scatter_reals(row_base(s, view, outer, first + r, h), at, cpu_at(k, s->lse, r * k->lanes),
+                      s->item[s->current].lanes[b].count, k->real_size);
 }
 
 /* Where the lane blocks end that begin at b and that follow on each other, inside. */
