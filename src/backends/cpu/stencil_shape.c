@@ -14,8 +14,8 @@ static const double FLAT_SCORE_OPERATIONS = 1.2; /* but forward's scores are bet
 static const double FLAT_NARROW_OPERATIONS = 1.4; /* and its values wait less with at most eight lanes */
 static const double FOREIGN_SLOTS = 0.6;      /* of a window that lanes of other shares meet */
 static const double LANE_OPERATIONS = 40;     /* per row: loading, storing, dividing */
-static const double BALANCE_THREADS = 8;      /* items should keep these busy; not the threads at hand, on which results
-                                                 must not depend */
+static const double BALANCE_THREADS = 8;      /* items should keep these busy: not the threads at hand, on which neither the
+                                                 choice of an algorithm nor results may depend */
 static const double STRAND_COST = 0.002;      /* none is folded without need */
 static const double IDLE_ITEMS = 1.2;           /* half an item of idling for each of these */
 /* Seconds of an operation over those of one of the tile family's, whose constants were measured apart. */
@@ -93,6 +93,7 @@ typedef struct shape_search {
     int32_t block_hull;                  /* of a block of rows on the line axis */
     int64_t depth;       /* of packed lines: elements per column */
     double groups;       /* query heads per packed line */
+    double threads;      /* items should come in whole rounds of these */
     item_cost best_cost;
     int32_t best[NF_MAX_RANK];
     int strands, best_strands;
@@ -122,7 +123,7 @@ static item_view view_item(const shape_search *s, const int *choice)
         v.pairs *= extent * s->axis[a].seen;
         v.all_rows *= extent + (s->backward ? inner * (hull - extent) : 0);
         v.columns *= hull;
-        v.ring_bytes *= a == s->line_axis ? (double)s->block_hull : a == last ? hull + 2 * lanes : hull;
+        v.ring_bytes *= a == s->line_axis ? (double)s->block_hull : a == last ? s->strands * hull + 2 * lanes : hull;
         v.both *= 1 - inner * fmin(s->axis[a].seen / (4 * extent), 1 - extent / (extent + s->axis[a].seen));
     }
     const double strands = s->strands, longest = s->extents[last][choice[last]];
@@ -131,12 +132,17 @@ static item_view view_item(const shape_search *s, const int *choice)
     v.pairs *= strands;
     v.all_rows *= strands;
     v.columns *= strands;
-    v.ring_bytes *= strands * (double)(s->depth * s->kernels->real_size);
-    /* Several strands are long and short ones. */
-    const double across = strands == 1 ? longest : strands * s->axis[last].mean / ceil(s->axis[last].rows / longest);
-    const double halo = s->hulls[last][choice[last]] - longest;
+    v.ring_bytes *= (double)(s->depth * s->kernels->real_size);
+    const double parts = ceil((double)s->axis[last].rows / longest), halo = s->hulls[last][choice[last]] - longest;
     const double ends = s->backward && longest < s->axis[last].rows ? 2 * ceil(halo / 2 / lanes) * FOREIGN_SLOTS : 0;
-    v.lanes = (ceil(across / lanes) + ends) * lanes / across;
+    if (strands == 1) { /* the last part may be short */
+        const double rest = (double)s->axis[last].rows - (parts - 1) * longest;
+        const double vectors = (parts - 1) * ceil(longest / lanes) + ceil(rest / lanes);
+        v.lanes = (vectors + parts * ends) * lanes / (double)s->axis[last].rows;
+    } else { /* several strands are long and short ones */
+        const double across = strands * s->axis[last].mean / parts;
+        v.lanes = ceil(across / lanes) * lanes / across;
+    }
     return v;
 }
 
@@ -166,17 +172,17 @@ static item_cost cost_of(const shape_search *s, const int *choice)
     return (item_cost){.operations = (compute * memory * use + pack) / v.rows * folding, .items = v.items};
 }
 
-/* What counts among shapes of one walk: items should come in whole rounds. */
-static double balanced(item_cost cost)
+/* What counts among shapes of one walk. */
+static double balanced(const shape_search *s, item_cost cost)
 {
-    return ceil(cost.items / BALANCE_THREADS) * BALANCE_THREADS / cost.items * cost.operations;
+    return ceil(cost.items / s->threads) * s->threads / cost.items * cost.operations;
 }
 
 static void try_axis(shape_search *s, int *choice, int32_t axis)
 {
     if (axis == s->rank) {
         const item_cost cost = cost_of(s, choice);
-        if (balanced(cost) < balanced(s->best_cost)) {
+        if (balanced(s, cost) < balanced(s, s->best_cost)) {
             s->best_cost = cost;
             for (int32_t a = 0; a < s->rank; a++)
                 s->best[a] = s->extents[a][choice[a]];
@@ -248,7 +254,7 @@ static double operations_of(const shape_search *s)
 
 double cpu_stencil_operations(const nf_request *request, const cpu_kernels *kernels, bool backward)
 {
-    shape_search search = {.request = request, .kernels = kernels, .backward = backward};
+    shape_search search = {.request = request, .kernels = kernels, .backward = backward, .threads = BALANCE_THREADS};
     start_search(&search);
     return operations_of(&search);
 }
@@ -284,7 +290,9 @@ static void measure(cpu_stencil_walk *walk, const shape_search *s)
 nf_status cpu_stencil_shape(cpu_stencil_walk *walk, const nf_request *request, const cpu_kernels *kernels, bool backward)
 {
     const nf_problem *problem = request->problem;
-    shape_search search = {.request = request, .kernels = kernels, .backward = backward};
+    /* How queries are cut changes nothing in forward: each is the sum of the same products in the same order. */
+    shape_search search = {.request = request, .kernels = kernels, .backward = backward,
+                           .threads = backward ? BALANCE_THREADS : (double)request->threads};
     start_search(&search);
     nf_work_spec spec = {.rows = NF_ROWS_QUERIES};
     for (int32_t a = 0; a < search.rank; a++) {
