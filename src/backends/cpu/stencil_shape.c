@@ -77,7 +77,7 @@ enum {
 
 static const int32_t sizes[SIZES] = {1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256};
 
-/* Predicted operations per row, and how many items share them. */
+/* Predicted operations per row, and how many items share them: not whole if the last has fewer strands. */
 typedef struct item_cost {
     double operations, items;
 } item_cost;
@@ -127,7 +127,7 @@ static item_view view_item(const shape_search *s, const int *choice)
         v.both *= 1 - inner * fmin(s->axis[a].seen / (4 * extent), 1 - extent / (extent + s->axis[a].seen));
     }
     const double strands = s->strands, longest = s->extents[last][choice[last]];
-    v.items = ceil(v.items / strands);
+    v.items /= strands;
     v.rows *= strands;
     v.pairs *= strands;
     v.all_rows *= strands;
@@ -175,7 +175,7 @@ static item_cost cost_of(const shape_search *s, const int *choice)
 /* What counts among shapes of one walk. */
 static double balanced(const shape_search *s, item_cost cost)
 {
-    return ceil(cost.items / s->threads) * s->threads / cost.items * cost.operations;
+    return ceil(ceil(cost.items) / s->threads) * s->threads / cost.items * cost.operations;
 }
 
 static void try_axis(shape_search *s, int *choice, int32_t axis)
