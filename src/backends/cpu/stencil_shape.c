@@ -14,8 +14,8 @@ static const double FLAT_SCORE_OPERATIONS = 1.2; /* but forward's scores are bet
 static const double FLAT_NARROW_OPERATIONS = 1.4; /* and its values wait less with at most eight lanes */
 static const double FOREIGN_SLOTS = 0.6;      /* of a window that lanes of other shares meet */
 static const double LANE_OPERATIONS = 40;     /* per row: loading, storing, dividing */
-static const double BALANCE_THREADS = 8;      /* items should keep these busy: not the threads at hand, on which neither the
-                                                 choice of an algorithm nor results may depend */
+static const double BALANCE_THREADS = 8;      /* items should keep these busy; not the threads at hand, on which neither
+                                                 the choice of an algorithm nor results may depend */
 static const double STRAND_COST = 0.002;      /* none is folded without need */
 static const double IDLE_ITEMS = 1.2;           /* half an item of idling for each of these */
 /* Seconds of an operation over those of one of the tile family's, whose constants were measured apart. */
