@@ -1,5 +1,5 @@
-/* Forward: for every group of query tiles, walk the column tiles of keys, packed once per group; softmax is carried along
- * the walk, so no score outlives its tile. */
+/* Forward: for every group of query tiles, walk the column tiles of keys, packed once per group, or once per head where
+ * all its groups meet the same ones; softmax is carried along the walk, so no score outlives its tile. */
 #include <math.h>
 #include <string.h>
 
@@ -19,7 +19,11 @@ typedef struct forward_scratch {
     cpu_ahead ahead;
     cpu_ahead_run *runs;
     void *q, *out, *max, *sum;         /* of all rows of an item */
-    void *k_packed, *v_packed, *converted;
+    void *k_slots, *v_slots;           /* packed column tiles: those kept of a head, and one more */
+    bool *kept;                        /* which of them are packed */
+    int64_t kept_stream;               /* and of which batch and head; -1: none */
+    void *k_packed, *v_packed;         /* the column tile at hand */
+    void *converted;
     void *scores;
     uint32_t *mask;
     const void **rows;
@@ -30,10 +34,21 @@ static int64_t score_stride(const cpu_walk *walk)
     return walk->columns + CPU_SCORE_PAD;
 }
 
+/* Reals of a packed column tile. */
+static int64_t k_slot(const cpu_tile_plan *p)
+{
+    return (p->by_query.columns + p->kernels->panel) * p->head_dim;
+}
+
+static int64_t v_slot(const cpu_tile_plan *p)
+{
+    return p->by_query.columns * p->value_dim;
+}
+
 static void carve_forward(const cpu_tile_plan *p, cpu_arena *arena, forward_scratch *s)
 {
     const cpu_walk *w = &p->by_query;
-    const int64_t real = p->kernels->real_size, panel = p->kernels->panel;
+    const int64_t real = p->kernels->real_size;
     const int64_t rows = w->tiles * w->tile_rows, wide = nf_max64(p->head_dim, p->value_dim);
     for (int i = 0; i < 2; i++)
         s->tiles[i] = cpu_take(arena, w->tiles * (int64_t)sizeof *s->tiles[i]);
@@ -42,8 +57,9 @@ static void carve_forward(const cpu_tile_plan *p, cpu_arena *arena, forward_scra
     s->out = cpu_take(arena, rows * p->value_dim * real);
     s->max = cpu_take(arena, rows * real);
     s->sum = cpu_take(arena, rows * real);
-    s->k_packed = cpu_take(arena, (w->columns + panel) * p->head_dim * real);
-    s->v_packed = cpu_take(arena, w->columns * p->value_dim * real);
+    s->k_slots = cpu_take(arena, (p->kept_tiles + 1) * k_slot(p) * real);
+    s->v_slots = cpu_take(arena, (p->kept_tiles + 1) * v_slot(p) * real);
+    s->kept = cpu_take(arena, p->kept_tiles * (int64_t)sizeof *s->kept);
     s->converted = cpu_take(arena, w->columns * wide * real);
     s->scores = cpu_take(arena, (w->tile_rows * score_stride(w) + CPU_SCORE_PAD) * real);
     s->mask = cpu_take(arena, w->tile_rows * CPU_MASK_WORDS * (int64_t)sizeof *s->mask);
@@ -172,8 +188,33 @@ static bool pack_values(const forward_scratch *s, const cpu_span *columns, const
     return !look || k->all_finite(s->rows, columns->count, n);
 }
 
-static void add_columns_ahead(forward_scratch *s, const cpu_item *item, const nf_box *box)
+static int64_t stream_of(const forward_scratch *s, const cpu_item *item)
 {
+    return item->batch * s->call->plan->request->problem->kv_heads + item->kv_head;
+}
+
+static bool is_kept(const forward_scratch *s, const cpu_item *item, int64_t column_tile)
+{
+    return column_tile < s->call->plan->kept_tiles && stream_of(s, item) == s->kept_stream && s->kept[column_tile];
+}
+
+static void add_packed_ahead(forward_scratch *s, int64_t slot)
+{
+    const cpu_tile_plan *p = s->call->plan;
+    const cpu_kernels *k = p->kernels;
+    const int64_t columns = p->by_query.columns * (k->pairs ? (int64_t)sizeof(uint16_t) : k->real_size);
+    s->runs[s->ahead.runs++] = (cpu_ahead_run){.base = cpu_at(k, s->k_slots, slot * k_slot(p)), .rows = 1,
+                                               .bytes = columns * p->head_dim};
+    s->runs[s->ahead.runs++] = (cpu_ahead_run){.base = cpu_at(k, s->v_slots, slot * v_slot(p)), .rows = 1,
+                                               .bytes = columns * p->value_dim};
+}
+
+static void add_columns_ahead(forward_scratch *s, const cpu_item *item, int64_t column_tile, const nf_box *box)
+{
+    if (is_kept(s, item, column_tile)) {
+        add_packed_ahead(s, column_tile);
+        return;
+    }
     const nf_problem *problem = s->call->plan->request->problem;
     const cpu_views *io = &s->call->io;
     const int32_t rank = item->walk->work.grid->rank;
@@ -232,7 +273,7 @@ static void look_ahead(forward_scratch *s, const cpu_span *columns)
     if (!p->look_ahead || !columns->item)
         return;
     if (!s->item.last) {
-        add_columns_ahead(s, &s->item, &s->item.next);
+        add_columns_ahead(s, &s->item, s->item.column_tile + 1, &s->item.next);
     } else {
         add_rows_ahead(s, &s->item, &s->call->io.out, problem->value_dim);
         if (open_coming(s)) {
@@ -240,7 +281,7 @@ static void look_ahead(forward_scratch *s, const cpu_span *columns)
             add_rows_ahead(s, &s->coming, &s->call->io.q, problem->head_dim);
             if (nf_work_column_tile_count(&p->by_query.work, &s->coming.work) > 0) {
                 nf_work_column_tile(&p->by_query.work, &s->coming.work, 0, &first);
-                add_columns_ahead(s, &s->coming, &first);
+                add_columns_ahead(s, &s->coming, 0, &first);
             }
         }
     }
@@ -249,15 +290,30 @@ static void look_ahead(forward_scratch *s, const cpu_span *columns)
     s->ahead.rate = (lines + fetches * row - 1) / (fetches * row) * row;
 }
 
+/* Packs a column tile, or finds it kept from an item before. Returns whether its values are finite, if asked to look. */
+static bool take_columns(forward_scratch *s, const cpu_span *columns, bool look)
+{
+    const cpu_tile_plan *p = s->call->plan;
+    const cpu_views *io = &s->call->io;
+    const bool keep = columns->item && !look && s->item.column_tile < p->kept_tiles;
+    const int64_t slot = keep ? s->item.column_tile : p->kept_tiles;
+    s->k_packed = cpu_at(p->kernels, s->k_slots, slot * k_slot(p));
+    s->v_packed = cpu_at(p->kernels, s->v_slots, slot * v_slot(p));
+    if (keep && s->kept[slot])
+        return true;
+    if (keep)
+        s->kept[slot] = true;
+    pack_keys(s, columns, columns->item ? &io->k : &io->extra_k);
+    return pack_values(s, columns, columns->item ? &io->v : &io->extra_v, look);
+}
+
 /* Packs a column tile and lets the row tiles meet it. */
 static void visit_columns(void *context, const cpu_span *columns, bool any, bool partial)
 {
     forward_scratch *s = context;
-    const cpu_views *io = &s->call->io;
     if (!any)
         return;
-    pack_keys(s, columns, columns->item ? &io->k : &io->extra_k);
-    const bool finite = pack_values(s, columns, columns->item ? &io->v : &io->extra_v, partial);
+    const bool finite = take_columns(s, columns, partial);
     look_ahead(s, columns);
     meet_columns(s, columns, finite);
 }
@@ -273,6 +329,10 @@ static void forward_item(forward_scratch *s, int64_t index)
         cpu_open_item(&s->item, &p->by_query, problem, group, s->tiles[0], index);
     s->coming_index = -1; /* taken, or a wrong guess whose tiles may be overwritten by now */
     s->index = index;
+    if (stream_of(s, &s->item) != s->kept_stream) {
+        memset(s->kept, 0, (size_t)p->kept_tiles * sizeof *s->kept);
+        s->kept_stream = stream_of(s, &s->item);
+    }
     for (int64_t t = 0; t < s->item.tile_count; t++)
         load_queries(s, &s->item.tiles[t], s->item.kv_head * group);
     cpu_for_columns(&s->item, visit_columns, s);
@@ -283,7 +343,7 @@ static void forward_item(forward_scratch *s, int64_t index)
 
 static forward_scratch scratch_of(const forward_call *call, char *workspace, int64_t thread)
 {
-    forward_scratch scratch = {.call = call, .coming_index = -1};
+    forward_scratch scratch = {.call = call, .coming_index = -1, .kept_stream = -1};
     cpu_arena arena = {.base = workspace + (size_t)thread * call->plan->thread_bytes};
     carve_forward(call->plan, &arena, &scratch);
     return scratch;

@@ -46,6 +46,7 @@ typedef struct cpu_tile_plan {
     int64_t head_dim, value_dim;   /* rounded up to lanes: row strides */
     double scale;
     int64_t threads;
+    int64_t kept_tiles;            /* column tiles of a head that forward packs once for all its items; 0: none */
     bool look_ahead;               /* forward fetches what it will read: the tensors do not fit in a cache */
     size_t thread_bytes;           /* workspace of one thread */
     size_t extra_bytes;            /* partial gradients of extra tokens */
@@ -170,7 +171,8 @@ typedef struct cpu_item {
     nf_work_item work;
     cpu_row_tile *tiles;
     int64_t tile_count;
-    nf_box next; /* while column tiles are visited: the one that follows, unless this is the last */
+    int64_t column_tile; /* while column tiles are visited: which one */
+    nf_box next;         /* and the one that follows, unless this is the last */
     bool last;
 } cpu_item;
 

@@ -51,6 +51,7 @@ void cpu_for_columns(cpu_item *item, cpu_visit_columns *visit, void *context)
     for (int64_t j = 0; j < column_tiles; j++) {
         const nf_box box = item->next;
         bool any = false, partial = false;
+        item->column_tile = j;
         item->last = j + 1 == column_tiles;
         if (!item->last)
             nf_work_column_tile(work, &item->work, j + 1, &item->next);

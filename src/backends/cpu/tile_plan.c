@@ -10,6 +10,7 @@
 enum { CACHE_BYTES = 768 << 10, EXTRA_SPLITS = 16, COUNTED_ITEMS = 4096, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
 
 static const size_t DQ_SUM_BYTES = 16 << 20; /* of dq summed apart from its tensor, at most */
+static const int64_t KEPT_BYTES = 8 << 20;   /* of a head's packed keys and values, at most */
 
 static nf_status tile_supports(const void *state, const nf_request *request)
 {
@@ -82,6 +83,24 @@ static nf_status prepare_backward(cpu_tile_plan *plan)
     return NF_OK;
 }
 
+/* Column tiles of a head if all its items meet the same ones, so that packing them once serves all; else 0. */
+static int64_t count_kept_tiles(const cpu_tile_plan *plan)
+{
+    const nf_work *work = &plan->by_query.work;
+    int64_t tiles = 1;
+    for (int32_t a = 0; a < work->grid->rank; a++) {
+        if (work->grid->axis[a].dilation > 1 || work->segment_count[a] == 0)
+            return 0;
+        const nf_interval hull = work->segments[a][0].hull;
+        for (int64_t i = 1; i < work->segment_count[a]; i++)
+            if (work->segments[a][i].hull.begin != hull.begin || work->segments[a][i].hull.end != hull.end)
+                return 0;
+        tiles *= (nf_interval_size(hull) + work->spec.columns[a] - 1) / work->spec.columns[a];
+    }
+    const int64_t bytes = plan->by_query.columns * (plan->head_dim + plan->value_dim) * plan->kernels->real_size;
+    return work->items > 1 && tiles * bytes <= KEPT_BYTES ? tiles : 0;
+}
+
 static bool exceeds_cache(const nf_request *request)
 {
     static const nf_role roles[] = {NF_Q, NF_K, NF_V, NF_OUT};
@@ -131,6 +150,8 @@ static nf_status tile_prepare(const void *state, const nf_request *request, void
     plan->look_ahead = exceeds_cache(request);
     nf_status status = cpu_create_walk(&plan->by_query, request, kernels, NF_ROWS_QUERIES, true, false);
     int64_t items = plan->by_query.items;
+    if (status == NF_OK && problem->direction & NF_FWD)
+        plan->kept_tiles = count_kept_tiles(plan);
     if (status == NF_OK && problem->direction & NF_BWD) {
         status = prepare_backward(plan);
         items = nf_max64(items, plan->by_key.items);
