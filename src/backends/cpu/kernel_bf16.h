@@ -276,6 +276,7 @@ const cpu_kernels cpu_kernels_avx512bf16_bf16 = {
     .real_size = sizeof(float),
     .lanes = LANES_f32,
     .panel = PANEL_f32,
+    .value_panel = VALUE_VECTORS_f32 * LANES_f32,
     .pairs = true,
     .load_rows = load_rows_f32,
     .store_rows = store_rows_f32,

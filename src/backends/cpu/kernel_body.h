@@ -201,6 +201,7 @@ const cpu_kernels KERNEL_TABLE = {
     .real_size = sizeof(REAL),
     .lanes = NAME(LANES),
     .panel = NAME(PANEL),
+    .value_panel = NAME(VALUE_VECTORS) * NAME(LANES),
     .load_rows = NAME(load_rows),
     .store_rows = NAME(store_rows),
     .add_rows = NAME(add_rows),

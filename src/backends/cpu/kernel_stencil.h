@@ -240,8 +240,8 @@ enum { NAME(VALUE_VECTORS) = SIMD_REGISTERS == 32 ? 4 : SIMD_FUSED ? 3 : 2 };
 
 /* Two lines that are mates: rows up to `split` gather columns of one, the others of its mate. */
 SIMD_INLINE void NAME(value_mates)(int split, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)],
-                                   const REAL *const *p, int64_t p_slot, const REAL *v, const REAL *mate, int64_t dim,
-                                   int64_t size)
+                                   const REAL **p, int64_t p_slot, const REAL *v, const REAL *mate, int64_t dim,
+                                   int64_t size, int64_t slots)
 {
     for (int64_t j = 0; j < size; j++) {
         VEC x[NAME(VALUE_VECTORS)];
@@ -262,15 +262,18 @@ SIMD_INLINE void NAME(value_mates)(int split, int vectors, VEC sum[CPU_STENCIL_R
                 sum[r][c] += y * x[c];
         }
     }
+    SIMD_UNROLL
+    for (int r = 0; r < CPU_STENCIL_ROWS; r++)
+        p[r] += slots * p_slot;
 }
 
 SIMD_INLINE void NAME(value_split)(int32_t split, int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)],
-                                   const REAL *const *p, int64_t p_slot, const REAL *v, const REAL *mate, int64_t dim,
-                                   int64_t size)
+                                   const REAL **p, int64_t p_slot, const REAL *v, const REAL *mate, int64_t dim,
+                                   int64_t size, int64_t slots)
 {
     switch (split) {
-    case 1: NAME(value_mates)(1, vectors, sum, p, p_slot, v, mate, dim, size); break;
-    case 2: NAME(value_mates)(2, vectors, sum, p, p_slot, v, mate, dim, size); break;
-    default: NAME(value_mates)(3, vectors, sum, p, p_slot, v, mate, dim, size); break;
+    case 1: NAME(value_mates)(1, vectors, sum, p, p_slot, v, mate, dim, size, slots); break;
+    case 2: NAME(value_mates)(2, vectors, sum, p, p_slot, v, mate, dim, size, slots); break;
+    default: NAME(value_mates)(3, vectors, sum, p, p_slot, v, mate, dim, size, slots); break;
     }
 }

@@ -1,13 +1,22 @@
 /* The stencil's softmax and values, included by kernel_body.h once per element type. Forward's scores lie by rows,
  * [row][place][lane], where place counts the slots of the lines that the row sees, so that a row holds nothing else. Its
- * weights lie [row][lane][place] if vectors can be transposed: applying them lane by lane then touches few cache lines. */
+ * weights take their places, or lie [row][lane][place], "turned". */
 #if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
-enum { NAME(TURNED) = 1 };
+enum { NAME(CAN_TURN) = 1 };
 #else
-enum { NAME(TURNED) = 0 };
+enum { NAME(CAN_TURN) = 0 };
 #endif
 
-/* Reals of a row of scores, and of weights: a lane's weights take an odd number of vectors, off each other's cache sets. */
+/* Weights are applied lane by lane. Turned they touch few cache lines, which is worth turning them where they do not stay in
+ * the first-level cache beside the values of a lane; and the neighbors of a single row read them so. */
+SIMD_INLINE bool NAME(turned)(const cpu_lanes *lanes, int64_t count, int64_t rows, int64_t dim)
+{
+    enum { NEAR_BYTES = 40 << 10 }; /* by this count, of which rows see a part */
+    const int64_t bytes = count * lanes->slots * (CPU_STENCIL_ROWS * NAME(LANES) + dim) * (int64_t)sizeof(REAL);
+    return NAME(CAN_TURN) && (rows == 1 || bytes > NEAR_BYTES);
+}
+
+/* Reals of a row of scores, and of turned weights: a lane's take an odd number of vectors, off each other's cache sets. */
 SIMD_INLINE int64_t NAME(score_row)(int64_t count, int64_t slots)
 {
     return NAME(round_up)(count * slots) * NAME(LANES);
@@ -80,58 +89,73 @@ SIMD_INLINE VEC NAME(row_top)(const cpu_lanes *lanes, int64_t places, REAL facto
     return top;
 }
 
-/* 2^(factor s - base) of up to LANES places from x on; returns total and their sum, added one after the other: places that a
- * lane does not have, as its neighbors do, must not change how its own are rounded. */
-SIMD_INLINE VEC NAME(weigh)(const cpu_lanes *lanes, bool partial, int64_t count, int64_t *slot, REAL factor, VEC base,
-                            const REAL *s, REAL *p, int64_t p_stride, VEC total)
+/* x = 2^(factor s - base) of n places from s on; returns total and their sum, added one after the other: places that a lane
+ * does not have, as its neighbors do, must not change how its own are rounded. */
+SIMD_INLINE VEC NAME(weigh)(int n, const cpu_lanes *lanes, bool partial, int64_t *slot, REAL factor, VEC base, const REAL *s,
+                            VEC *x, VEC total)
 {
-    VEC square[NAME(LANES)];
     SIMD_UNROLL
-    for (int j = 0; j < NAME(LANES); j++) {
-        square[j] = (VEC){0};
-        if (j >= count)
-            continue;
-        square[j] = OP(exp2)(OP(load)(s + j * NAME(LANES)) * factor - base);
+    for (int i = 0; i < n; i++)
+        x[i] = OP(load)(s + i * NAME(LANES)) * factor - base;
+    OP(exp2s)(n, x);
+    SIMD_UNROLL
+    for (int i = 0; i < n; i++) {
         if (partial) {
-            square[j] = OP(select)(lanes->bits[*slot], square[j], (VEC){0});
+            x[i] = OP(select)(lanes->bits[*slot], x[i], (VEC){0});
             *slot = *slot + 1 == lanes->slots ? 0 : *slot + 1;
         }
-        total += square[j];
+        total += x[i];
     }
-#if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
-    OP(transpose)(square);
-#endif
-    SIMD_UNROLL
-    for (int j = 0; j < NAME(LANES); j++)
-        OP(store)(p + j * p_stride, square[j]);
     return total;
 }
 
-SIMD_INLINE VEC NAME(weigh_row)(const cpu_lanes *lanes, bool partial, int64_t places, REAL factor, VEC base, const REAL *s,
-                                REAL *p, int64_t lane_stride)
+/* The weights of a row in the places of its scores; returns their sum. */
+SIMD_INLINE VEC NAME(weigh_row)(const cpu_lanes *lanes, bool partial, int64_t places, REAL factor, VEC base, REAL *s)
 {
-    const int64_t step = NAME(TURNED) ? NAME(LANES) : NAME(LANES) * NAME(LANES);
-    const int64_t p_stride = NAME(TURNED) ? lane_stride : NAME(LANES);
-    VEC total = {0};
-    int64_t slot = 0, x = 0;
-    for (; x + NAME(LANES) <= places; x += NAME(LANES), s += NAME(LANES) * NAME(LANES), p += step)
-        total = NAME(weigh)(lanes, partial, NAME(LANES), &slot, factor, base, s, p, p_stride, total);
-    if (x < places)
-        total = NAME(weigh)(lanes, partial, places - x, &slot, factor, base, s, p, p_stride, total);
+    VEC total = {0}, x[SIMD_EXPS];
+    int64_t slot = 0, at = 0;
+    for (; at + SIMD_EXPS <= places; at += SIMD_EXPS, s += SIMD_EXPS * NAME(LANES)) {
+        total = NAME(weigh)(SIMD_EXPS, lanes, partial, &slot, factor, base, s, x, total);
+        SIMD_UNROLL
+        for (int i = 0; i < SIMD_EXPS; i++)
+            OP(store)(s + i * NAME(LANES), x[i]);
+    }
+    for (; at < places; at++, s += NAME(LANES)) {
+        total = NAME(weigh)(1, lanes, partial, &slot, factor, base, s, x, total);
+        OP(store)(s, x[0]);
+    }
     return total;
+}
+
+/* The weights of a row by lanes, lane_stride apart. */
+SIMD_INLINE void NAME(turn_row)(int64_t places, const REAL *s, REAL *p, int64_t lane_stride)
+{
+#if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
+    for (int64_t at = 0; at < places; at += NAME(LANES)) {
+        VEC square[NAME(LANES)];
+        SIMD_UNROLL
+        for (int i = 0; i < NAME(LANES); i++)
+            square[i] = OP(load)(s + (at + i) * NAME(LANES));
+        OP(transpose)(square);
+        SIMD_UNROLL
+        for (int i = 0; i < NAME(LANES); i++)
+            OP(store)(p + i * lane_stride + at, square[i]);
+    }
+#else
+    (void)places, (void)s, (void)p, (void)lane_stride;
+#endif
 }
 
 /* Maxima are kept in units of log 2, as exponents of 2 are cheaper than of e. */
-static void NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
-                                  double scale, bool fresh, const void *s, void *p, void *max, void *sum, void *out,
-                                  int64_t dim)
+static const void *NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
+                                         double scale, bool fresh, void *s, void *p, void *max, void *sum, void *out,
+                                         int64_t dim)
 {
     const int64_t s_stride = NAME(score_row)(count, lanes->slots), lane_stride = NAME(weight_lane)(count, lanes->slots);
-    const int64_t p_stride = NAME(TURNED) ? lane_stride * NAME(LANES) : s_stride;
+    const bool turned = NAME(turned)(lanes, count, rows, dim);
     const REAL factor = (REAL)(scale * SIMD_LOG2_E);
     for (int64_t r = 0; r < rows; r++) {
-        const REAL *row = (const REAL *)s + r * s_stride;
-        REAL *to = (REAL *)p + r * p_stride;
+        REAL *row = (REAL *)s + r * s_stride;
         REAL *row_max = (REAL *)max + r * NAME(LANES), *row_sum = (REAL *)sum + r * NAME(LANES);
         int64_t places = 0;
         for (int64_t i = 0; i < count; i++)
@@ -140,8 +164,10 @@ static void NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines,
         const VEC top = NAME(row_top)(lanes, places, factor, old, row);
         /* Lanes that have seen nothing, or only NaN, have no max: zero serves, and NaN must get through. */
         const VEC base = OP(max)(top, OP(set1)(LOWEST));
-        const VEC total = lanes->partial ? NAME(weigh_row)(lanes, true, places, factor, base, row, to, lane_stride)
-                                         : NAME(weigh_row)(lanes, false, places, factor, base, row, to, lane_stride);
+        const VEC total = lanes->partial ? NAME(weigh_row)(lanes, true, places, factor, base, row)
+                                         : NAME(weigh_row)(lanes, false, places, factor, base, row);
+        if (turned)
+            NAME(turn_row)(places, row, (REAL *)p + r * NAME(LANES) * lane_stride, lane_stride);
         OP(store)(row_max, top);
         if (fresh) {
             OP(store)(row_sum, total);
@@ -157,6 +183,7 @@ static void NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines,
                 OP(store)(o + c, OP(load)(o + c) * shrink[l]);
         }
     }
+    return turned ? p : s;
 }
 
 static void NAME(stencil_close)(int64_t rows, const void *max, void *sum, void *lse)
@@ -197,34 +224,37 @@ SIMD_INLINE void NAME(value_line)(int first, int end, int vectors, VEC sum[CPU_S
         p[r] += slots * p_slot;
 }
 
-SIMD_INLINE void NAME(value_lines)(int vectors, bool by_row, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)],
+/* How scores or weights lie: [row][line][slot][lane], [row][place][lane], [row][lane][place]. */
+enum { NAME(BY_LINES), NAME(BY_PLACES), NAME(BY_LANES) };
+
+SIMD_INLINE void NAME(value_lines)(int vectors, int order, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)],
                                    const cpu_lanes *lanes, int64_t lane, const cpu_line *lines, int64_t count,
                                    const REAL *weights, int64_t dim, int64_t column, cpu_ahead *ahead)
 {
     const int64_t slots = lanes->slots, size = lanes->size[lane], start = lanes->begin[lane] * dim + column;
-    const bool turned = by_row && NAME(TURNED);
+    const bool turned = order == NAME(BY_LANES);
     const int64_t p_slot = turned ? 1 : NAME(LANES), lane_stride = turned ? NAME(weight_lane)(count, slots) : 1;
-    const int64_t row_stride = turned   ? lane_stride * NAME(LANES)
-                               : by_row ? NAME(score_row)(count, slots)
-                                        : count * slots * NAME(LANES);
+    const int64_t row_stride = turned                     ? lane_stride * NAME(LANES)
+                               : order == NAME(BY_PLACES) ? NAME(score_row)(count, slots)
+                                                          : count * slots * NAME(LANES);
     const REAL *p[CPU_STENCIL_ROWS];
     SIMD_UNROLL
     for (int r = 0; r < CPU_STENCIL_ROWS; r++)
         p[r] = weights + r * row_stride + lane * lane_stride;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0, due = 0; i < count; i++) {
         const REAL *v = (const REAL *)lines[i].straight + start;
-        if (ahead)
+        if (ahead && i >= due) {
             cpu_fetch_ahead(ahead);
-        const int64_t mate = by_row ? 0 : i + lines[i].mate;
-        const bool mates = !by_row && mate != i && mate >= 0 && mate < count;
-        if (mates && mate < i)
-            continue;
+            due += CPU_FETCH_LINES;
+        }
+        const bool mates = lines[i].mates && i + 1 < count;
         SIMD_UNROLL
-        for (int r = 0; !by_row && r < CPU_STENCIL_ROWS; r++)
-            p[r] = weights + r * row_stride + (mates && r >= lines[i].end ? mate : i) * slots * NAME(LANES) + lane;
+        for (int r = 0; order == NAME(BY_LINES) && r < CPU_STENCIL_ROWS; r++)
+            p[r] = weights + r * row_stride + (i + (mates && r >= lines[i].end)) * slots * NAME(LANES) + lane;
         if (mates) {
-            NAME(value_split)(lines[i].end, vectors, sum, p, p_slot, v, (const REAL *)lines[mate].straight + start, dim,
-                              size);
+            NAME(value_split)(lines[i].end, vectors, sum, p, p_slot, v, (const REAL *)lines[i + 1].straight + start, dim,
+                              size, slots);
+            i++;
             continue;
         }
 #define VALUE_CASE(a, b)                                                                                             \
@@ -256,9 +286,10 @@ SIMD_INLINE void NAME(store_sums)(int vectors, const VEC *sum, REAL *to, bool st
             OP(store)(to + c * NAME(LANES), sum[c] * OP(set1)(factor));
 }
 
-SIMD_INLINE void NAME(value_lane)(int vectors, bool by_row, const cpu_lanes *lanes, int64_t lane,
-                                  const cpu_line *lines, int64_t count, int64_t rows, int64_t column, const REAL *p, bool fresh, REAL *out, int64_t dim,
-                                  const cpu_targets *targets, const REAL *factors, cpu_ahead *ahead)
+SIMD_INLINE void NAME(value_lane)(int vectors, int order, const cpu_lanes *lanes, int64_t lane,
+                                  const cpu_line *lines, int64_t count, int64_t rows, int64_t column, const REAL *p,
+                                  bool fresh, REAL *out, int64_t dim, const cpu_targets *targets, const REAL *factors,
+                                  cpu_ahead *ahead)
 {
     const int64_t o_stride = NAME(LANES) * dim;
     VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)];
@@ -268,7 +299,7 @@ SIMD_INLINE void NAME(value_lane)(int vectors, bool by_row, const cpu_lanes *lan
         for (int c = 0; c < vectors; c++)
             sum[r][c] = fresh || r >= rows ? (VEC){0} : OP(load)(out + r * o_stride + column + c * NAME(LANES));
     }
-    NAME(value_lines)(vectors, by_row, sum, lanes, lane, lines, count, p, dim, column, ahead);
+    NAME(value_lines)(vectors, order, sum, lanes, lane, lines, count, p, dim, column, ahead);
     SIMD_UNROLL
     for (int r = 0; r < CPU_STENCIL_ROWS; r++) {
         if (r >= rows)
@@ -291,8 +322,7 @@ SIMD_INLINE bool NAME(are_neighbors)(const cpu_lanes *lanes, int64_t lane)
 
 /* One line of four neighbors in the place of rows: stretches of columns that the same ones see. p: their weights. */
 SIMD_INLINE void NAME(neighbor_line)(int vectors, VEC sum[CPU_STENCIL_ROWS][NAME(VALUE_VECTORS)], const int32_t *begin,
-                                     const int32_t *size, const REAL *const *p, const REAL *v, int64_t dim,
-                                     cpu_ahead *ahead)
+                                     const int32_t *size, const REAL *const *p, const REAL *v, int64_t dim)
 {
     int first = 0, end = 0;
     int32_t at = begin[0];
@@ -303,8 +333,6 @@ SIMD_INLINE void NAME(neighbor_line)(int vectors, VEC sum[CPU_STENCIL_ROWS][NAME
         if (end < CPU_STENCIL_ROWS && begin[end] < stop)
             stop = begin[end];
         const REAL *weights[CPU_STENCIL_ROWS];
-        if (ahead)
-            cpu_fetch_ahead(ahead);
         for (int l = 0; l < CPU_STENCIL_ROWS; l++)
             weights[l] = p[l] + (at - begin[l]);
 #define NEIGHBOR_CASE(a, b)                                                                                          \
@@ -348,9 +376,12 @@ SIMD_INLINE void NAME(value_neighbors)(int vectors, const cpu_lanes *lanes, int6
     }
     for (int64_t i = 0; i < count; i++) {
         NAME(neighbor_line)(vectors, sum, lanes->begin + lane, lanes->size + lane, p,
-                            (const REAL *)lines[i].straight + column, dim, ahead);
-        for (int l = 0; l < CPU_STENCIL_ROWS; l++)
+                            (const REAL *)lines[i].straight + column, dim);
+        for (int l = 0; l < CPU_STENCIL_ROWS; l++) {
             p[l] += lanes->slots;
+            if (ahead && i % CPU_FETCH_LINES == 0)
+                cpu_fetch_ahead(ahead);
+        }
     }
     SIMD_UNROLL
     for (int l = 0; l < CPU_STENCIL_ROWS; l++) {
@@ -360,26 +391,27 @@ SIMD_INLINE void NAME(value_neighbors)(int vectors, const cpu_lanes *lanes, int6
 }
 
 /* `vectors` vectors of values from column on: of four neighbors, or of one lane in all rows. */
-SIMD_INLINE void NAME(value_columns)(int vectors, bool by_row, bool neighbors, const cpu_lanes *lanes, int64_t lane,
+SIMD_INLINE void NAME(value_columns)(int vectors, int order, bool neighbors, const cpu_lanes *lanes, int64_t lane,
                                      const cpu_line *lines, int64_t count, int64_t rows, int64_t column, const REAL *p,
                                      bool fresh, REAL *out, int64_t dim, const cpu_targets *targets, const REAL *factors,
-                                     cpu_ahead *ahead)
+                                  cpu_ahead *ahead)
 {
-    if (by_row && NAME(TURNED) && neighbors)
+    if (order == NAME(BY_LANES) && neighbors)
         NAME(value_neighbors)(vectors, lanes, lane, lines, count, column, p, fresh, out, dim, targets, factors, ahead);
     else
-        NAME(value_lane)(vectors, by_row, lanes, lane, lines, count, rows, column, p, fresh, out, dim, targets, factors,
+        NAME(value_lane)(vectors, order, lanes, lane, lines, count, rows, column, p, fresh, out, dim, targets, factors,
                          ahead);
 }
 
-SIMD_INLINE void NAME(values)(bool by_row, const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
+SIMD_INLINE void NAME(values)(int order, const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
                               const void *p, bool fresh, void *out, int64_t dim, const cpu_targets *targets,
                               const void *factors, cpu_ahead *ahead)
 {
     int64_t lane = 0;
     while (lane < lanes->count) {
-        const bool neighbors = by_row && NAME(TURNED) && rows == 1 && lane + CPU_STENCIL_ROWS <= lanes->count
+        const bool neighbors = order == NAME(BY_LANES) && rows == 1 && lane + CPU_STENCIL_ROWS <= lanes->count
                                && NAME(are_neighbors)(lanes, lane);
+        const int64_t step = neighbors ? CPU_STENCIL_ROWS : 1;
         REAL *o = (REAL *)out + lane * dim;
         int64_t left = dim / NAME(LANES), c = 0;
         for (int64_t passes = (left + NAME(VALUE_VECTORS) - 1) / NAME(VALUE_VECTORS); passes > 0; passes--) {
@@ -388,7 +420,7 @@ SIMD_INLINE void NAME(values)(bool by_row, const cpu_lanes *lanes, const cpu_lin
 #define VALUE_COLUMNS(n)                                                                                             \
     case n:                                                                                                          \
         if (n <= NAME(VALUE_VECTORS))                                                                                \
-            NAME(value_columns)(n, by_row, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets, \
+            NAME(value_columns)(n, order, neighbors, lanes, lane, lines, count, rows, c, p, fresh, o, dim, targets, \
                                 factors, ahead);                                                                     \
         break
                 VALUE_COLUMNS(4);
@@ -401,7 +433,7 @@ SIMD_INLINE void NAME(values)(bool by_row, const cpu_lanes *lanes, const cpu_lin
             left -= vectors;
             c += vectors * NAME(LANES);
         }
-        lane += neighbors ? CPU_STENCIL_ROWS : 1;
+        lane += step;
     }
 }
 
@@ -409,12 +441,15 @@ static void NAME(stencil_values)(const cpu_lanes *lanes, const cpu_line *lines, 
                                  bool fresh, void *out, int64_t dim, const cpu_targets *targets, const void *factors,
                                  cpu_ahead *ahead)
 {
-    NAME(values)(false, lanes, lines, count, rows, s, fresh, out, dim, targets, factors, ahead);
+    NAME(values)(NAME(BY_LINES), lanes, lines, count, rows, s, fresh, out, dim, targets, factors, ahead);
 }
 
 static void NAME(stencil_row_values)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows,
                                      const void *p, bool fresh, void *out, int64_t dim, const cpu_targets *targets,
                                      const void *factors, cpu_ahead *ahead)
 {
-    NAME(values)(true, lanes, lines, count, rows, p, fresh, out, dim, targets, factors, ahead);
+    if (NAME(turned)(lanes, count, rows, dim))
+        NAME(values)(NAME(BY_LANES), lanes, lines, count, rows, p, fresh, out, dim, targets, factors, ahead);
+    else
+        NAME(values)(NAME(BY_PLACES), lanes, lines, count, rows, p, fresh, out, dim, targets, factors, ahead);
 }

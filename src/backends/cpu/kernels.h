@@ -20,6 +20,7 @@ enum {
     CPU_MASK_WORDS = CPU_MAX_COLUMNS / 32,
     CPU_BLOCK_ROWS = 6, /* rows of a tile that share every column they load */
     CPU_STENCIL_ROWS = 4, /* rows of a stencil block: they share every column they load */
+    CPU_FETCH_LINES = 4,  /* values of a stencil fetch ahead so seldom: a call costs more than what it fetches */
     CPU_MAX_LANES = 16
 };
 
@@ -41,7 +42,7 @@ typedef struct cpu_line {
     const void *straight;      /* [column][dim]: what scores are applied to */
     void *sums[2];             /* [column][dim]: of dk and dv; NULL: not wanted */
     int32_t first, end;
-    int32_t mate; /* how far in the list a line lies that the other rows of a block see, and only they; 0: none */
+    bool mates; /* the next line is its mate: seen by the other rows of a block, and only by them */
 } cpu_line;
 
 /* Where the values of a block go: row r of lane l starts at rows[r] + lane[l] bytes. */
@@ -130,6 +131,7 @@ typedef struct cpu_kernels {
     int64_t real_size; /* bytes of a real */
     int64_t lanes;     /* reals in a vector */
     int64_t panel;     /* columns of a packed panel, a multiple of lanes */
+    int64_t value_panel; /* columns of values that the stencil sums at once, at most */
     bool pairs;        /* packed elements are pairs of depth: plain rows are no lines for products */
 
     /* Converts rows of n elements, stride apart, to rows of reals row_stride apart, zero from n up to whole vectors. */
@@ -213,7 +215,7 @@ typedef struct cpu_kernels {
     void (*stencil_gradient)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
                              void *s, void *ds, const void *lse, const void *delta);
     /* The values of a block: out = s . straight if fresh, else added; if there are targets, written there, times the
-     * row's factor, instead of to out. */
+     * row's factor, instead of to out. Fetches ahead per lane, value_panel and CPU_FETCH_LINES lines. */
     void (*stencil_values)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, const void *s,
                            bool fresh, void *out, int64_t dim, const cpu_targets *targets, const void *factors,
                            cpu_ahead *ahead);
@@ -232,9 +234,10 @@ typedef struct cpu_kernels {
      * next begins where one ends. a and s: as above, a block for each row. */
     void (*stencil_run_scores)(const cpu_lanes *lanes, int64_t rows, const cpu_line *line, int64_t line_stride,
                                const void *a, int64_t depth, void *s);
-    /* p = 2^(s - max), s in units of log 2; updates the running max and sum, and out rows by the change of max. */
-    void (*stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
-                            bool fresh, const void *s, void *p, void *max, void *sum, void *out, int64_t dim);
+    /* Weights 2^(s - max), s in units of log 2, in p or in place of s: returns which. Updates the running max and sum, and
+     * out rows by the change of max. */
+    const void *(*stencil_softmax)(const cpu_lanes *lanes, const cpu_line *lines, int64_t count, int64_t rows, double scale,
+                                   bool fresh, void *s, void *p, void *max, void *sum, void *out, int64_t dim);
     /* lse = max + log sum, then sum becomes 1 / sum; -inf and 0 where nothing was seen. */
     void (*stencil_close)(int64_t rows, const void *max, void *sum, void *lse);
     /* As stencil_values. */

@@ -171,39 +171,53 @@ SIMD_INLINE v64 v64_max(v64 a, v64 b)
 /* 2^t for t <= 127 (f64: 1023), f32 to 3 units of 2^-24: what softmax takes, whose t = score log2(e) - base is one
  * multiply-add, with a rounding error that grows with -t and vanishes in 2^t. NaN stays NaN. Below the normal range the
  * result may be the smallest normal number, not zero; above t's range, as in lanes that a mask hides, it may be anything. */
+enum { SIMD_EXPS = 4 }; /* at once, one operation after the other of all: alone an exponential is one long chain */
+SIMD_INLINE void v32_exp2s(int count, v32 *t)
+{
+    v32 f[SIMD_EXPS], p[SIMD_EXPS];
 #if defined(__AVX512F__)
-SIMD_INLINE v32 v32_exp2(v32 t)
-{
-    const v32 f = (v32)_mm512_reduce_ps((__m512)t, 0x09); /* t - floor(t) */
-    v32 p = v32_set1(1.8671298e-3f);
-    p = p * f + 9.0170310e-3f;
-    p = p * f + 5.5799913e-2f;
-    p = p * f + 2.4016444e-1f;
-    p = p * f + 6.9315130e-1f;
-    p = p * f + 1.0f;
-    return (v32)_mm512_scalef_ps((__m512)p, (__m512)t);
-}
+    const float c[] = {1.8671298e-3f, 9.0170310e-3f, 5.5799913e-2f, 2.4016444e-1f, 6.9315130e-1f, 1.0f};
+    SIMD_UNROLL
+    for (int i = 0; i < count; i++)
+        f[i] = (v32)_mm512_reduce_ps((__m512)t[i], 0x09); /* t - floor(t) */
 #else
-SIMD_INLINE v32 v32_exp2(v32 t)
-{
-    t = v32_max(v32_set1(-126.0f), t);
+    const float c[] = {1.32647273e-3f, 9.67151299e-3f, 5.55073358e-2f, 2.40222424e-1f, 6.93147004e-1f, 1.0f};
+    v32u n[SIMD_EXPS];
+    SIMD_UNROLL
+    for (int i = 0; i < count; i++) {
+        const v32 x = v32_max(v32_set1(-126.0f), t[i]);
 #if defined(__AVX2__)
-    const v32u n = (v32u)_mm256_cvtps_epi32((__m256)t);
-    const v32 f = t - (v32)_mm256_round_ps((__m256)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        n[i] = (v32u)_mm256_cvtps_epi32((__m256)x);
+        f[i] = x - (v32)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
-    const float round = 12582912.0f; /* 1.5 2^23 */
-    const v32u n = (v32u)(t + round);
-    const v32 f = t - ((v32)n - round);
+        const float round = 12582912.0f; /* 1.5 2^23 */
+        n[i] = (v32u)(x + round);
+        f[i] = x - ((v32)n[i] - round);
 #endif
-    v32 p = v32_set1(1.32647273e-3f);
-    p = p * f + 9.67151299e-3f;
-    p = p * f + 5.55073358e-2f;
-    p = p * f + 2.40222424e-1f;
-    p = p * f + 6.93147004e-1f;
-    p = p * f + 1.0f;
-    return (v32)((v32u)p + (n << 23));
+    }
+#endif
+    SIMD_UNROLL
+    for (int i = 0; i < count; i++)
+        p[i] = v32_set1(c[0]);
+    SIMD_UNROLL
+    for (int k = 1; k < 6; k++) {
+        SIMD_UNROLL
+        for (int i = 0; i < count; i++)
+            p[i] = p[i] * f[i] + c[k];
+    }
+    SIMD_UNROLL
+    for (int i = 0; i < count; i++)
+#if defined(__AVX512F__)
+        t[i] = (v32)_mm512_scalef_ps((__m512)p[i], (__m512)t[i]);
+#else
+        t[i] = (v32)((v32u)p[i] + (n[i] << 23));
+#endif
 }
-#endif
+SIMD_INLINE v32 v32_exp2(v32 t)
+{
+    v32_exp2s(1, &t);
+    return t;
+}
 SIMD_INLINE v64 v64_exp2(v64 t)
 {
     const double round = 6755399441055744.0; /* 1.5 2^52: the sum leaves the nearest integer in the low bits */
@@ -224,6 +238,13 @@ SIMD_INLINE v64 v64_exp2(v64 t)
     p = p * r + 0.5;
     p = p * (r * r) + r + 1.0;
     return (v64)((v64u)p + ((v64u)n << 52));
+}
+
+SIMD_INLINE void v64_exp2s(int count, v64 *t)
+{
+    SIMD_UNROLL
+    for (int i = 0; i < count; i++)
+        t[i] = v64_exp2(t[i]);
 }
 
 /* log(x) of normal x > 0 to 2 ulp; infinity and NaN stay. x = m 2^n with m in sqrt(1/2) .. sqrt(2), log m by a polynomial. */

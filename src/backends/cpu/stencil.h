@@ -165,6 +165,9 @@ enum { CPU_AHEAD_RUNS = 48 }; /* that are fetched during a block, at most */
 cpu_ahead cpu_stencil_list_ahead(const cpu_stencil_item *item, const cpu_stencil_item *next, const cpu_stencil_wants *wants,
                                  int32_t end, int64_t index, int64_t blocks, int64_t steps, cpu_ahead_run *runs);
 
+/* How often the values of lane block b, rows of dim, fetch ahead while they meet the listed lines. */
+int64_t cpu_stencil_ahead_steps(const cpu_stencil_item *item, const cpu_kernels *k, int64_t b, int64_t dim);
+
 /* Whether rows of n may go from registers to a tensor: they are whole vectors of reals. And if so, whether past the caches:
  * they are aligned, and the tensor is large. */
 bool cpu_stencil_direct(const cpu_stencil_plan *plan, const cpu_view *view, int64_t n);

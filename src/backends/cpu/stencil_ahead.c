@@ -58,6 +58,12 @@ static void add_rows(cpu_ahead *ahead, cpu_ahead_run *runs, const cpu_stencil_it
     }
 }
 
+int64_t cpu_stencil_ahead_steps(const cpu_stencil_item *item, const cpu_kernels *k, int64_t b, int64_t dim)
+{
+    const int64_t panels = (dim + k->value_panel - 1) / k->value_panel;
+    return item->lanes[b].count * panels * ((item->line_count + CPU_FETCH_LINES - 1) / CPU_FETCH_LINES);
+}
+
 cpu_ahead cpu_stencil_list_ahead(const cpu_stencil_item *item, const cpu_stencil_item *next, const cpu_stencil_wants *wants,
                                  int32_t end, int64_t index, int64_t blocks, int64_t steps, cpu_ahead_run *runs)
 {

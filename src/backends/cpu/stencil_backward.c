@@ -154,9 +154,8 @@ static cpu_ahead list_ahead(stencil_scratch *s, int32_t end, int64_t place, int6
     const cpu_stencil_wants wants = {.line = {&io->k, &io->v}, .line_dim = {d, v}, .row = {&io->q, &io->dout, &io->out},
                                      .row_dim = {d, v, v}, .rows = 3, .group = group};
     const int64_t blocks = cpu_stencil_outer_count(s->item) * group * s->item->lane_blocks;
-    const int64_t panels = (p->head_dim + p->kernels->panel - 1) / p->kernels->panel;
     return cpu_stencil_list_ahead(s->item, s->next, &wants, end, (place * group + h) * s->item->lane_blocks + b, blocks,
-                                  s->item->lanes[b].count * s->item->line_count * panels, s->ahead);
+                                  cpu_stencil_ahead_steps(s->item, p->kernels, b, p->head_dim), s->ahead);
 }
 
 /* Rows first .. end - 1 of an outer place: the lane blocks whose queries are the item's own, or those that only see its

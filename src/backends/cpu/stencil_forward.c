@@ -174,7 +174,7 @@ static int64_t end_of_run(const cpu_stencil_item *item, int64_t b, int64_t width
 
 /* The scores of lane block b if they are made already, else NULL. In 1-D no line is shared by rows, but neighboring lane
  * blocks share most of their columns: those of a run are scored at once. */
-static const void *find_scores(forward_scratch *s, const nf_box *outer, int64_t b, int64_t h)
+static void *find_scores(forward_scratch *s, const nf_box *outer, int64_t b, int64_t h)
 {
     const cpu_stencil_item *item = &s->item[s->current];
     const cpu_kernels *k = s->call->plan->kernels;
@@ -210,7 +210,7 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
         targets.rows[r] = row_base(s, &c->io.out, outer, first + r, h);
     for (int64_t l = 0; l < lanes->count; l++)
         targets.lane[l] = s->out_at[b * k->lanes + l];
-    const void *scores = find_scores(s, outer, b, h);
+    void *scores = find_scores(s, outer, b, h);
     for (int32_t r = 0; !scores && r < rows; r++)
         load_queries(s, outer, first + r, b, h, r);
     int64_t i = 0;
@@ -220,11 +220,11 @@ static void forward_block(forward_scratch *s, const nf_box *outer, int32_t first
         const bool fresh = i == 0, final = i + count == line_count;
         if (!scores)
             k->stencil_row_scores(lanes, lines, count, item->walk->line_stride, s->q, depth, s->scores);
-        k->stencil_softmax(lanes, lines, count, rows, p->scale, fresh, scores ? scores : s->scores, s->weights, s->max,
-                           s->sum, s->out, p->value_dim);
+        const void *weights = k->stencil_softmax(lanes, lines, count, rows, p->scale, fresh, scores ? scores : s->scores,
+                                                 s->weights, s->max, s->sum, s->out, p->value_dim);
         if (final)
             k->stencil_close(rows, s->max, s->sum, s->lse);
-        k->stencil_row_values(lanes, lines, count, rows, s->weights, fresh, s->out, p->value_dim,
+        k->stencil_row_values(lanes, lines, count, rows, weights, fresh, s->out, p->value_dim,
                               final && c->direct ? &targets : NULL, s->sum, ahead);
         i += count;
     } while (i < line_count);
@@ -240,7 +240,6 @@ static void forward_block_row(forward_scratch *s, int32_t first, int32_t end)
     cpu_stencil_item *item = &s->item[s->current];
     const int64_t group = nf_problem_group(problem), outer_count = cpu_stencil_outer_count(item);
     const int64_t blocks = outer_count * group * item->lane_blocks;
-    const int64_t panels = (p->value_dim + p->kernels->panel - 1) / p->kernels->panel;
     const cpu_views *io = &s->call->io;
     const cpu_stencil_wants wants = {.line = {&io->k, &io->v}, .line_dim = {problem->head_dim, problem->value_dim},
                                      .row = {&io->q}, .row_dim = {problem->head_dim}, .rows = 1, .group = group};
@@ -252,7 +251,7 @@ static void forward_block_row(forward_scratch *s, int32_t first, int32_t end)
         cpu_stencil_list_lines(item, &s->ring, p->kernels, &outer, first, end, false);
         for (int64_t h = 0; h < group; h++)
             for (int64_t b = 0; b < item->lane_blocks; b++) {
-                const int64_t steps = item->lanes[b].count * item->line_count * panels;
+                const int64_t steps = cpu_stencil_ahead_steps(item, p->kernels, b, p->value_dim);
                 cpu_ahead ahead = cpu_stencil_list_ahead(item, s->has_next ? &s->item[!s->current] : NULL, &wants, end,
                                                          index++, blocks, steps, s->ahead);
                 forward_block(s, &outer, first, end, b, h, &ahead);

@@ -106,7 +106,7 @@ static void fill_line(cpu_line *line, const cpu_stencil_walk *walk, const cpu_st
 {
     line->first = rows.begin;
     line->end = rows.end;
-    line->mate = 0;
+    line->mates = false;
     line->straight = cpu_at(k, ring->straight, slot * walk->columns * ring->width);
     for (int i = 0; i < 2; i++) {
         line->transposed[i] = cpu_at(k, ring->transposed[i], slot * ring->depth[i] * walk->line_stride);
@@ -130,36 +130,57 @@ static nf_interval rows_seeing(const nf_interval *seen, int32_t count, int32_t l
     return rows;
 }
 
-/* Finds the line, from `from` on, that the rows before those of the last line see. */
-static void find_mate(cpu_stencil_item *item, int64_t from)
+/* Of the lines `within`: those that rows first .. end - 1 of a whole block see, and no others. */
+static nf_interval lines_seen_by(const nf_interval *seen, int32_t first, int32_t end, nf_interval within)
 {
-    cpu_line *last = &item->lines[item->line_count - 1];
-    for (cpu_line *line = &item->lines[from]; last->end == CPU_STENCIL_ROWS && last->first > 0 && line < last; line++) {
-        if (line->mate || line->first > 0 || line->end != last->first)
-            continue;
-        line->mate = (int32_t)(last - line);
-        last->mate = -line->mate;
-        return;
-    }
+    nf_interval lines = {nf_max32(within.begin, seen[end - 1].begin), nf_min32(within.end, seen[first].end)};
+    if (first > 0)
+        lines.begin = nf_max32(lines.begin, seen[first - 1].end);
+    if (end < CPU_STENCIL_ROWS)
+        lines.end = nf_min32(lines.end, seen[end].begin);
+    lines.end = nf_max32(lines.begin, lines.end);
+    return lines;
 }
 
-/* The lines of one plane. */
+/* The mate of a line that the rows up to `split` of a whole block see, or, given one that the others see, the line whose mate
+ * it is: each has as many of its kind before it. -1: there is none. */
+static int32_t mate_of(const nf_interval *seen, int32_t split, nf_interval within, int32_t line, bool others)
+{
+    const nf_interval above = lines_seen_by(seen, 0, split, within);
+    const nf_interval below = lines_seen_by(seen, split, CPU_STENCIL_ROWS, within);
+    const int32_t mate = others ? above.begin + line - below.begin : below.begin + line - above.begin;
+    return nf_interval_holds(others ? above : below, mate) ? mate : -1;
+}
+
+/* The lines of one plane, each followed by its mate. */
 static void list_plane(cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k, int64_t plane,
                        bool own_plane, int32_t first, int32_t end, bool own)
 {
     const cpu_stencil_walk *walk = item->walk;
-    nf_interval seen[CPU_STENCIL_ROWS] = {{0, 0}};
+    const bool whole = end - first == CPU_STENCIL_ROWS;
+    nf_interval seen[CPU_STENCIL_ROWS] = {{0, 0}}, within = cpu_stencil_lines(item);
+    if (own && !own_plane)
+        return;
     for (int32_t r = first; r < end; r++)
         seen[r - first] = cpu_stencil_line_sees(item, r);
-    const int32_t begin = seen[0].begin, stop = seen[end - 1 - first].end;
-    const int64_t from = item->line_count;
-    for (int32_t line = begin; line < stop; line++) {
-        const bool own_line = own_plane && (walk->line_axis < 0 || nf_interval_holds(item->own_columns[walk->line_axis], line));
+    if (own && walk->line_axis >= 0)
+        within = item->own_columns[walk->line_axis];
+    const int32_t stop = nf_min32(within.end, seen[end - 1 - first].end);
+    for (int32_t line = nf_max32(within.begin, seen[0].begin); line < stop; line++) {
         const nf_interval rows = rows_seeing(seen, end - first, line);
-        if (rows.end && (own_line || !own)) {
-            fill_line(&item->lines[item->line_count++], walk, ring, k, slot_of(walk, plane, line), rows, own_line);
-            find_mate(item, from);
+        if (rows.end == 0 || (whole && rows.begin > 0 && rows.end == CPU_STENCIL_ROWS
+                              && mate_of(seen, rows.begin, within, line, true) >= 0))
+            continue;
+        const bool pairs = whole && rows.begin == 0 && rows.end < CPU_STENCIL_ROWS;
+        const int32_t mate = pairs ? mate_of(seen, rows.end, within, line, false) : -1;
+        const int32_t both[2] = {line, mate};
+        for (int i = 0; i < (mate < 0 ? 1 : 2); i++) {
+            const bool own_line =
+                own_plane && (walk->line_axis < 0 || nf_interval_holds(item->own_columns[walk->line_axis], both[i]));
+            const nf_interval by = i == 0 ? rows : (nf_interval){rows.end, CPU_STENCIL_ROWS};
+            fill_line(&item->lines[item->line_count++], walk, ring, k, slot_of(walk, plane, both[i]), by, own_line);
         }
+        item->lines[item->line_count - 1 - (mate >= 0)].mates = mate >= 0;
     }
 }
 
