@@ -109,41 +109,49 @@ SIMD_INLINE VEC NAME(weigh)(int n, const cpu_lanes *lanes, bool partial, int64_t
     return total;
 }
 
-/* The weights of a row in the places of its scores; returns their sum. */
-SIMD_INLINE VEC NAME(weigh_row)(const cpu_lanes *lanes, bool partial, int64_t places, REAL factor, VEC base, REAL *s)
+/* The weights of LANES places by lanes, lane_stride apart. */
+SIMD_INLINE void NAME(turn)(VEC *square, REAL *p, int64_t lane_stride)
 {
-    VEC total = {0}, x[SIMD_EXPS];
+#if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
+    OP(transpose)(square);
+#endif
+    SIMD_UNROLL
+    for (int i = 0; i < NAME(LANES); i++)
+        OP(store)(p + i * lane_stride, square[i]);
+}
+
+/* The weights of a row in the places of its scores, or, if p, by lanes there, lane_stride apart; returns their sum. */
+SIMD_INLINE VEC NAME(weigh_row)(const cpu_lanes *lanes, bool partial, int64_t places, REAL factor, VEC base, REAL *s,
+                                REAL *p, int64_t lane_stride)
+{
+    enum { GROUP = NAME(LANES) < (int)SIMD_EXPS ? NAME(LANES) : (int)SIMD_EXPS };
+    VEC total = {0}, x[NAME(LANES)];
     int64_t slot = 0, at = 0;
-    for (; at + SIMD_EXPS <= places; at += SIMD_EXPS, s += SIMD_EXPS * NAME(LANES)) {
-        total = NAME(weigh)(SIMD_EXPS, lanes, partial, &slot, factor, base, s, x, total);
+    for (; p && at + NAME(LANES) <= places; at += NAME(LANES), s += NAME(LANES) * NAME(LANES)) {
         SIMD_UNROLL
-        for (int i = 0; i < SIMD_EXPS; i++)
+        for (int i = 0; i < NAME(LANES); i += GROUP)
+            total = NAME(weigh)(GROUP, lanes, partial, &slot, factor, base, s + i * NAME(LANES), x + i, total);
+        NAME(turn)(x, p + at, lane_stride);
+    }
+    const REAL *rest = s;
+    const int64_t turned = at;
+    for (; at + GROUP <= places; at += GROUP, s += GROUP * NAME(LANES)) {
+        total = NAME(weigh)(GROUP, lanes, partial, &slot, factor, base, s, x, total);
+        SIMD_UNROLL
+        for (int i = 0; i < GROUP; i++)
             OP(store)(s + i * NAME(LANES), x[i]);
     }
     for (; at < places; at++, s += NAME(LANES)) {
         total = NAME(weigh)(1, lanes, partial, &slot, factor, base, s, x, total);
         OP(store)(s, x[0]);
     }
-    return total;
-}
-
-/* The weights of a row by lanes, lane_stride apart. */
-SIMD_INLINE void NAME(turn_row)(int64_t places, const REAL *s, REAL *p, int64_t lane_stride)
-{
-#if defined(SIMD_TRANSPOSE) && !defined(KERNEL_DOUBLE)
-    for (int64_t at = 0; at < places; at += NAME(LANES)) {
-        VEC square[NAME(LANES)];
+    if (p && turned < places) {
         SIMD_UNROLL
         for (int i = 0; i < NAME(LANES); i++)
-            square[i] = OP(load)(s + (at + i) * NAME(LANES));
-        OP(transpose)(square);
-        SIMD_UNROLL
-        for (int i = 0; i < NAME(LANES); i++)
-            OP(store)(p + i * lane_stride + at, square[i]);
+            x[i] = OP(load)(rest + i * NAME(LANES));
+        NAME(turn)(x, p + turned, lane_stride);
     }
-#else
-    (void)places, (void)s, (void)p, (void)lane_stride;
-#endif
+    return total;
 }
 
 /* Maxima are kept in units of log 2, as exponents of 2 are cheaper than of e. */
@@ -164,10 +172,9 @@ static const void *NAME(stencil_softmax)(const cpu_lanes *lanes, const cpu_line 
         const VEC top = NAME(row_top)(lanes, places, factor, old, row);
         /* Lanes that have seen nothing, or only NaN, have no max: zero serves, and NaN must get through. */
         const VEC base = OP(max)(top, OP(set1)(LOWEST));
-        const VEC total = lanes->partial ? NAME(weigh_row)(lanes, true, places, factor, base, row)
-                                         : NAME(weigh_row)(lanes, false, places, factor, base, row);
-        if (turned)
-            NAME(turn_row)(places, row, (REAL *)p + r * NAME(LANES) * lane_stride, lane_stride);
+        REAL *to = turned ? (REAL *)p + r * NAME(LANES) * lane_stride : NULL;
+        const VEC total = lanes->partial ? NAME(weigh_row)(lanes, true, places, factor, base, row, to, lane_stride)
+                                         : NAME(weigh_row)(lanes, false, places, factor, base, row, to, lane_stride);
         OP(store)(row_max, top);
         if (fresh) {
             OP(store)(row_sum, total);
