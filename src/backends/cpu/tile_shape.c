@@ -3,6 +3,8 @@
 #include "backends/cpu/tile_shape.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 static const double PACK_OPERATIONS = 0.9; /* per packed element and product it serves: measured, AVX-512 and AVX2 */
 static const double SOFTMAX_OPERATIONS = 24;      /* per vector */
@@ -16,6 +18,7 @@ static const double GROUP_BYTES = 1 << 20; /* state of the rows of a group */
 enum {
     HULL_SAMPLES = 32, /* runs of rows looked at for an average */
     KNOWN_HULLS = 96,
+    MOST_TILES = 512, /* that list_tiles finds: 496 on four axes */
     FEW_TILES = 8,
     LEAST_ROWS = 24
 };
@@ -39,6 +42,13 @@ typedef struct shape_block {
     double hull[NF_MAX_RANK];
 } shape_block;
 
+/* A tile, and what it costs per row at least, whatever the group. */
+typedef struct shape_tile {
+    int32_t extents[NF_MAX_RANK];
+    int64_t rows, fold;
+    double least;
+} shape_tile;
+
 typedef struct shape_search {
     const nf_request *request;
     const cpu_kernels *kernels;
@@ -50,9 +60,11 @@ typedef struct shape_search {
     int64_t column_limit;
     int64_t least_rows; /* of a tile worth a try: where blocks leave out what they do not see, small ones win nothing */
     double streams; /* batches, heads and classes: groups that exist anyway */
+    shape_tile tiles[MOST_TILES];
+    int tile_count;
     int blocks;     /* of the tile at hand */
     shape_block block[CPU_TILE_BLOCKS];
-    double least;   /* that its blocks cost, whatever the group */
+    double least;   /* that it costs, whatever the group */
     shape_hull tile_hull[NF_MAX_RANK], group_hull[NF_MAX_RANK];
     nf_work_spec best;
     int64_t best_fold;
@@ -141,8 +153,9 @@ static void add_block(shape_search *s, const shape_block *block)
     double pairs = 1;
     for (int32_t a = 0; a < s->rank; a++)
         pairs *= block->hull[a];
+    const double visit = block->rows * SOFTMAX_ROW_OPERATIONS + BLOCK_OPERATIONS;
     s->least += pairs * (row_operations(block->rows) * ((double)problem->head_dim / lanes + values)
-                         + block->rows * SOFTMAX_OPERATIONS / lanes);
+                         + block->rows * SOFTMAX_OPERATIONS / lanes + visit / (double)s->column_limit);
     shape_block *last = s->blocks ? &s->block[s->blocks - 1] : NULL;
     bool like_last = last && last->rows == block->rows;
     for (int32_t a = 0; like_last && a < s->rank; a++)
@@ -198,10 +211,16 @@ static double block_cost(const shape_search *s, const shape_block *block, const 
               + block->rows * (vectors * SOFTMAX_OPERATIONS + SOFTMAX_ROW_OPERATIONS) + BLOCK_OPERATIONS);
 }
 
+/* Of packing so many columns. */
+static double pack_cost(const shape_search *s, double columns)
+{
+    const double dims = (double)(s->request->problem->head_dim + s->request->problem->value_dim);
+    return columns * dims * PACK_OPERATIONS * (s->kernels->lanes > 4 ? 1 : 2);
+}
+
 static void try_group(shape_search *s, const nf_work_spec *spec, double tiles, int64_t fold)
 {
-    const nf_problem *problem = s->request->problem;
-    const double dims = (double)(problem->head_dim + problem->value_dim), folds = ceil((double)s->heads / (double)fold);
+    const double folds = ceil((double)s->heads / (double)fold);
     double positions = 1, visits = 1, packed = 1, groups = s->streams, whole[NF_MAX_RANK];
     int32_t most[NF_MAX_RANK];
     for (int32_t a = 0; a < s->rank; a++) {
@@ -211,9 +230,9 @@ static void try_group(shape_search *s, const nf_work_spec *spec, double tiles, i
         packed *= whole[a];
         groups *= (double)((s->axis[a].count - 1) / spec->group[a] + 1);
     }
-    const double pack_cost = packed * dims * PACK_OPERATIONS * (s->kernels->lanes > 4 ? 1 : 2);
     const double idle = 1 + BALANCE_THREADS / (2 * groups), rows = tiles * positions * (double)s->heads;
-    if (idle * (tiles * folds * s->least + pack_cost) >= s->best_cost * rows)
+    const double pack = pack_cost(s, packed);
+    if (idle * (tiles * folds * s->least + pack) >= s->best_cost * rows)
         return;
     nf_work_spec candidate = *spec;
     choose_columns(s, most, candidate.columns);
@@ -222,7 +241,7 @@ static void try_group(shape_search *s, const nf_work_spec *spec, double tiles, i
     double tile_cost = visits * TILE_OPERATIONS;
     for (int i = 0; i < s->blocks; i++)
         tile_cost += s->block[i].times * block_cost(s, &s->block[i], whole, candidate.columns);
-    const double cost = idle * (tiles * folds * tile_cost + pack_cost) / rows;
+    const double cost = idle * (tiles * folds * tile_cost + pack) / rows;
     if (cost < s->best_cost) {
         s->best_cost = cost;
         s->best = candidate;
@@ -246,19 +265,39 @@ static void try_groups(shape_search *s, nf_work_spec *spec, int32_t axis, double
     }
 }
 
-/* Tries all tiles of at most CPU_TILE_ROWS rows; axes of few tiles are cut evenly. */
-static void try_tiles(shape_search *s, nf_work_spec *spec, int32_t axis, int64_t rows)
+/* Most tiles of a group, of so many rows each. */
+static double tiles_of_group(const shape_search *s, double rows)
+{
+    const nf_problem *problem = s->request->problem;
+    const double row_bytes = 2.0 * (double)((problem->head_dim + problem->value_dim) * s->kernels->real_size);
+    return fmax(1, fmin(floor(GROUP_BYTES / row_bytes / rows), CPU_GROUP_TILES));
+}
+
+static void list_tile(shape_search *s, const int32_t *extents, int64_t rows)
+{
+    const int64_t fold = nf_min64(s->heads, CPU_TILE_ROWS / rows), folds = (s->heads + fold - 1) / fold;
+    if (rows * fold < s->least_rows || s->tile_count == MOST_TILES)
+        return;
+    shape_tile *tile = &s->tiles[s->tile_count++];
+    *tile = (shape_tile){.rows = rows, .fold = fold};
+    memcpy(tile->extents, extents, sizeof tile->extents);
+    list_blocks(s, extents, rows, rows * fold);
+    double seen = 1, box = 1;
+    for (int32_t a = 0; a < s->rank; a++) {
+        seen *= hull_of(s, a, 1)->mean;
+        box *= s->tile_hull[a].mean;
+    }
+    s->least += box / (double)s->column_limit * TILE_OPERATIONS;
+    const double group = tiles_of_group(s, (double)(rows * fold * folds)) * (double)(rows * s->heads);
+    tile->least = (double)folds * s->least / (double)(rows * s->heads) + pack_cost(s, seen) / group;
+}
+
+/* Lists all tiles of at most CPU_TILE_ROWS rows; axes of few tiles are cut evenly. */
+static void list_tiles(shape_search *s, int32_t *extents, int32_t axis, int64_t rows)
 {
     static const int32_t sizes[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 48};
     if (axis == s->rank) {
-        const nf_problem *problem = s->request->problem;
-        const int64_t fold = nf_min64(s->heads, CPU_TILE_ROWS / rows), folds = (s->heads + fold - 1) / fold;
-        if (rows * fold < s->least_rows)
-            return;
-        const double row_bytes = 2.0 * (double)((problem->head_dim + problem->value_dim) * s->kernels->real_size);
-        const double fit = floor(GROUP_BYTES / row_bytes / (double)(rows * fold * folds));
-        list_blocks(s, spec->tile, rows, rows * fold);
-        try_groups(s, spec, 0, 1, fmax(1, fmin(fit, CPU_GROUP_TILES)), fold);
+        list_tile(s, extents, rows);
         return;
     }
     const int32_t count = s->axis[axis].count;
@@ -268,9 +307,37 @@ static void try_tiles(shape_search *s, nf_work_spec *spec, int32_t axis, int64_t
         const int32_t size = parts > FEW_TILES ? sizes[i] : (count + parts - 1) / parts;
         if (size == previous || rows * size > CPU_TILE_ROWS)
             continue;
-        previous = spec->tile[axis] = size;
-        try_tiles(s, spec, axis + 1, rows * size);
+        previous = extents[axis] = size;
+        list_tiles(s, extents, axis + 1, rows * size);
     }
+}
+
+static int compare_tiles(const void *a, const void *b)
+{
+    const shape_tile *x = a, *y = b;
+    if (x->least != y->least)
+        return x->least < y->least ? -1 : 1;
+    return memcmp(x->extents, y->extents, sizeof x->extents);
+}
+
+static void try_tile(shape_search *s, const shape_tile *tile)
+{
+    const int64_t folds = (s->heads + tile->fold - 1) / tile->fold;
+    nf_work_spec spec = {.rows = s->rows};
+    memcpy(spec.tile, tile->extents, sizeof spec.tile);
+    list_blocks(s, spec.tile, tile->rows, tile->rows * tile->fold);
+    try_groups(s, &spec, 0, 1, tiles_of_group(s, (double)(tile->rows * tile->fold * folds)), tile->fold);
+}
+
+/* Tries tiles from the most promising on, until no other can be better. */
+static void try_tiles(shape_search *s)
+{
+    int32_t extents[NF_MAX_RANK] = {0};
+    s->tile_count = 0;
+    list_tiles(s, extents, 0, 1);
+    qsort(s->tiles, (size_t)s->tile_count, sizeof *s->tiles, compare_tiles);
+    for (int i = 0; i < s->tile_count && s->tiles[i].least < s->best_cost; i++)
+        try_tile(s, &s->tiles[i]);
 }
 
 void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_side rows, bool by_blocks, nf_work_spec *spec,
@@ -302,12 +369,11 @@ void cpu_choose_shape(const nf_request *request, const cpu_kernels *kernels, nf_
         }
         search.axis[a].count = nf_max32((int32_t)fullest, 1);
     }
-    nf_work_spec scratch = {.rows = rows};
     search.least_rows = by_blocks ? LEAST_ROWS : 1;
-    try_tiles(&search, &scratch, 0, 1);
+    try_tiles(&search);
     if (search.best_fold == 0) { /* no tile is that large */
         search.least_rows = 1;
-        try_tiles(&search, &scratch, 0, 1);
+        try_tiles(&search);
     }
     *spec = search.best;
     *fold = search.best_fold;
