@@ -203,6 +203,7 @@ typedef struct nf_context nf_context;
 typedef struct nf_context_options {
     size_t size;         /* sizeof(nf_context_options) */
     const char *backend; /* as NEARFIELD_BACKEND: names in order of preference, a leading '-' excludes */
+    const char *device;  /* as NEARFIELD_DEVICE: the index or a part of the name of a device of a backend that has several */
     const char *isa;     /* as NEARFIELD_ISA: the highest instruction set the cpu backend may use */
     int64_t num_threads; /* as NEARFIELD_NUM_THREADS; 0: the cores this process may run on */
     void *(*allocate)(void *user, size_t bytes, size_t alignment); /* NULL: the C library's */
@@ -214,7 +215,8 @@ typedef struct nf_context_options {
 
 NF_API void nf_context_options_init(nf_context_options *options);
 
-/* Discovers the machine and its backends. options may be NULL. A backend that is absent is not an error here unless it
+/* Discovers the machine and the backends that may be chosen; one that is never chosen unless it is named is opened when
+ * it is first asked for. options may be NULL. A backend that is absent is not an error here unless it
  * is the only one asked for. A context must not be used after fork() in the child if it was used by a thread of the
  * parent: create a fresh one. */
 NF_API nf_status nf_context_create(nf_context **context, const nf_context_options *options);
@@ -232,6 +234,9 @@ NF_API nf_status nf_context_describe(const nf_context *context, char *buffer, si
 NF_API const char *nf_backend_name(int index);
 /* NF_OK if the named backend can be used from this context; else NF_ERR_UNAVAILABLE and the reason. */
 NF_API nf_status nf_backend_available(const nf_context *context, const char *name);
+/* Name of the index-th device of an available backend, whichever of them this context uses; NULL past the last, or if the
+ * backend is unavailable. Valid while the context lives. */
+NF_API const char *nf_device_name(const nf_context *context, const char *backend, int index);
 
 /* Name of the index-th algorithm of the named backend, best first; NULL past the last, and for a backend that this library
  * does not know or was built without. Some may not support a given problem. */

@@ -142,6 +142,7 @@ const nf_backend fake_backend = {
     .open = fake_open,
     .close = fake_close,
     .describe = fake_describe,
+    .device = nf_stub_device,
     .algorithms = both_algorithms,
 };
 
@@ -152,6 +153,7 @@ const nf_backend fake_backend_other = {
     .open = fake_open,
     .close = fake_close,
     .describe = fake_describe,
+    .device = nf_stub_device,
     .algorithms = slow_only,
 };
 
@@ -161,6 +163,7 @@ const nf_backend fake_backend_hidden = {
     .open = fake_open,
     .close = fake_close,
     .describe = fake_describe,
+    .device = nf_stub_device,
     .algorithms = slow_only,
 };
 
@@ -172,6 +175,7 @@ const nf_backend fake_backend_missing = {
     .open = nf_stub_open,
     .close = nf_stub_close,
     .describe = nf_stub_describe,
+    .device = nf_stub_device,
     .algorithms = none,
 };
 

@@ -251,6 +251,7 @@ static const nf_backend mean_backend = {
     .open = mean_open,
     .close = nf_stub_close,
     .describe = nf_stub_describe,
+    .device = nf_stub_device,
     .algorithms = mean_algorithms,
 };
 

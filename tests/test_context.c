@@ -32,7 +32,7 @@ START_TEST(real_context)
     ck_assert_int_eq(nf_backend_available(context, "cpu"), NF_OK);
     ck_assert_int_eq(nf_backend_available(context, "reference"), NF_OK);
     ck_assert_int_eq(nf_backend_available(context, "cuda"), NF_ERR_UNAVAILABLE);
-    ck_assert_str_eq(nf_last_error(), "cuda is unavailable: disabled at build time");
+    ck_assert_str_eq(nf_last_error(), "name: cuda is unavailable: disabled at build time");
     ck_assert_int_eq(nf_backend_available(context, "opencl"), NF_ERR_UNAVAILABLE);
     ck_assert_int_eq(nf_backend_available(context, "opencll"), NF_ERR_ARGUMENT);
     ck_assert_str_eq(nf_last_error(), "name: 'opencll' is no backend; the nearest is 'opencl'");
@@ -103,10 +103,52 @@ START_TEST(excluded_backends_are_not_opened)
 {
     setenv("NEARFIELD_BACKEND", "-fake,-other", 1);
     nf_context *context = fake_context(NULL);
-    ck_assert_int_eq(fake.opened, 1);
+    ck_assert_int_eq(fake.opened, 0);
     ck_assert_int_eq(nf_backend_available(context, "fake"), NF_ERR_UNAVAILABLE);
-    ck_assert_str_eq(nf_last_error(), "fake is unavailable: excluded by NEARFIELD_BACKEND");
+    ck_assert_str_eq(nf_last_error(), "name: fake is unavailable: excluded by NEARFIELD_BACKEND");
+    nf_context_destroy(context);
+}
+END_TEST
+
+START_TEST(an_unpreferred_backend_opens_late_and_once)
+{
+    nf_context *context = fake_context(NULL);
+    ck_assert_int_eq(fake.opened, 2);
     ck_assert_int_eq(nf_backend_available(context, "hidden"), NF_OK);
+    ck_assert_str_eq(nf_device_name(context, "hidden", 0), "host");
+    ck_assert_int_eq(fake.opened, 3);
+    nf_context_destroy(context);
+    ck_assert_int_eq(fake.closed, 3);
+    setenv("NEARFIELD_BACKEND", "hidden", 1);
+    context = fake_context(NULL);
+    ck_assert_int_eq(fake.opened, 4);
+    nf_context_destroy(context);
+}
+END_TEST
+
+START_TEST(a_late_opening_fails_like_an_early_one)
+{
+    nf_context *context = fake_context(NULL);
+    fake.absent = true;
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(nf_backend_available(context, "hidden"), NF_ERR_UNAVAILABLE);
+        ck_assert_str_eq(nf_last_error(), "name: hidden is unavailable: no such device");
+        fake.absent = false;
+    }
+    nf_context_destroy(context);
+    ck_assert_int_eq(fake.opened, fake.closed);
+}
+END_TEST
+
+START_TEST(device_names)
+{
+    nf_context *context = fake_context(NULL);
+    ck_assert_str_eq(nf_device_name(context, "fake", 0), "host");
+    ck_assert_ptr_null(nf_device_name(context, "fake", 1));
+    ck_assert_ptr_null(nf_device_name(context, "fake", -1));
+    ck_assert_ptr_null(nf_device_name(context, "missing", 0));
+    ck_assert_ptr_null(nf_device_name(context, NULL, 0));
+    ck_assert_ptr_null(nf_context_device(context));
     nf_context_destroy(context);
 }
 END_TEST
@@ -213,6 +255,9 @@ int main(void)
     tcase_add_test(cases, describe_names_every_backend);
     tcase_add_loop_test(cases, preference_lists, 0, sizeof preferences / sizeof preferences[0]);
     tcase_add_test(cases, excluded_backends_are_not_opened);
+    tcase_add_test(cases, an_unpreferred_backend_opens_late_and_once);
+    tcase_add_test(cases, a_late_opening_fails_like_an_early_one);
+    tcase_add_test(cases, device_names);
     tcase_add_test(cases, a_name_alone_must_be_available);
     tcase_add_test(cases, real_names_forced);
     tcase_add_test(cases, defaults_of_threads);

@@ -98,21 +98,26 @@ START_TEST(options_beat_the_environment)
     setenv("NEARFIELD_NUM_THREADS", "3", 1);
     setenv("NEARFIELD_ISA", "baseline", 1);
     setenv("NEARFIELD_BACKEND", "nonsense", 1);
+    setenv("NEARFIELD_DEVICE", "radeon", 1);
     nf_context_options options;
     nf_context_options_init(&options);
     options.num_threads = 5;
     options.backend = "cpu";
+    options.device = "1";
     nf_context *context;
     ck_assert_msg(nf_context_create(&context, &options) == NF_OK, "%s", nf_last_error());
     ck_assert_int_eq(nf_context_threads(context), 5);
     ck_assert_str_eq(nf_context_isa(context), "baseline");
+    ck_assert_str_eq(nf_context_device(context), "1");
     nf_context_destroy(context);
     unsetenv("NEARFIELD_BACKEND");
     options.num_threads = 0;
+    options.device = "";
     options.isa = "avx2";
     ck_assert_int_eq(nf_context_create(&context, &options), NF_OK);
     ck_assert_int_eq(nf_context_threads(context), 3);
     ck_assert_str_eq(nf_context_isa(context), "avx2");
+    ck_assert_str_eq(nf_context_device(context), "radeon");
     nf_context_destroy(context);
 }
 END_TEST

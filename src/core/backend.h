@@ -71,7 +71,7 @@ typedef struct nf_algorithm {
 typedef struct nf_backend {
     const char *name;
     const char *summary;   /* a few words for nearfield info */
-    bool preferred;        /* may be chosen without being asked for */
+    bool preferred;        /* may be chosen without being asked for; if not, opened only when it is */
     const char *built_out; /* not NULL: this build has no such backend, and why; all slots below are stubs */
 
     /* Looks at the machine. NF_ERR_UNAVAILABLE with the reason if it cannot run here. */
@@ -79,6 +79,8 @@ typedef struct nf_backend {
     void (*close)(const nf_context *context, void *state);
     /* Devices and what limits them, one line each. */
     void (*describe)(const void *state, nf_text *text);
+    /* Name of the index-th device (0 is the first), or NULL past the last. Lives as long as the state. */
+    const char *(*device)(const void *state, int index);
 
     const nf_algorithm *const *algorithms; /* NULL-terminated, best first */
 } nf_backend;
@@ -91,6 +93,7 @@ extern const nf_backend nf_backend_cpu, nf_backend_reference, nf_backend_opencl,
 nf_status nf_stub_open(const nf_context *context, void **state);
 void nf_stub_close(const nf_context *context, void *state);
 void nf_stub_describe(const void *state, nf_text *text);
+const char *nf_stub_device(const void *state, int index); /* one device: the host */
 extern const nf_pair nf_stub_pair;
 
 #endif

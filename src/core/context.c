@@ -28,6 +28,11 @@ const char *nf_context_isa(const nf_context *context)
     return context->isa[0] ? context->isa : NULL;
 }
 
+const char *nf_context_device(const nf_context *context)
+{
+    return context->device[0] ? context->device : NULL;
+}
+
 int64_t nf_context_threads(const nf_context *context)
 {
     return context->threads;
@@ -66,6 +71,10 @@ static nf_status resolve_options(nf_context *context, const nf_context_options *
     if (isa && strlen(isa) >= sizeof context->isa)
         return nf_fail(NF_ERR_ARGUMENT, "isa '%.40s...' names no instruction set", isa);
     snprintf(context->isa, sizeof context->isa, "%s", isa ? isa : "");
+    const char *device = options->device && *options->device ? options->device : nf_env_text(NF_ENV_DEVICE);
+    if (device && strlen(device) >= sizeof context->device)
+        return nf_fail(NF_ERR_ARGUMENT, "device '%.40s...' names no device", device);
+    snprintf(context->device, sizeof context->device, "%s", device ? device : "");
     return NF_OK;
 }
 
@@ -79,21 +88,41 @@ static void close_backends(nf_context *context)
     }
 }
 
-/* A backend that cannot run here is a reason to remember; any other failure is the context's. */
-static nf_status open_backend(nf_context *context, nf_context_backend *entry, bool excluded, const char *source)
+/* A backend that cannot run here is a reason to remember; any other failure is the caller's. */
+static nf_status open_backend(nf_context_backend *entry)
 {
-    nf_status status = NF_ERR_UNAVAILABLE;
+    const nf_status status = entry->backend->open(entry->owner, &entry->state);
+    if (status == NF_ERR_UNAVAILABLE)
+        snprintf(entry->reason, sizeof entry->reason, "%s", nf_last_error());
+    entry->open = status == NF_OK;
+    entry->tried = entry->open || status == NF_ERR_UNAVAILABLE;
+    return entry->tried ? NF_OK : status;
+}
+
+nf_status nf_context_try_backend(nf_context_backend *entry)
+{
+    if (!entry->late)
+        return NF_OK;
+    pthread_mutex_lock(&entry->opening);
+    const nf_status status = entry->tried ? NF_OK : open_backend(entry);
+    pthread_mutex_unlock(&entry->opening);
+    return status;
+}
+
+/* Opens what may be chosen; the rest waits until it is asked for. */
+static nf_status open_now(nf_context *context, int index, bool excluded, const char *source)
+{
+    nf_context_backend *entry = &context->backend[index];
+    entry->owner = context;
     if (excluded) {
         snprintf(entry->reason, sizeof entry->reason, "excluded by %s", source);
     } else if (entry->backend->built_out) {
         snprintf(entry->reason, sizeof entry->reason, "%s", entry->backend->built_out);
     } else {
-        status = entry->backend->open(context, &entry->state);
-        if (status == NF_ERR_UNAVAILABLE)
-            snprintf(entry->reason, sizeof entry->reason, "%s", nf_last_error());
+        entry->late = !nf_preference_holds(context, index);
+        return entry->late ? NF_OK : open_backend(entry);
     }
-    entry->open = status == NF_OK;
-    return status == NF_ERR_UNAVAILABLE ? NF_OK : status;
+    return NF_OK;
 }
 
 static nf_status open_backends(nf_context *context, const nf_context_options *options)
@@ -104,7 +133,7 @@ static nf_status open_backends(nf_context *context, const nf_context_options *op
     bool excluded[NF_MAX_BACKENDS];
     nf_status status = nf_preference_parse(context, names, source, excluded);
     for (int i = 0; status == NF_OK && i < context->backend_count; i++)
-        status = open_backend(context, &context->backend[i], excluded[i], source);
+        status = open_now(context, i, excluded[i], source);
     if (status != NF_OK)
         return status;
     const nf_context_backend *forced = &context->backend[context->preferred[0]];
@@ -115,6 +144,8 @@ static nf_status open_backends(nf_context *context, const nf_context_options *op
 
 static void free_block(context_block *block)
 {
+    for (int i = 0; i < block->context.backend_count; i++)
+        pthread_mutex_destroy(&block->backend[i].opening);
     /* The block is counted in the pool it contains. */
     nf_pool pool;
     nf_pool_init_child(&pool, &block->pool);
@@ -154,8 +185,11 @@ nf_status nf_context_create_with(nf_context **context, const nf_context_options 
     if (status != NF_OK || (status = allocate_block(&block, options)) != NF_OK)
         return status;
     nf_context *made = &block->context;
-    for (; backends[made->backend_count] && made->backend_count < NF_MAX_BACKENDS; made->backend_count++)
-        made->backend[made->backend_count].backend = backends[made->backend_count];
+    for (int i = 0; backends[i] && i < NF_MAX_BACKENDS; i++) {
+        made->backend[i].backend = backends[i];
+        pthread_mutex_init(&made->backend[i].opening, NULL);
+        made->backend_count++;
+    }
     nf_topology_detect(&made->topology);
     status = resolve_options(made, options);
     if (status == NF_OK)
@@ -195,10 +229,16 @@ nf_status nf_backend_available(const nf_context *context, const char *name)
 {
     if (!context || !name)
         return nf_fail(NF_ERR_ARGUMENT, "%s: NULL", context ? "name" : "context");
-    const nf_context_backend *entry = nf_context_find_backend(context, name, "name");
-    if (!entry)
-        return NF_ERR_ARGUMENT;
-    return entry->open ? NF_OK : nf_fail(NF_ERR_UNAVAILABLE, "%s is unavailable: %s", name, entry->reason);
+    const nf_context_backend *entry;
+    return nf_context_use_backend(context, name, "name", &entry);
+}
+
+const char *nf_device_name(const nf_context *context, const char *backend, int index)
+{
+    const nf_context_backend *entry;
+    if (!context || !backend || index < 0 || nf_context_use_backend(context, backend, "backend", &entry) != NF_OK)
+        return NULL;
+    return entry->backend->device(entry->state, index);
 }
 
 nf_status nf_context_describe(const nf_context *context, char *buffer, size_t capacity, size_t *length)
@@ -206,7 +246,9 @@ nf_status nf_context_describe(const nf_context *context, char *buffer, size_t ca
     nf_text text;
     if (!context)
         return nf_fail(NF_ERR_ARGUMENT, "context: NULL");
-    const nf_status status = nf_text_init(&text, buffer, capacity);
+    nf_status status = nf_text_init(&text, buffer, capacity);
+    for (int i = 0; status == NF_OK && i < context->backend_count; i++)
+        status = nf_context_try_backend(&context->backend[i]);
     if (status != NF_OK)
         return status;
     nf_text_printf(&text, "nearfield %s\n", nf_version());

@@ -21,12 +21,19 @@ static const struct {
         {
             .name = "NEARFIELD_BACKEND",
             .value = "NAME[,NAME]...",
-            .fallback = "cuda,opencl,cpu",
+            .fallback = "cuda,cpu",
             .manual = "Backends in order of preference: the first that supports a problem runs it, and one that is not "
                       "named\n"
                       "    runs only what asks for it by name. A leading '-' excludes a backend; where all names have "
                       "one, the\n"
                       "    others keep their default order. A name that stands alone must be available.",
+        },
+    [NF_ENV_DEVICE] =
+        {
+            .name = "NEARFIELD_DEVICE",
+            .value = "INDEX|NAME",
+            .fallback = "the backend's first GPU, else its first device",
+            .manual = "The device of a backend that has several: its number, or a part of its name, in `nearfield info`.",
         },
     [NF_ENV_ISA] =
         {

@@ -5,7 +5,7 @@
 
 #include "nearfield.h"
 
-typedef enum nf_env { NF_ENV_BACKEND, NF_ENV_ISA, NF_ENV_NUM_THREADS, NF_ENV_VERBOSE, NF_ENVS } nf_env;
+typedef enum nf_env { NF_ENV_BACKEND, NF_ENV_DEVICE, NF_ENV_ISA, NF_ENV_NUM_THREADS, NF_ENV_VERBOSE, NF_ENVS } nf_env;
 
 /* "NEARFIELD_BACKEND", ... */
 const char *nf_env_name(nf_env variable);

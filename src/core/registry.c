@@ -13,6 +13,7 @@ const nf_backend nf_backend_cuda = {
     .open = nf_stub_open,
     .close = nf_stub_close,
     .describe = nf_stub_describe,
+    .device = nf_stub_device,
     .algorithms = no_algorithms,
 };
 
@@ -24,6 +25,7 @@ const nf_backend nf_backend_opencl = {
     .open = nf_stub_open,
     .close = nf_stub_close,
     .describe = nf_stub_describe,
+    .device = nf_stub_device,
     .algorithms = no_algorithms,
 };
 
@@ -71,6 +73,12 @@ void nf_stub_describe(const void *state, nf_text *text)
 {
     (void)state;
     (void)text;
+}
+
+const char *nf_stub_device(const void *state, int index)
+{
+    (void)state;
+    return index == 0 ? "host" : NULL;
 }
 
 static nf_status no_scores(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)

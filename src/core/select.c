@@ -23,10 +23,16 @@ static nf_status find_name(const nf_context *context, const char *name, size_t l
                    length > 40 ? 40 : (int)length, name, nf_nearest(name, length, names, NULL));
 }
 
-const nf_context_backend *nf_context_find_backend(const nf_context *context, const char *name, const char *source)
+nf_status nf_context_use_backend(const nf_context *context, const char *name, const char *source,
+                                 const nf_context_backend **entry)
 {
     int index;
-    return find_name(context, name, strlen(name), source, &index) == NF_OK ? &context->backend[index] : NULL;
+    nf_status status = find_name(context, name, strlen(name), source, &index);
+    if (status != NF_OK || (status = nf_context_try_backend(&context->backend[index])) != NF_OK)
+        return status;
+    *entry = &context->backend[index];
+    return (*entry)->open ? NF_OK
+                          : nf_fail(NF_ERR_UNAVAILABLE, "%s: %s is unavailable: %s", source, name, (*entry)->reason);
 }
 
 static void prefer_default(nf_context *context, const bool excluded[NF_MAX_BACKENDS])
@@ -68,7 +74,7 @@ nf_status nf_preference_parse(nf_context *context, const char *text, const char 
 
 /* ---- Selection --------------------------------------------------------------------------------------------------- */
 
-static bool is_preferred(const nf_context *context, int index)
+bool nf_preference_holds(const nf_context *context, int index)
 {
     for (int i = 0; i < context->preferred_count; i++)
         if (context->preferred[i] == index)
@@ -87,7 +93,7 @@ static int order_backends(const nf_context *context, const nf_context_backend *o
             order[count++] = context->preferred[i];
     int filled = count;
     for (int i = 0; i < context->backend_count; i++)
-        if (only ? &context->backend[i] != only : !is_preferred(context, i))
+        if (only ? &context->backend[i] != only : !nf_preference_holds(context, i))
             order[filled++] = i;
     return count;
 }
@@ -141,7 +147,7 @@ static nf_status try_backend(nf_selection *s, const nf_context_backend *entry, c
 
 static const char *reason_not_to_compete(const nf_context_backend *entry, const nf_plan_options *options)
 {
-    if (!entry->open)
+    if (!entry->late && !entry->open)
         return entry->reason;
     if (options && options->backend)
         return "not the backend asked for";
@@ -170,11 +176,9 @@ static nf_status check_options(const nf_context *context, const nf_plan_options 
 {
     *only = NULL;
     if (options && options->backend) {
-        *only = nf_context_find_backend(context, options->backend, "backend");
-        if (!*only)
-            return NF_ERR_ARGUMENT;
-        if (!(*only)->open)
-            return nf_fail(NF_ERR_UNAVAILABLE, "backend: %s is unavailable: %s", options->backend, (*only)->reason);
+        const nf_status status = nf_context_use_backend(context, options->backend, "backend", only);
+        if (status != NF_OK)
+            return status;
     }
     return options && options->algo ? check_algo_name(context, *only, options->algo) : NF_OK;
 }

@@ -9,6 +9,9 @@
 nf_status nf_preference_parse(nf_context *context, const char *text, const char *source,
                               bool excluded[NF_MAX_BACKENDS]);
 
+/* Whether a backend, by its index in the context, may be chosen unasked. */
+bool nf_preference_holds(const nf_context *context, int index);
+
 /* One backend, or one algorithm of it, and why it was not chosen. */
 typedef struct nf_candidate {
     const char *backend, *algo; /* algo "" where the whole backend was out */

@@ -60,5 +60,6 @@ const nf_backend nf_backend_cpu = {
     .open = cpu_open,
     .close = cpu_close,
     .describe = cpu_describe,
+    .device = nf_stub_device,
     .algorithms = algorithms,
 };

@@ -190,5 +190,6 @@ const nf_backend nf_backend_reference = {
     .open = open_host,
     .close = nf_stub_close,
     .describe = describe_device,
+    .device = nf_stub_device,
     .algorithms = algorithms,
 };
