@@ -136,20 +136,21 @@ NF_API nf_status nf_problem_hash(const nf_problem *problem, uint64_t *hash);
 typedef enum nf_memory {
     NF_HOST = 0, /* ordinary memory */
     NF_CUDA = 1, /* a CUDA device pointer */
-    NF_OPENCL = 2 /* a cl_mem */
+    NF_OPENCL = 2 /* a cl_mem (nearfield_opencl.h) */
 } nf_memory;
 
 /* A strided view of memory the caller owns. Inputs may have any strides, zero and negative included; outputs must not
  * overlap themselves or an input. */
 typedef struct nf_tensor {
     size_t size; /* sizeof(nf_tensor) */
-    void *data;  /* element [0, 0, ...] */
+    void *data;  /* element [0, 0, ...]; of NF_OPENCL the cl_mem that holds it */
     nf_dtype dtype;
     nf_memory memory;
     int32_t rank;
     int32_t reserved; /* 0 */
     int64_t extents[NF_MAX_TENSOR_RANK];
     int64_t strides[NF_MAX_TENSOR_RANK]; /* in elements */
+    int64_t offset;                      /* of NF_OPENCL: elements from the start of data to element [0, 0, ...]; else 0 */
 } nf_tensor;
 
 /* The tensors of a problem. Shapes, with axes standing for the counts of the query or key range of each axis:
@@ -294,7 +295,7 @@ typedef struct nf_exec {
     size_t size;            /* sizeof(nf_exec) */
     void *workspace;        /* at least workspace_bytes, 64-byte aligned; NULL: the plan's own, one call at a time */
     size_t workspace_bytes; /* of workspace */
-    void *queue;            /* reserved for device backends: must be NULL */
+    void *queue;            /* of the opencl backend: the cl_command_queue to run on; NULL: the plan's. Others: NULL */
 } nf_exec;
 
 NF_API void nf_exec_init(nf_exec *exec);

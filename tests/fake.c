@@ -127,7 +127,8 @@ static nf_status fake_backward(const void *prepared, const nf_tensor *const io[N
 
 #define FAKE_SLOTS                                                                                                     \
     .prepare = fake_prepare, .release = fake_release, .workspace = fake_workspace, .info = fake_info,                  \
-    .describe = fake_describe_plan, .forward = fake_forward, .backward = fake_backward, .pair = &nf_stub_pair
+    .describe = fake_describe_plan, .forward = fake_forward, .backward = fake_backward, .enqueue = nf_stub_enqueue,    \
+    .pair = &nf_stub_pair
 
 static const nf_algorithm slow = {.name = "slow", .supports = slow_supports, .cost = slow_cost, FAKE_SLOTS};
 static const nf_algorithm fast = {.name = "fast", .supports = fast_supports, .cost = fast_cost, FAKE_SLOTS};

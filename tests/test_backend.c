@@ -232,6 +232,7 @@ static const nf_algorithm mean_algorithm = {
     .describe = mean_describe,
     .forward = mean_forward,
     .backward = mean_backward,
+    .enqueue = nf_stub_enqueue,
     .pair = &nf_stub_pair,
 };
 

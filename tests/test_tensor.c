@@ -75,8 +75,9 @@ END_TEST
 
 START_TEST(role_names)
 {
-    const char *const names[NF_ROLES] = {"q",    "k",    "v",  "extra_k", "extra_v", "bias",     "out",      "lse",    "dout",
-                                         "dlse", "dq",   "dk", "dv",      "dextra_k", "dextra_v", "scores",   "dscores"};
+    const char *const names[NF_ROLES] = {"q",   "k",        "v",        "extra_k", "extra_v", "bias",
+                                         "out", "lse",      "dout",     "dlse",    "dq",      "dk",
+                                         "dv",  "dextra_k", "dextra_v", "scores",  "dscores"};
     for (int role = 0; role < NF_ROLES; role++)
         ck_assert_str_eq(nf_role_name((nf_role)role), names[role]);
     ck_assert_ptr_null(nf_role_name(NF_ROLES));
@@ -135,11 +136,15 @@ START_TEST(dlpack_types_and_devices)
         ck_assert_int_eq(nf_tensor_from_dlpack(&t, &source), NF_OK);
         ck_assert_int_eq(t.memory, devices[i].memory);
     }
+    ck_assert_int_eq(t.offset, 0);
     source.device.type = 4;
-    ck_assert_int_eq(nf_tensor_from_dlpack(&t, &source), NF_ERR_TENSOR);
-    source.byte_offset = 0;
     ck_assert_int_eq(nf_tensor_from_dlpack(&t, &source), NF_OK);
     ck_assert_int_eq(t.memory, NF_OPENCL);
+    ck_assert_ptr_eq(t.data, memory);
+    ck_assert_int_eq(t.offset, 32);
+    source.byte_offset = 3;
+    ck_assert_int_eq(nf_tensor_from_dlpack(&t, &source), NF_ERR_TENSOR);
+    ck_assert_str_eq(nf_last_error(), "dltensor: byte_offset 3 into an OpenCL buffer is no multiple of 2");
 }
 END_TEST
 
@@ -259,6 +264,12 @@ START_TEST(memories_do_not_overlap)
     ck_assert(nf_tensors_overlap(&a, &b));
     b.data = x + 2;
     ck_assert(!nf_tensors_overlap(&a, &b));
+    b.data = x;
+    b.offset = 3;
+    ck_assert(nf_tensors_overlap(&a, &b));
+    b.offset = 4;
+    ck_assert(!nf_tensors_overlap(&a, &b));
+    ck_assert(!nf_tensors_overlap(&b, &a));
 }
 END_TEST
 

@@ -65,6 +65,9 @@ typedef struct nf_algorithm {
      * find any of the gradients absent, at least one is present. */
     nf_status (*forward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
     nf_status (*backward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
+    /* Runs one direction on a queue of the caller (nf_exec.queue); nf_stub_enqueue where a device has no such thing. */
+    nf_status (*enqueue)(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
+                         void *workspace, void *queue);
     const nf_pair *pair; /* &nf_stub_pair if the algorithm keeps no scores */
 } nf_algorithm;
 
@@ -94,6 +97,8 @@ nf_status nf_stub_open(const nf_context *context, void **state);
 void nf_stub_close(const nf_context *context, void *state);
 void nf_stub_describe(const void *state, nf_text *text);
 const char *nf_stub_device(const void *state, int index); /* one device: the host */
+nf_status nf_stub_enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
+                          void *workspace, void *queue);
 extern const nf_pair nf_stub_pair;
 
 #endif

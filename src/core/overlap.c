@@ -115,7 +115,8 @@ bool nf_tensors_overlap(const nf_tensor *a, const nf_tensor *b)
     add_tensor(&s, b, -1);
     sum_rests(&s);
     /* The difference of addresses wraps like the addresses do; only nearby tensors get further. */
-    const int64_t difference = (int64_t)((uintptr_t)a->data - (uintptr_t)b->data);
+    const int64_t difference =
+        (int64_t)((uintptr_t)a->data - (uintptr_t)b->data) + a->offset * a_size - b->offset * b_size;
     const int64_t limit = INT64_MAX / 2;
     if (difference > limit || difference < -limit || difference + s.rest_low[0] >= b_size ||
         difference + s.rest_high[0] <= -a_size)

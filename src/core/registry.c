@@ -81,6 +81,17 @@ const char *nf_stub_device(const void *state, int index)
     return index == 0 ? "host" : NULL;
 }
 
+nf_status nf_stub_enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
+                          void *workspace, void *queue)
+{
+    (void)prepared;
+    (void)direction;
+    (void)io;
+    (void)workspace;
+    (void)queue;
+    return nf_fail(NF_ERR_ARGUMENT, "exec: queue must be NULL, this algorithm takes none");
+}
+
 static nf_status no_scores(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
 {
     (void)prepared;

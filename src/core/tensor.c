@@ -51,6 +51,9 @@ nf_status nf_tensor_check(const nf_tensor *tensor, const char *name)
         if (tensor->extents[i] < 1)
             return nf_fail(NF_ERR_TENSOR, "%s: extent %d is %" PRId64 ", must be at least 1", name, (int)i,
                            tensor->extents[i]);
+    if (tensor->memory == NF_OPENCL ? tensor->offset < 0 || tensor->offset > LONGEST_SPAN / 8 : tensor->offset != 0)
+        return nf_fail(NF_ERR_TENSOR, "%s: offset %" PRId64 " %s", name, tensor->offset,
+                       tensor->memory == NF_OPENCL ? "must lie in 0..2^57" : "must be 0 in memory that has addresses");
     if (span_bytes(tensor) < 0)
         return nf_fail(NF_ERR_TENSOR, "%s: its elements lie more than 2^57 apart", name);
     return NF_OK;
@@ -150,16 +153,24 @@ static nf_status convert_device(const dl_tensor *source, nf_memory *memory)
         *memory = NF_CUDA;
         return NF_OK;
     case DL_OPENCL:
-        if (source->byte_offset)
-            break;
         *memory = NF_OPENCL;
         return NF_OK;
     default:
         return nf_fail(NF_ERR_TENSOR, "dltensor: device type %d is none of cpu, cuda and opencl",
                        (int)source->device_type);
     }
-    return nf_fail(NF_ERR_TENSOR, "dltensor: byte_offset %" PRIu64 " into an OpenCL buffer must be 0",
-                   source->byte_offset);
+}
+
+/* The handle of an OpenCL buffer is no address: its offset stays a number, of elements. */
+static nf_status set_offset(nf_tensor *tensor, uint64_t byte_offset)
+{
+    const uint64_t size = nf_dtype_size(tensor->dtype);
+    if (byte_offset % size || byte_offset > INT64_MAX)
+        return nf_fail(NF_ERR_TENSOR,
+                       "dltensor: byte_offset %" PRIu64 " into an OpenCL buffer is no multiple of %" PRIu64,
+                       byte_offset, size);
+    tensor->offset = (int64_t)(byte_offset / size);
+    return NF_OK;
 }
 
 nf_status nf_tensor_from_dlpack(nf_tensor *tensor, const void *dltensor)
@@ -174,17 +185,19 @@ nf_status nf_tensor_from_dlpack(nf_tensor *tensor, const void *dltensor)
     if (status != NF_OK || (status = convert_device(&source, &memory)) != NF_OK)
         return status;
     nf_tensor made;
-    char *data = source.data ? (char *)source.data + source.byte_offset : NULL;
+    const uint64_t moved = memory == NF_OPENCL ? 0 : source.byte_offset;
+    char *data = source.data ? (char *)source.data + moved : NULL;
     if (!source.extents)
         return nf_fail(NF_ERR_TENSOR, "dltensor: shape is NULL");
     if ((status = make_contiguous(&made, data, dtype, source.rank, source.extents, "dltensor")) != NF_OK)
         return status;
     made.memory = memory;
-    if (source.strides) {
+    if (memory == NF_OPENCL && (status = set_offset(&made, source.byte_offset)) != NF_OK)
+        return status;
+    if (source.strides)
         memcpy(made.strides, source.strides, (size_t)source.rank * sizeof made.strides[0]);
-        if ((status = nf_tensor_check(&made, "dltensor")) != NF_OK)
-            return status;
-    }
+    if ((status = nf_tensor_check(&made, "dltensor")) != NF_OK)
+        return status;
     *tensor = made;
     return NF_OK;
 }

@@ -199,5 +199,6 @@ const nf_algorithm cpu_algorithm_naive = {
     .describe = naive_describe,
     .forward = cpu_naive_forward,
     .backward = cpu_naive_backward,
+    .enqueue = nf_stub_enqueue,
     .pair = &nf_stub_pair,
 };

@@ -187,5 +187,6 @@ const nf_algorithm cpu_algorithm_stencil = {
     .describe = stencil_describe,
     .forward = cpu_stencil_forward,
     .backward = cpu_stencil_backward,
+    .enqueue = nf_stub_enqueue,
     .pair = &nf_stub_pair,
 };

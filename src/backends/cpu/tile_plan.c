@@ -283,5 +283,6 @@ const nf_algorithm cpu_algorithm_tile = {
     .describe = tile_describe,
     .forward = cpu_tile_forward,
     .backward = cpu_tile_backward,
+    .enqueue = nf_stub_enqueue,
     .pair = &nf_stub_pair,
 };

@@ -197,5 +197,6 @@ const nf_algorithm cpu_algorithm_unfused = {
     .describe = unfused_describe,
     .forward = cpu_unfused_forward,
     .backward = cpu_unfused_backward,
+    .enqueue = nf_stub_enqueue,
     .pair = &cpu_unfused_public,
 };

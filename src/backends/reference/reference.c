@@ -166,6 +166,7 @@ static const nf_algorithm naive = {
     .describe = describe,
     .forward = forward,
     .backward = backward,
+    .enqueue = nf_stub_enqueue,
     .pair = &nf_stub_pair,
 };
 
