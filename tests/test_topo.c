@@ -84,13 +84,25 @@ START_TEST(affinity_limits_threads)
 }
 END_TEST
 
+static char path[1024];
+
 static nf_status load(nf_topology *t, const char *name)
 {
-    char path[1024];
     const char *source = getenv("top_srcdir");
     snprintf(path, sizeof path, "%s/tests/topologies/%s", source ? source : ".", name);
     return nf_topology_load_xml(t, path);
 }
+
+START_TEST(node_of_a_device)
+{
+    nf_topology t;
+    if (load(&t, "two-nodes.xml") == NF_ERR_UNSUPPORTED)
+        NF_SKIP("this build has no hwloc");
+    ck_assert_int_eq(nf_topology_pci_node_xml(path, &(nf_pci_address){.bus = 0x81}), 1);
+    ck_assert_int_eq(nf_topology_pci_node_xml(path, &(nf_pci_address){.bus = 0x82}), -1);
+    ck_assert_int_eq(nf_topology_pci_node_xml("absent", &(nf_pci_address){.bus = 0x81}), -1);
+}
+END_TEST
 
 START_TEST(two_nodes)
 {
@@ -251,6 +263,7 @@ int main(void)
     tcase_add_test(machines, fallback_agrees);
     tcase_add_test(machines, affinity_limits_threads);
     tcase_add_test(machines, two_nodes);
+    tcase_add_test(machines, node_of_a_device);
     tcase_add_test(machines, shared_l2);
     tcase_add_test(machines, no_topology_file);
     suite_add_tcase(suite, machines);

@@ -25,6 +25,18 @@ typedef struct nf_topology {
     nf_cache cache[NF_CACHE_LEVELS]; /* L1 first */
 } nf_topology;
 
+/* Where a device sits on the PCI bus. */
+typedef struct nf_pci_address {
+    unsigned domain, bus, device, function;
+} nf_pci_address;
+
+/* The memory node nearest to a device, by its operating system number; -1 if that is unknown, as it is without hwloc.
+ * Looks at the machine anew: the buses are no part of a topology. */
+int64_t nf_topology_pci_node(const nf_pci_address *address);
+
+/* The same on a machine saved by lstopo. */
+int64_t nf_topology_pci_node_xml(const char *path, const nf_pci_address *address);
+
 /* Never fails: what cannot be found out stays 0, or 1 for counts. */
 void nf_topology_detect(nf_topology *topology);
 

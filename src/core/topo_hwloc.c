@@ -91,7 +91,47 @@ nf_status nf_topology_load_xml(nf_topology *topology, const char *path)
     return NF_OK;
 }
 
+static int64_t find_node(hwloc_topology_t tree, const nf_pci_address *address)
+{
+    const hwloc_obj_t device =
+        hwloc_get_pcidev_by_busid(tree, address->domain, address->bus, address->device, address->function);
+    const hwloc_obj_t near = device ? hwloc_get_non_io_ancestor_obj(tree, device) : NULL;
+    if (!near || !near->nodeset || hwloc_bitmap_weight(near->nodeset) != 1)
+        return -1;
+    return hwloc_bitmap_first(near->nodeset);
+}
+
+int64_t nf_topology_pci_node_xml(const char *path, const nf_pci_address *address)
+{
+    hwloc_topology_t tree;
+    if (hwloc_topology_init(&tree) != 0)
+        return -1;
+    int64_t node = -1;
+    if ((!path || hwloc_topology_set_xml(tree, path) == 0) &&
+        hwloc_topology_set_io_types_filter(tree, HWLOC_TYPE_FILTER_KEEP_ALL) == 0 && hwloc_topology_load(tree) == 0)
+        node = find_node(tree, address);
+    hwloc_topology_destroy(tree);
+    return node;
+}
+
+int64_t nf_topology_pci_node(const nf_pci_address *address)
+{
+    return nf_topology_pci_node_xml(NULL, address);
+}
+
 #else
+
+int64_t nf_topology_pci_node_xml(const char *path, const nf_pci_address *address)
+{
+    (void)path;
+    (void)address;
+    return -1;
+}
+
+int64_t nf_topology_pci_node(const nf_pci_address *address)
+{
+    return nf_topology_pci_node_xml(NULL, address);
+}
 
 bool nf_topology_read_hwloc(nf_topology *topology)
 {
