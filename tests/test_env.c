@@ -49,6 +49,29 @@ START_TEST(empty_is_unset)
 }
 END_TEST
 
+START_TEST(cache_folder)
+{
+    char path[NF_PATH_CAPACITY];
+    setenv("NEARFIELD_CACHE_DIR", "somewhere", 1);
+    ck_assert(nf_env_cache_folder(path));
+    ck_assert_str_eq(path, "somewhere");
+    setenv("NEARFIELD_CACHE_DIR", "", 1);
+    ck_assert(!nf_env_cache_folder(path));
+    ck_assert_str_eq(path, "");
+    unsetenv("NEARFIELD_CACHE_DIR");
+    setenv("XDG_CACHE_HOME", "/xdg", 1);
+    setenv("HOME", "/home/me", 1);
+    ck_assert(nf_env_cache_folder(path));
+    ck_assert_str_eq(path, "/xdg/nearfield");
+    setenv("XDG_CACHE_HOME", "not/absolute", 1);
+    ck_assert(nf_env_cache_folder(path));
+    ck_assert_str_eq(path, "/home/me/.cache/nearfield");
+    unsetenv("HOME");
+    ck_assert(!nf_env_cache_folder(path));
+    ck_assert_str_eq(path, "");
+}
+END_TEST
+
 static const struct {
     const char *name, *value, *message;
 } malformed[] = {
@@ -129,6 +152,7 @@ int main(void)
     tcase_add_test(cases, every_variable_has_a_paragraph);
     tcase_add_test(cases, describe_reports_its_length);
     tcase_add_test(cases, empty_is_unset);
+    tcase_add_test(cases, cache_folder);
     tcase_add_loop_test(cases, malformed_values_are_errors, 0, sizeof malformed / sizeof malformed[0]);
     tcase_add_test(cases, unknown_names_warn_once);
     tcase_add_test(cases, options_beat_the_environment);

@@ -142,6 +142,35 @@ static nf_status open_backends(nf_context *context, const nf_context_options *op
     return NF_OK;
 }
 
+static void prefer(nf_context *context, int index)
+{
+    int count = 1;
+    int preferred[NF_MAX_BACKENDS] = {index};
+    for (int i = 0; i < context->preferred_count; i++)
+        if (context->preferred[i] != index)
+            preferred[count++] = context->preferred[i];
+    memcpy(context->preferred, preferred, sizeof preferred);
+    context->preferred_count = count;
+}
+
+nf_status nf_context_adopt(nf_context *context, const nf_backend *backend, void *state)
+{
+    int index = 0;
+    while (index < context->backend_count && context->backend[index].backend != backend)
+        index++;
+    if (index == context->backend_count)
+        return nf_fail(NF_ERR_ARGUMENT, "context: it knows no backend %s", backend->name);
+    nf_context_backend *entry = &context->backend[index];
+    pthread_mutex_lock(&entry->opening);
+    if (entry->open)
+        backend->close(context, entry->state);
+    entry->state = state;
+    entry->open = entry->tried = true;
+    pthread_mutex_unlock(&entry->opening);
+    prefer(context, index);
+    return NF_OK;
+}
+
 static void free_block(context_block *block)
 {
     for (int i = 0; i < block->context.backend_count; i++)

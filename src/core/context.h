@@ -58,9 +58,14 @@ struct nf_context {
 nf_status nf_context_create_with(nf_context **context, const nf_context_options *options,
                                  const nf_backend *const *backends);
 
+/* Gives a backend a state that the program made, in place of its own, and makes it the most preferred one: before any
+ * plan is made. On failure the state stays the caller's. */
+nf_status nf_context_adopt(nf_context *context, const nf_backend *backend, void *state);
+
 /* The highest instruction set allowed, as the user wrote it; NULL: no cap. */
 const char *nf_context_isa(const nf_context *context);
-/* Which device of a backend to use, as the user wrote it: an index or a part of its name; NULL: the backend's choice. */
+/* Which device of a backend to use, as the user wrote it: an index or a part of its name; NULL: the backend's choice.
+ */
 const char *nf_context_device(const nf_context *context);
 /* Threads an execution may use, >= 1. */
 int64_t nf_context_threads(const nf_context *context);
@@ -69,8 +74,8 @@ const nf_topology *nf_context_topology(const nf_context *context);
 /* Opens a late backend that was not tried yet. NF_OK also where it is unavailable: look at open and reason. */
 nf_status nf_context_try_backend(nf_context_backend *entry);
 
-/* The entry of a backend by name, opened. NF_ERR_ARGUMENT's sentence names the nearest, NF_ERR_UNAVAILABLE's the reason;
- * both begin with source, the name of the argument. */
+/* The entry of a backend by name, opened. NF_ERR_ARGUMENT's sentence names the nearest, NF_ERR_UNAVAILABLE's the
+ * reason; both begin with source, the name of the argument. */
 nf_status nf_context_use_backend(const nf_context *context, const char *name, const char *source,
                                  const nf_context_backend **entry);
 

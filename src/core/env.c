@@ -2,7 +2,7 @@
 #include "core/env.h"
 
 #include <inttypes.h>
-#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -33,7 +33,8 @@ static const struct {
             .name = "NEARFIELD_DEVICE",
             .value = "INDEX|NAME",
             .fallback = "the backend's first GPU, else its first device",
-            .manual = "The device of a backend that has several: its number, or a part of its name, in `nearfield info`.",
+            .manual =
+                "The device of a backend that has several: its number, or a part of its name, in `nearfield info`.",
         },
     [NF_ENV_ISA] =
         {
@@ -50,6 +51,13 @@ static const struct {
             .manual = "Threads one execution may use. Results are bitwise equal for every number.",
             .least = 1,
             .most = NF_MAX_THREADS,
+        },
+    [NF_ENV_CACHE_DIR] =
+        {
+            .name = "NEARFIELD_CACHE_DIR",
+            .value = "FOLDER",
+            .fallback = "nearfield in $XDG_CACHE_HOME, else in ~/.cache",
+            .manual = "Where the opencl backend keeps built programs. Set but empty: nowhere.",
         },
     [NF_ENV_VERBOSE] =
         {
@@ -90,6 +98,26 @@ nf_status nf_env_number(nf_env variable, int64_t *value)
                        variables[variable].name, text, variables[variable].least, variables[variable].most);
     *value = number;
     return NF_OK;
+}
+
+/* A folder named by a variable, and what follows it. */
+static bool folder_in(char path[NF_PATH_CAPACITY], const char *variable, const char *rest)
+{
+    const char *folder = getenv(variable);
+    if (!folder || *folder != '/')
+        return false;
+    return snprintf(path, NF_PATH_CAPACITY, "%s%s", folder, rest) < NF_PATH_CAPACITY;
+}
+
+bool nf_env_cache_folder(char path[NF_PATH_CAPACITY])
+{
+    const char *given = getenv(variables[NF_ENV_CACHE_DIR].name);
+    const bool found =
+        given ? snprintf(path, NF_PATH_CAPACITY, "%s", given) < NF_PATH_CAPACITY && *given
+              : folder_in(path, "XDG_CACHE_HOME", "/nearfield") || folder_in(path, "HOME", "/.cache/nearfield");
+    if (!found)
+        *path = '\0';
+    return found;
 }
 
 void nf_env_warn_unknown(const nf_context *context)
