@@ -1,0 +1,83 @@
+/* What a device runs for a problem, in no vendor's terms: the text of a program, its options, the tables it reads and the
+ * launches of each direction. A backend compiles the text, uploads the tables once, and enqueues the launches in order.
+ *
+ * Two shapes of program. `lanes`, for CPU devices: one work-item per group, rows in the lanes of wide vectors, no local
+ * memory. `tile`, for GPUs: tiles in local memory, register-blocked. Which one, and its parameters, are data of the device
+ * and the problem. */
+#ifndef NF_GPU_PLAN_H
+#define NF_GPU_PLAN_H
+
+#include <stdbool.h>
+
+#include "core/backend.h"
+
+/* What a plan must know of a device. */
+typedef struct gpu_device {
+    bool cpu;             /* a CPU that gains from wide vectors: shape lanes, else tile */
+    bool fp64;            /* computes in double */
+    int64_t units;        /* compute units */
+    int64_t group_items;  /* most work-items of a group */
+    int64_t local_bytes;  /* local memory of a group */
+    int64_t buffer_bytes; /* the largest buffer */
+    int64_t vector_bytes; /* native vector of a CPU: 16, 32, 64; 0: not known */
+} gpu_device;
+
+enum { GPU_MAX_ARGS = 32, GPU_MAX_LAUNCHES = 8 };
+
+typedef enum gpu_arg_kind {
+    GPU_ARG_TENSOR, /* the buffer of a role; of an absent one the tables' buffer */
+    GPU_ARG_OFFSET, /* int64: where the role's element [0, 0, ...] lies in its buffer, in elements; -1: the role is absent */
+    GPU_ARG_TABLES, /* the tables' buffer */
+    GPU_ARG_SCRATCH /* the scratch buffer */
+} gpu_arg_kind;
+
+typedef struct gpu_arg {
+    gpu_arg_kind kind;
+    nf_role role; /* of tensors and offsets */
+} gpu_arg;
+
+/* One launch, one-dimensional. */
+typedef struct gpu_launch {
+    const char *kernel;    /* its name in the program */
+    size_t groups, items;  /* work-groups, work-items of each */
+    uint32_t outputs;      /* bits 1 << role: to be left out of a call in which none of them is present */
+    gpu_arg args[GPU_MAX_ARGS];
+    int args_count;
+} gpu_launch;
+
+typedef struct gpu_launches {
+    gpu_launch launch[GPU_MAX_LAUNCHES];
+    int count; /* 0: the problem does not name the direction */
+} gpu_launches;
+
+typedef struct gpu_plan {
+    const char *shape;           /* "lanes" or "tile" */
+    const char *const *source;   /* NULL-terminated texts: the program is all of them in this order */
+    char options[768];           /* "-DNAME=value ...": the specialisation; the vendor's options are the backend's */
+    void *tables;                /* axis tables, segments, extents, strides: uploaded once */
+    size_t table_bytes;
+    size_t scratch_bytes;        /* of device memory that a call needs, 0 if none; nothing in it outlives the call */
+    gpu_launches forward, backward; /* in order: each may read what the ones before wrote */
+    nf_work_counts counts;       /* of forward, one batch and head, extra tokens left out */
+    int64_t query_tile[NF_MAX_RANK], key_tile[NF_MAX_RANK];
+} gpu_plan;
+
+/* NF_OK, or NF_ERR_UNSUPPORTED with the reason. What it accepts gpu_plan_create can make, memory permitting. */
+nf_status gpu_plan_supports(const gpu_device *device, const nf_request *request);
+
+/* Predicted seconds of one execution of each direction that the problem names. */
+double gpu_plan_cost(const gpu_device *device, const nf_request *request);
+
+/* layout: the tensors as the kernels will see them, which is not request->layout where the backend stages them. Any
+ * strides. */
+nf_status gpu_plan_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                          const nf_tensor layout[NF_ROLES]);
+void gpu_plan_destroy(gpu_plan *plan, const nf_context *context);
+
+/* Lines for nf_plan_describe: shape and tile parameters. */
+void gpu_plan_describe(const gpu_plan *plan, nf_text *text);
+
+/* All names of kernels that a program may hold, NULL-terminated; every program holds all of them. */
+extern const char *const gpu_kernel_names[];
+
+#endif
