@@ -1,0 +1,25 @@
+/* Shapes and tile parameters: data of the device and the problem. */
+#ifndef NF_GPU_SHAPE_H
+#define NF_GPU_SHAPE_H
+
+#include "backends/gpu/gpu_plan.h"
+
+/* The parameters of a program, and how the work is cut for it. */
+typedef struct gpu_shape {
+    bool by_lanes;        /* lanes, else tile */
+    int64_t real_size;    /* bytes of what it computes with */
+    int64_t rows;         /* of a row tile, at most */
+    int64_t columns;      /* of a column tile, at most */
+    int64_t lanes, block; /* of lanes: of a vector; columns or dimensions at a time */
+    int64_t group_items;  /* work-items of a group */
+    nf_work_spec by_query, by_key;
+    double seconds;       /* predicted, of the directions that the problem names */
+} gpu_shape;
+
+/* NF_ERR_UNSUPPORTED with the reason if the device has no room for any. */
+nf_status gpu_choose_shape(gpu_shape *shape, const gpu_device *device, const nf_request *request);
+
+/* The options that tell the program. */
+void gpu_shape_options(const gpu_shape *shape, const nf_problem *problem, nf_text *text);
+
+#endif
