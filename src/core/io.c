@@ -67,6 +67,11 @@ nf_direction nf_operation_direction(nf_operation operation)
     return operations[operation].direction;
 }
 
+bool nf_operation_writes(nf_operation operation, nf_role role)
+{
+    return roles[role].use[operation] >= WRITES;
+}
+
 const char *nf_role_name(nf_role role)
 {
     return (unsigned)role < NF_ROLES ? roles[role].name : NULL;

@@ -15,6 +15,9 @@ const char *nf_operation_name(nf_operation operation);
 /* The direction that a plan must include. */
 nf_direction nf_operation_direction(nf_operation operation);
 
+/* Whether a call writes a role, if it is present. */
+bool nf_operation_writes(nf_operation operation, nf_role role);
+
 /* The shape of a role in a checked problem, contiguous and heads-last; false if the problem has no such tensor. */
 bool nf_role_describe(const nf_problem *problem, nf_role role, nf_tensor *tensor);
 

@@ -17,18 +17,6 @@ const nf_backend nf_backend_cuda = {
     .algorithms = no_algorithms,
 };
 
-const nf_backend nf_backend_opencl = {
-    .name = "opencl",
-    .summary = "any OpenCL 1.2 device",
-    .preferred = true,
-    .built_out = "disabled at build time",
-    .open = nf_stub_open,
-    .close = nf_stub_close,
-    .describe = nf_stub_describe,
-    .device = nf_stub_device,
-    .algorithms = no_algorithms,
-};
-
 const nf_backend *const nf_backends[] = {
     &nf_backend_cuda, &nf_backend_opencl, &nf_backend_cpu, &nf_backend_reference, NULL,
 };

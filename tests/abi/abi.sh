@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# The installed header compiles alone as strict C11 and C++, and the library exports exactly the listed symbols.
+# Each installed header compiles alone as strict C11 and C++, and the library exports exactly the listed symbols.
 . "$top_srcdir/tests/count.sh"
-header=$top_srcdir/include/nearfield.h
+headers=$top_srcdir/include
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 compiles() { # COMPILER LANGUAGE STANDARD
-    echo '#include <nearfield.h>' >"$work/alone.$2"
-    "$1" -x "$2" "-std=$3" -Wall -Wextra -pedantic -Werror -I"${header%/*}" -fsyntax-only "$work/alone.$2"
+    local header
+    for header in "$headers"/*.h; do
+        echo "#include <${header##*/}>" >"$work/alone.$2"
+        "$1" -x "$2" "-std=$3" -Wall -Wextra -pedantic -Werror -I"$headers" -fsyntax-only "$work/alone.$2" || return
+    done
 }
 
 for compiler in gcc clang; do
@@ -28,7 +31,7 @@ for compiler in g++ clang++; do
 done
 
 declared() {
-    sed -n 's/^NF_API [^(]*[ *]\(nf_[a-z0-9_]*\)(.*/\1/p' "$header" | LC_ALL=C sort
+    sed -n 's/^NF_API [^(]*[ *]\(nf_[a-z0-9_]*\)(.*/\1/p' "$headers"/*.h | LC_ALL=C sort
 }
 exported() {
     ${NM:-nm} -D --defined-only "$1" | awk '{print $NF}' | grep -v '^_' | sed 's/@.*//' | LC_ALL=C sort

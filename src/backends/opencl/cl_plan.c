@@ -1,0 +1,289 @@
+/* A plan on a device: what the vendor-neutral plan says, made into kernels and buffers. The two algorithms differ in
+ * the shape of the program only. */
+#include <inttypes.h>
+
+#include "backends/opencl/cl.h"
+#include "core/io.h"
+#include "core/mem.h"
+#include "core/tensor.h"
+
+/* A GPU runs few wide work-items badly, a CPU runs barriers badly. */
+static const double penalty_of_wrong_shape = 100;
+
+static gpu_device device_for(const cl_state *state, bool lanes)
+{
+    gpu_device device = cl_used_device(state)->limits;
+    device.cpu = lanes;
+    return device;
+}
+
+/* ---- Choice ------------------------------------------------------------------------------------------------------ */
+
+static nf_status supports(const cl_state *state, const nf_request *request, bool lanes)
+{
+    const gpu_device device = device_for(state, lanes);
+    for (int role = 0; role < NF_ROLES; role++) {
+        const nf_tensor *tensor = &request->layout[role];
+        const bool scores = role == NF_SCORES || role == NF_DSCORES;
+        if (tensor->rank == 0 || scores)
+            continue;
+        if (tensor->memory == NF_CUDA)
+            return nf_fail(NF_ERR_UNSUPPORTED, "%s is in cuda memory", nf_role_name((nf_role)role));
+        if (nf_tensor_bytes(tensor) > (double)device.buffer_bytes)
+            return nf_fail(NF_ERR_UNSUPPORTED, "%s of %.3g bytes exceeds the device's largest buffer, %" PRId64,
+                           nf_role_name((nf_role)role), nf_tensor_bytes(tensor), device.buffer_bytes);
+    }
+    return gpu_plan_supports(&device, request);
+}
+
+static double cost(const cl_state *state, const nf_request *request, bool lanes)
+{
+    const gpu_device device = device_for(state, lanes);
+    const bool fits = cl_used_device(state)->limits.cpu == lanes;
+    return gpu_plan_cost(&device, request) * (fits ? 1 : penalty_of_wrong_shape);
+}
+
+/* ---- What a plan holds ------------------------------------------------------------------------------------------- */
+
+static void release_kernels(cl_plan *plan, cl_kernels *kernels)
+{
+    for (int i = 0; i < GPU_MAX_LAUNCHES; i++)
+        if (kernels->kernel[i])
+            plan->state->api.clReleaseKernel(kernels->kernel[i]);
+}
+
+static void release_buffer(cl_plan *plan, cl_mem buffer)
+{
+    if (buffer)
+        plan->state->api.clReleaseMemObject(buffer);
+}
+
+/* Undoes whatever part of a plan exists; its memory began as zeros. */
+static void free_plan(cl_plan *plan)
+{
+    const nf_context *context = plan->request->context;
+    for (int role = 0; role < NF_ROLES; role++)
+        release_buffer(plan, plan->staged[role]);
+    release_buffer(plan, plan->scratch);
+    release_buffer(plan, plan->tables);
+    release_kernels(plan, &plan->forward);
+    release_kernels(plan, &plan->backward);
+    if (plan->program)
+        plan->state->api.clReleaseProgram(plan->program);
+    if (plan->queue)
+        plan->state->api.clReleaseCommandQueue(plan->queue);
+    if (plan->gpu)
+        gpu_plan_destroy(plan->gpu, context);
+    pthread_mutex_destroy(&plan->lock);
+    nf_release(context, plan);
+}
+
+static void describe_layout(cl_plan *plan)
+{
+    for (int role = 0; role < NF_ROLES; role++) {
+        plan->layout[role] = plan->request->layout[role];
+        if (plan->layout[role].rank && plan->layout[role].memory == NF_HOST)
+            nf_role_describe(plan->request->problem, (nf_role)role, &plan->layout[role]);
+    }
+}
+
+static nf_status make_queue(cl_plan *plan)
+{
+    cl_state *state = plan->state;
+    cl_int error = CL_SUCCESS;
+    if (state->queue) {
+        error = state->api.clRetainCommandQueue(state->queue);
+        plan->queue = error == CL_SUCCESS ? state->queue : NULL;
+    } else {
+        plan->queue = state->api.clCreateCommandQueue(plan->cl, cl_used_device(state)->id, 0, &error);
+    }
+    return error == CL_SUCCESS ? NF_OK : cl_fail(error, "opencl: no command queue");
+}
+
+/* One kernel object per launch: a kernel holds its arguments. */
+static nf_status make_kernels(cl_plan *plan, cl_kernels *kernels, const gpu_launches *launches)
+{
+    const cl_api *api = &plan->state->api;
+    for (int i = 0; i < launches->count; i++) {
+        const gpu_launch *launch = &launches->launch[i];
+        cl_int error;
+        size_t most = 0;
+        kernels->kernel[i] = api->clCreateKernel(plan->program, launch->kernel, &error);
+        if (error != CL_SUCCESS)
+            return cl_fail(error, "opencl: kernel %s", launch->kernel);
+        error = api->clGetKernelWorkGroupInfo(kernels->kernel[i], cl_used_device(plan->state)->id,
+                                              CL_KERNEL_WORK_GROUP_SIZE, sizeof most, &most, NULL);
+        if (error == CL_SUCCESS && most < launch->items)
+            return nf_fail(NF_ERR_UNSUPPORTED, "kernel %s needs work-groups of %zu, the device runs it in %zu at most",
+                           launch->kernel, launch->items, most);
+    }
+    return NF_OK;
+}
+
+static nf_status make_buffer(cl_plan *plan, cl_mem *buffer, cl_mem_flags flags, size_t bytes, void *content,
+                             const char *what)
+{
+    cl_int error;
+    *buffer = plan->state->api.clCreateBuffer(plan->cl, flags, bytes, content, &error);
+    return error == CL_SUCCESS ? NF_OK : cl_fail(error, "opencl: a buffer of %zu bytes for %s", bytes, what);
+}
+
+static bool touches(const gpu_launches *launches, nf_role role)
+{
+    for (int i = 0; i < launches->count; i++)
+        for (int a = 0; a < launches->launch[i].args_count; a++)
+            if (launches->launch[i].args[a].kind == GPU_ARG_TENSOR && launches->launch[i].args[a].role == role)
+                return true;
+    return false;
+}
+
+static nf_status make_buffers(cl_plan *plan)
+{
+    enum { LEAST_BYTES = 64 }; /* a buffer must not be empty */
+    const gpu_plan *gpu = plan->gpu;
+    char nothing[LEAST_BYTES] = {0};
+    const bool empty = gpu->table_bytes == 0;
+    nf_status status = make_buffer(plan, &plan->tables, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR,
+                                   empty ? sizeof nothing : gpu->table_bytes, empty ? nothing : gpu->tables, "tables");
+    if (status == NF_OK && gpu->scratch_bytes)
+        status = make_buffer(plan, &plan->scratch, CL_MEM_READ_WRITE, gpu->scratch_bytes, NULL, "scratch");
+    for (int role = 0; status == NF_OK && role < NF_ROLES; role++) {
+        const nf_tensor *tensor = &plan->layout[role];
+        if (tensor->rank == 0 || tensor->memory != NF_HOST ||
+            (!touches(&gpu->forward, (nf_role)role) && !touches(&gpu->backward, (nf_role)role)))
+            continue;
+        const size_t bytes = cl_tensor_bytes(tensor);
+        status = make_buffer(plan, &plan->staged[role], CL_MEM_READ_WRITE, bytes, NULL, nf_role_name((nf_role)role));
+        plan->staged_bytes += bytes;
+    }
+    return status;
+}
+
+static nf_status build(cl_plan *plan, bool lanes)
+{
+    const gpu_device device = device_for(plan->state, lanes);
+    describe_layout(plan);
+    nf_status status = cl_state_context(plan->state, &plan->cl);
+    if (status != NF_OK || (status = gpu_plan_create(&plan->gpu, &device, plan->request, plan->layout)) != NF_OK ||
+        (status = make_queue(plan)) != NF_OK ||
+        (status = cl_program_create(&plan->program, plan->state, plan->cl, plan->gpu)) != NF_OK ||
+        (status = make_kernels(plan, &plan->forward, &plan->gpu->forward)) != NF_OK ||
+        (status = make_kernels(plan, &plan->backward, &plan->gpu->backward)) != NF_OK)
+        return status;
+    return make_buffers(plan);
+}
+
+static nf_status prepare(const void *state, const nf_request *request, void **prepared, bool lanes)
+{
+    cl_plan *plan = nf_alloc_array(request->context, 1, sizeof *plan);
+    if (!plan)
+        return NF_ERR_MEMORY;
+    plan->state = (cl_state *)state;
+    plan->request = request;
+    pthread_mutex_init(&plan->lock, NULL);
+    const nf_status status = build(plan, lanes);
+    if (status != NF_OK) {
+        free_plan(plan);
+        return status;
+    }
+    *prepared = plan;
+    return NF_OK;
+}
+
+/* ---- Slots ------------------------------------------------------------------------------------------------------- */
+
+static nf_status lanes_supports(const void *state, const nf_request *request)
+{
+    return supports(state, request, true);
+}
+
+static nf_status tile_supports(const void *state, const nf_request *request)
+{
+    return supports(state, request, false);
+}
+
+static double lanes_cost(const void *state, const nf_request *request)
+{
+    return cost(state, request, true);
+}
+
+static double tile_cost(const void *state, const nf_request *request)
+{
+    return cost(state, request, false);
+}
+
+static nf_status lanes_prepare(const void *state, const nf_request *request, void **prepared)
+{
+    return prepare(state, request, prepared, true);
+}
+
+static nf_status tile_prepare(const void *state, const nf_request *request, void **prepared)
+{
+    return prepare(state, request, prepared, false);
+}
+
+static void release(const nf_request *request, void *prepared)
+{
+    (void)request;
+    free_plan(prepared);
+}
+
+/* Of the host: none. What executions need on the device was allocated with the plan. */
+static size_t workspace(const void *prepared)
+{
+    (void)prepared;
+    return 0;
+}
+
+static void info(const void *prepared, nf_plan_info *figures)
+{
+    const cl_plan *plan = prepared;
+    const nf_problem *problem = plan->request->problem;
+    const nf_work_counts *counts = &plan->gpu->counts;
+    const double heads = (double)problem->batch * (double)problem->heads;
+    figures->kernel = cl_used_device(plan->state)->name;
+    figures->computed_pairs = heads * counts->computed_pairs;
+    figures->masked_pairs = heads * counts->masked_pairs;
+    figures->tiles_full = heads * counts->tiles_full;
+    figures->tiles_partial = heads * counts->tiles_partial;
+    figures->tiles_absent = heads * counts->tiles_absent;
+    for (int32_t a = 0; a < problem->rank; a++) {
+        figures->query_tile[a] = plan->gpu->query_tile[a];
+        figures->key_tile[a] = plan->gpu->key_tile[a];
+    }
+}
+
+static void describe(const void *prepared, nf_text *text)
+{
+    const cl_plan *plan = prepared;
+    gpu_plan_describe(plan->gpu, text);
+    nf_text_printf(text, "  device bytes: tables %zu, scratch %zu, copies of host tensors %zu\n",
+                   plan->gpu->table_bytes, plan->gpu->scratch_bytes, plan->staged_bytes);
+}
+
+static nf_status enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
+                         void *unused, void *queue)
+{
+    (void)unused;
+    return cl_execute((cl_plan *)prepared, direction, io, queue);
+}
+
+static nf_status forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_FWD, io, unused, NULL);
+}
+
+static nf_status backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_BWD, io, unused, NULL);
+}
+
+#define SHARED_SLOTS                                                                                                   \
+    .release = release, .workspace = workspace, .info = info, .describe = describe, .forward = forward,                \
+    .backward = backward, .enqueue = enqueue, .pair = &nf_stub_pair
+
+const nf_algorithm cl_lanes = {
+    .name = "lanes", .supports = lanes_supports, .cost = lanes_cost, .prepare = lanes_prepare, SHARED_SLOTS};
+
+const nf_algorithm cl_tile = {
+    .name = "tile", .supports = tile_supports, .cost = tile_cost, .prepare = tile_prepare, SHARED_SLOTS};
