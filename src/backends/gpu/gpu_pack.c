@@ -91,8 +91,8 @@ nf_status gpu_pack_begin(gpu_packer *packer, const nf_request *request, const nf
     int64_t *header = nf_alloc_array(request->context, (size_t)ints + 1, sizeof(int32_t));
     if (!header)
         return NF_ERR_MEMORY;
-    *packer = (gpu_packer){.header = header, .ints = (int32_t *)(void *)header,
-                           .used = GPU_HEADER * INTS_PER_NUMBER, .capacity = ints};
+    *packer = (gpu_packer){
+        .header = header, .ints = (int32_t *)(void *)header, .used = GPU_HEADER * INTS_PER_NUMBER, .capacity = ints};
     set_problem(header, request);
     set_tensors(header, request->problem, layout);
     return NF_OK;

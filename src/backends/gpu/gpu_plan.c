@@ -11,13 +11,15 @@
 #include "core/status.h"
 
 enum {
-    GROUPS_PER_UNIT = 4, /* of lanes: each takes every so many-th item */
+    GROUPS_PER_UNIT = 4,   /* of lanes: each takes every so many-th item */
+    TILE_GROUPS = 1 << 22, /* of tile, at most */
     SCRATCH_ALIGNMENT = 256,
-    DELTA_RUN = 256,     /* queries of a work-item of the launch that finds deltas */
+    MOST_EXTRA = 1 << 30,
+    DELTA_RUN = 256, /* queries of a work-item of the launch that finds deltas */
 };
 
-const char *const gpu_kernel_names[] = {"forward", "backward_delta", "backward_dq", "backward_dkv", "backward_extra",
-                                        NULL};
+const char *const gpu_kernel_names[] = {"forward",      "backward_delta", "backward_dq",
+                                        "backward_dkv", "backward_extra", NULL};
 
 /* The arguments of the kernels, in the order of the text: tables and scratch come first. */
 static const struct {
@@ -30,7 +32,9 @@ static const struct {
     {"backward_delta", 3, {NF_OUT, NF_DOUT, NF_DLSE}, UINT32_MAX},
     {"backward_dq", 8, {NF_Q, NF_K, NF_V, NF_EXTRA_K, NF_EXTRA_V, NF_DOUT, NF_LSE, NF_DQ}, 1u << NF_DQ},
     {"backward_dkv", 7, {NF_Q, NF_K, NF_V, NF_DOUT, NF_LSE, NF_DK, NF_DV}, 1u << NF_DK | 1u << NF_DV},
-    {"backward_extra", 7, {NF_Q, NF_EXTRA_K, NF_EXTRA_V, NF_DOUT, NF_LSE, NF_DEXTRA_K, NF_DEXTRA_V},
+    {"backward_extra",
+     7,
+     {NF_Q, NF_EXTRA_K, NF_EXTRA_V, NF_DOUT, NF_LSE, NF_DEXTRA_K, NF_DEXTRA_V},
      1u << NF_DEXTRA_K | 1u << NF_DEXTRA_V},
 };
 
@@ -55,7 +59,7 @@ static int64_t round_up(int64_t value, int64_t unit)
 
 static int64_t ceil_div(int64_t a, int64_t b)
 {
-    return (a + b - 1) / b;
+    return (a - 1) / b + 1;
 }
 
 /* Scratch of one group: rows in the lanes, their sums, scores, and copies of columns. */
@@ -82,6 +86,9 @@ nf_status gpu_plan_supports(const gpu_device *device, const nf_request *request)
     gpu_shape shape;
     if (p->dtype == NF_F64 && !device->fp64)
         return nf_fail(NF_ERR_UNSUPPORTED, "dtype f64: the device has no double precision");
+    if (p->extra > MOST_EXTRA)
+        return nf_fail(NF_ERR_UNSUPPORTED, "extra %" PRId64 ": kernels number at most %d extra tokens", p->extra,
+                       (int)MOST_EXTRA);
     nf_status status = gpu_choose_shape(&shape, device, request);
     if (status != NF_OK)
         return status;
@@ -102,9 +109,12 @@ double gpu_plan_cost(const gpu_device *device, const nf_request *request)
 static void add_launch(plan_maker *m, gpu_launches *launches, kernel_index index, int64_t groups)
 {
     gpu_launch *launch = &launches->launch[launches->count++];
-    *launch = (gpu_launch){.kernel = kernels[index].kernel, .groups = (size_t)nf_max64(groups, 1),
-                           .items = (size_t)m->shape.group_items, .outputs = kernels[index].outputs,
-                           .args = {{.kind = GPU_ARG_TABLES}, {.kind = GPU_ARG_SCRATCH}}, .args_count = 2};
+    *launch = (gpu_launch){.kernel = kernels[index].kernel,
+                           .groups = (size_t)nf_max64(groups, 1),
+                           .items = (size_t)m->shape.group_items,
+                           .outputs = kernels[index].outputs,
+                           .args = {{.kind = GPU_ARG_TABLES}, {.kind = GPU_ARG_SCRATCH}},
+                           .args_count = 2};
     for (int i = 0; i < kernels[index].count; i++) {
         launch->args[launch->args_count++] = (gpu_arg){GPU_ARG_TENSOR, kernels[index].roles[i]};
         launch->args[launch->args_count++] = (gpu_arg){GPU_ARG_OFFSET, kernels[index].roles[i]};
@@ -121,16 +131,20 @@ static void add_launches(plan_maker *m)
 {
     const nf_problem *p = m->request->problem;
     const int64_t queries = p->batch * p->heads, keys = p->batch * p->kv_heads;
+    const int64_t out_dims = m->shape.by_lanes ? INT64_MAX : m->shape.out_dims; /* of a group */
+    const int64_t head_parts = ceil_div(p->head_dim, out_dims), value_parts = ceil_div(p->value_dim, out_dims);
+    const int64_t both_parts = nf_max64(head_parts, value_parts);
     if (p->direction & NF_FWD)
-        add_launch(m, &m->plan->forward, FORWARD, launch_groups(m, queries * m->by_query.items));
+        add_launch(m, &m->plan->forward, FORWARD, launch_groups(m, queries * m->by_query.items * value_parts));
     if (!(p->direction & NF_BWD))
         return;
     const int64_t deltas = queries * m->packer.header[GPU_QUERIES];
     add_launch(m, &m->plan->backward, DELTA, launch_groups(m, ceil_div(deltas, DELTA_RUN * m->shape.group_items)));
-    add_launch(m, &m->plan->backward, DQ, launch_groups(m, queries * m->by_query.items));
-    add_launch(m, &m->plan->backward, DKV, launch_groups(m, keys * m->by_key.items));
+    add_launch(m, &m->plan->backward, DQ, launch_groups(m, queries * m->by_query.items * head_parts));
+    add_launch(m, &m->plan->backward, DKV, launch_groups(m, keys * m->by_key.items * both_parts));
     if (p->extra)
-        add_launch(m, &m->plan->backward, EXTRA, launch_groups(m, keys * ceil_div(p->extra, m->shape.rows)));
+        add_launch(m, &m->plan->backward, EXTRA,
+                   launch_groups(m, keys * ceil_div(p->extra, m->shape.rows) * both_parts));
 }
 
 /* Scratch memory: deltas, then the groups' own. */
@@ -140,8 +154,10 @@ static void lay_scratch(plan_maker *m)
     int64_t *header = m->packer.header;
     const int64_t deltas = p->direction & NF_BWD ? p->batch * p->heads * header[GPU_QUERIES] : 0;
     const int64_t before = round_up(deltas * m->shape.real_size, SCRATCH_ALIGNMENT);
-    const int64_t room = nf_max64((m->device->buffer_bytes - before) / m->group_bytes, 1);
-    m->groups = nf_min64(nf_max64(m->device->units, 1) * GROUPS_PER_UNIT, room);
+    if (m->shape.by_lanes) {
+        const int64_t room = nf_max64((m->device->buffer_bytes - before) / m->group_bytes, 1);
+        m->groups = nf_min64(nf_max64(m->device->units, 1) * GROUPS_PER_UNIT, room);
+    }
     header[GPU_SCRATCH_GROUPS] = before;
     header[GPU_SCRATCH_GROUP_BYTES] = m->group_bytes;
     m->plan->scratch_bytes = (size_t)(before + m->groups * m->group_bytes);
@@ -170,7 +186,7 @@ static nf_status make_plan(plan_maker *m, const nf_tensor layout[NF_ROLES])
         gpu_pack_walk(&m->packer, &m->by_key, GPU_BY_KEY);
     m->plan->tables = m->packer.header;
     m->plan->table_bytes = (size_t)m->packer.used * sizeof(int32_t);
-    m->group_bytes = lanes_bytes(&m->shape, p);
+    m->group_bytes = m->shape.by_lanes ? lanes_bytes(&m->shape, p) : 0;
     lay_scratch(m);
     add_launches(m);
     m->plan->shape = m->shape.by_lanes ? "lanes" : "tile";
@@ -191,7 +207,7 @@ static nf_status make_plan(plan_maker *m, const nf_tensor layout[NF_ROLES])
 nf_status gpu_plan_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                           const nf_tensor layout[NF_ROLES])
 {
-    plan_maker m = {.device = device, .request = request};
+    plan_maker m = {.device = device, .request = request, .groups = TILE_GROUPS};
     nf_status status = gpu_choose_shape(&m.shape, device, request);
     if (status != NF_OK)
         return status;

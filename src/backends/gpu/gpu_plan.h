@@ -1,9 +1,10 @@
-/* What a device runs for a problem, in no vendor's terms: the text of a program, its options, the tables it reads and the
- * launches of each direction. A backend compiles the text, uploads the tables once, and enqueues the launches in order.
+/* What a device runs for a problem, in no vendor's terms: the text of a program, its options, the tables it reads and
+ * the launches of each direction. A backend compiles the text, uploads the tables once, and enqueues the launches in
+ * order.
  *
  * Two shapes of program. `lanes`, for CPU devices: one work-item per group, rows in the lanes of wide vectors, no local
- * memory. `tile`, for GPUs: tiles in local memory, register-blocked. Which one, and its parameters, are data of the device
- * and the problem. */
+ * memory. `tile`, for GPUs: tiles in local memory, register-blocked. Which one, and its parameters, are data of the
+ * device and the problem. */
 #ifndef NF_GPU_PLAN_H
 #define NF_GPU_PLAN_H
 
@@ -26,7 +27,8 @@ enum { GPU_MAX_ARGS = 32, GPU_MAX_LAUNCHES = 8 };
 
 typedef enum gpu_arg_kind {
     GPU_ARG_TENSOR, /* the buffer of a role; of an absent one the tables' buffer */
-    GPU_ARG_OFFSET, /* int64: where the role's element [0, 0, ...] lies in its buffer, in elements; -1: the role is absent */
+    GPU_ARG_OFFSET, /* int64: where the role's element [0, 0, ...] lies in its buffer, in elements; -1: the role is
+                       absent */
     GPU_ARG_TABLES, /* the tables' buffer */
     GPU_ARG_SCRATCH /* the scratch buffer */
 } gpu_arg_kind;
@@ -38,9 +40,9 @@ typedef struct gpu_arg {
 
 /* One launch, one-dimensional. */
 typedef struct gpu_launch {
-    const char *kernel;    /* its name in the program */
-    size_t groups, items;  /* work-groups, work-items of each */
-    uint32_t outputs;      /* bits 1 << role: to be left out of a call in which none of them is present */
+    const char *kernel;   /* its name in the program */
+    size_t groups, items; /* work-groups, work-items of each */
+    uint32_t outputs;     /* bits 1 << role: to be left out of a call in which none of them is present */
     gpu_arg args[GPU_MAX_ARGS];
     int args_count;
 } gpu_launch;
@@ -51,14 +53,14 @@ typedef struct gpu_launches {
 } gpu_launches;
 
 typedef struct gpu_plan {
-    const char *shape;           /* "lanes" or "tile" */
-    const char *const *source;   /* NULL-terminated texts: the program is all of them in this order */
-    char options[768];           /* "-DNAME=value ...": the specialisation; the vendor's options are the backend's */
-    void *tables;                /* axis tables, segments, extents, strides: uploaded once */
+    const char *shape;         /* "lanes" or "tile" */
+    const char *const *source; /* NULL-terminated texts: the program is all of them in this order */
+    char options[768];         /* "-DNAME=value ...": the specialisation; the vendor's options are the backend's */
+    void *tables;              /* axis tables, segments, extents, strides: uploaded once */
     size_t table_bytes;
-    size_t scratch_bytes;        /* of device memory that a call needs, 0 if none; nothing in it outlives the call */
+    size_t scratch_bytes;           /* of device memory that a call needs, 0 if none; nothing in it outlives the call */
     gpu_launches forward, backward; /* in order: each may read what the ones before wrote */
-    nf_work_counts counts;       /* of forward, one batch and head, extra tokens left out */
+    nf_work_counts counts;          /* of forward, one batch and head, extra tokens left out */
     int64_t query_tile[NF_MAX_RANK], key_tile[NF_MAX_RANK];
 } gpu_plan;
 

@@ -6,14 +6,15 @@
 
 /* The parameters of a program, and how the work is cut for it. */
 typedef struct gpu_shape {
-    bool by_lanes;        /* lanes, else tile */
-    int64_t real_size;    /* bytes of what it computes with */
-    int64_t rows;         /* of a row tile, at most */
-    int64_t columns;      /* of a column tile, at most */
-    int64_t lanes, block; /* of lanes: of a vector; columns or dimensions at a time */
-    int64_t group_items;  /* work-items of a group */
+    bool by_lanes;                                 /* lanes, else tile */
+    int64_t real_size;                             /* bytes of what it computes with */
+    int64_t rows;                                  /* of a row tile, at most */
+    int64_t columns;                               /* of a column tile, at most */
+    int64_t lanes, block;                          /* of lanes: of a vector; columns or dimensions at a time */
+    int64_t group_items;                           /* work-items of a group */
+    int64_t items_x, chunk, out_dims, local_bytes; /* of tile: see gpu_tile.cl */
     nf_work_spec by_query, by_key;
-    double seconds;       /* predicted, of the directions that the problem names */
+    double seconds; /* predicted, of the directions that the problem names */
 } gpu_shape;
 
 /* NF_ERR_UNSUPPORTED with the reason if the device has no room for any. */

@@ -1,7 +1,8 @@
-/* Where a plan's numbers lie in the tables that its kernels read. Both sides read this file: C, and the program, of whose
- * text it is a part. So it holds nothing but enumerations.
+/* Where a plan's numbers lie in the tables that its kernels read. Both sides read this file: C, and the program, of
+ * whose text it is a part. So it holds nothing but enumerations.
  *
- * Tables are a header of int64 and then arrays of int32, which are found by their index among the int32 of the whole. */
+ * Tables are a header of int64 and then arrays of int32, which are found by their index among the int32 of the whole.
+ */
 #ifndef NF_GPU_TABLES_H
 #define NF_GPU_TABLES_H
 
@@ -9,18 +10,39 @@ enum { GPU_MAX_RANK = 4 };
 
 /* Tensors in the order of nf_role; delta is ours. */
 enum {
-    GPU_Q, GPU_K, GPU_V, GPU_EXTRA_K, GPU_EXTRA_V, GPU_BIAS, GPU_OUT, GPU_LSE, GPU_DOUT, GPU_DLSE,
-    GPU_DQ, GPU_DK, GPU_DV, GPU_DEXTRA_K, GPU_DEXTRA_V, GPU_DELTA, GPU_TENSORS
+    GPU_Q,
+    GPU_K,
+    GPU_V,
+    GPU_EXTRA_K,
+    GPU_EXTRA_V,
+    GPU_BIAS,
+    GPU_OUT,
+    GPU_LSE,
+    GPU_DOUT,
+    GPU_DLSE,
+    GPU_DQ,
+    GPU_DK,
+    GPU_DV,
+    GPU_DEXTRA_K,
+    GPU_DEXTRA_V,
+    GPU_DELTA,
+    GPU_TENSORS
 };
 
 /* Strides of a tensor, in elements; axes that it lacks have 0. */
-enum { GPU_STRIDE_BATCH, GPU_STRIDE_AXIS, GPU_STRIDE_HEAD = GPU_STRIDE_AXIS + GPU_MAX_RANK, GPU_STRIDE_DIM, GPU_STRIDES };
+enum {
+    GPU_STRIDE_BATCH,
+    GPU_STRIDE_AXIS,
+    GPU_STRIDE_HEAD = GPU_STRIDE_AXIS + GPU_MAX_RANK,
+    GPU_STRIDE_DIM,
+    GPU_STRIDES
+};
 
 /* A walk: items are products of one segment per axis. */
 enum {
-    GPU_WALK_ITEMS,                                   /* of one batch and head */
-    GPU_WALK_COUNT,                                   /* segments per axis */
-    GPU_WALK_SEGMENTS = GPU_WALK_COUNT + GPU_MAX_RANK, /* where they lie */
+    GPU_WALK_ITEMS,                                      /* of one batch and head */
+    GPU_WALK_COUNT,                                      /* segments per axis */
+    GPU_WALK_SEGMENTS = GPU_WALK_COUNT + GPU_MAX_RANK,   /* where they lie */
     GPU_WALK_COLUMNS = GPU_WALK_SEGMENTS + GPU_MAX_RANK, /* extents of a column tile */
     GPU_WALK_WORDS = GPU_WALK_COLUMNS + GPU_MAX_RANK
 };
@@ -40,11 +62,11 @@ enum {
     GPU_TENSOR = GPU_STEP + GPU_MAX_RANK,
     GPU_BY_QUERY = GPU_TENSOR + GPU_TENSORS * GPU_STRIDES,
     GPU_BY_KEY = GPU_BY_QUERY + GPU_WALK_WORDS,
-    GPU_SPLITS = GPU_BY_KEY + GPU_WALK_WORDS,   /* parts of the queries for the gradients of extra tokens */
-    GPU_SCRATCH_DELTA,                          /* byte offsets into the scratch buffer */
+    GPU_SPLITS = GPU_BY_KEY + GPU_WALK_WORDS, /* parts of the queries for the gradients of extra tokens */
+    GPU_SCRATCH_DELTA,                        /* byte offsets into the scratch buffer */
     GPU_SCRATCH_PARTIAL,
     GPU_SCRATCH_GROUPS,
-    GPU_SCRATCH_GROUP_BYTES,                    /* of one group */
+    GPU_SCRATCH_GROUP_BYTES, /* of one group */
     GPU_HEADER
 };
 

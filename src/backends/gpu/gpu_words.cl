@@ -7,6 +7,7 @@
 #define GROUP_ITEMS(n) __attribute__((reqd_work_group_size(n, 1, 1)))
 #define ITEM_INDEX ((int)get_local_id(0))
 #define BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
+#define LOCAL_OR(p, bits) atomic_or(p, bits)
 #define UNROLL _Pragma("unroll")
 
 #if IN_TYPE == 1
