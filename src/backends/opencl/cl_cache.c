@@ -134,12 +134,14 @@ void *cl_cache_load(const cl_state *state, const cl_key *key, size_t *bytes)
     char path[PATH_CAPACITY];
     if (!*state->cache_folder || !name_file(path, state->cache_folder, key, ".bin"))
         return NULL;
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* what is there may be a pipe */
     if (file < 0)
         return NULL;
     void *binary = read_binary(context, file, key, bytes);
     close(file);
-    if (!binary)
+    if (binary)
+        nf_log(context, NF_LOG_PLANS, "opencl: program read from %s", path);
+    else
         nf_log(context, NF_LOG_PLANS, "opencl: %s is damaged or not ours, the program is built anew", path);
     return binary;
 }

@@ -1,5 +1,6 @@
 /* What nearfield info says of a device. */
 #include <inttypes.h>
+#include <string.h>
 
 #include "backends/opencl/cl_device.h"
 #include "core/topo.h"
@@ -63,7 +64,7 @@ static void describe_extensions(const cl_device *device, const cl_api *api, nf_t
 {
     char names[8192];
     if (api->clGetDeviceInfo(device->id, CL_DEVICE_EXTENSIONS, sizeof names, names, NULL) == CL_SUCCESS && *names)
-        nf_text_printf(text, "      extensions: %s\n", names);
+        nf_text_printf(text, "      extensions: %s\n", names + strspn(names, " "));
 }
 
 static void describe_vendor(const cl_device *device, const cl_api *api, nf_text *text)
@@ -77,7 +78,7 @@ void cl_device_describe(const cl_device *device, const cl_api *api, int index, b
 {
     const gpu_device *limits = &device->limits;
     nf_text_printf(text, "  [%d] %s%s%s%s\n", index, device->name, used ? ", used here" : "",
-                   device->unusable ? ", unusable: " : "", device->unusable ? device->unusable : "");
+                   *device->unusable ? ", unusable: " : "", device->unusable);
     describe_vendor(device, api, text);
     nf_text_printf(text,
                    "      %s, %" PRId64 " compute unit%s, work-groups of %" PRId64 ", local memory %" PRId64

@@ -62,17 +62,28 @@ static int64_t read_size(const cl_api *api, cl_device_id id, cl_device_info what
     return value > INT64_MAX ? INT64_MAX : (int64_t)value;
 }
 
-static const char *find_fault(const cl_api *api, const cl_device *device)
+/* "OpenCL 1.2 and what the vendor adds". */
+static bool is_new_enough(const char *version)
 {
+    int major, minor;
+    return sscanf(version, "OpenCL %d.%d", &major, &minor) == 2 && (major > 1 || (major == 1 && minor >= 2));
+}
+
+static void find_fault(cl_device *device, const cl_api *api)
+{
+    const char *fault = "";
     if (!read_uint(api, device->id, CL_DEVICE_AVAILABLE))
-        return "the driver says that it is not available";
-    if (!read_uint(api, device->id, CL_DEVICE_COMPILER_AVAILABLE))
-        return "it has no compiler";
-    if (!read_uint(api, device->id, CL_DEVICE_ENDIAN_LITTLE))
-        return "it is big-endian";
-    if (strcmp(device->platform_name, "Clover") == 0)
-        return "Clover aborts the process on kernels of this size";
-    return NULL;
+        fault = "the driver says that it is not available";
+    else if (!read_uint(api, device->id, CL_DEVICE_COMPILER_AVAILABLE))
+        fault = "it has no compiler";
+    else if (!read_uint(api, device->id, CL_DEVICE_ENDIAN_LITTLE))
+        fault = "it is big-endian";
+    else if (strcmp(device->platform_name, "Clover") == 0)
+        fault = "Clover aborts the process on kernels of this size";
+    snprintf(device->unusable, sizeof device->unusable, "%s", fault);
+    if (!*fault && !is_new_enough(device->version))
+        snprintf(device->unusable, sizeof device->unusable, "its version, '%s', is not OpenCL 1.2 or later",
+                 device->version);
 }
 
 static void read_limits(cl_device *device, const cl_api *api)
@@ -104,7 +115,7 @@ nf_status cl_device_read(cl_device *device, const cl_api *api, cl_platform_id pl
     read_platform_text(api, platform, CL_PLATFORM_NAME, made.platform_name);
     read_platform_text(api, platform, CL_PLATFORM_VERSION, made.platform_version);
     snprintf(made.name, sizeof made.name, "%s (%s)", name, made.platform_name);
-    made.unusable = find_fault(api, &made);
+    find_fault(&made, api);
     read_limits(&made, api);
     *device = made;
     return NF_OK;
@@ -112,14 +123,17 @@ nf_status cl_device_read(cl_device *device, const cl_api *api, cl_platform_id pl
 
 /* ---- All of them ------------------------------------------------------------------------------------------------- */
 
-/* A driver that cannot say what it has is passed over, like one that has nothing. */
-static nf_status add_platform(cl_device_list *list, const cl_api *api, cl_platform_id platform)
+/* A driver that cannot say what it has is passed over, like one that has nothing; *fault keeps what it said. */
+static nf_status add_platform(cl_device_list *list, const cl_api *api, cl_platform_id platform, cl_int *fault)
 {
     static const cl_device_type all_types = 0xFFFFFFFF;
     cl_device_id ids[MOST_DEVICES];
     cl_uint found = 0;
-    if (api->clGetDeviceIDs(platform, all_types, MOST_DEVICES, ids, &found) != CL_SUCCESS)
+    const cl_int error = api->clGetDeviceIDs(platform, all_types, MOST_DEVICES, ids, &found);
+    if (error != CL_SUCCESS) {
+        *fault = error == CL_DEVICE_NOT_FOUND ? *fault : error;
         return NF_OK;
+    }
     for (cl_uint i = 0; i < found && i < MOST_DEVICES && list->count < MOST_DEVICES; i++) {
         const nf_status status = cl_device_read(&list->devices[list->count], api, platform, ids[i]);
         if (status != NF_OK)
@@ -133,17 +147,20 @@ static nf_status find_in(cl_device_list *list, const cl_api *api)
 {
     cl_platform_id platforms[MOST_PLATFORMS];
     cl_uint found = 0;
+    cl_int fault = CL_SUCCESS;
     const cl_int error = api->clGetPlatformIDs(MOST_PLATFORMS, platforms, &found);
     if (error != CL_SUCCESS || found == 0)
         return nf_fail(NF_ERR_UNAVAILABLE, "no OpenCL driver is installed: the loader knows no platform");
     for (cl_uint i = 0; i < found && i < MOST_PLATFORMS; i++) {
-        const nf_status status = add_platform(list, api, platforms[i]);
+        const nf_status status = add_platform(list, api, platforms[i], &fault);
         if (status != NF_OK)
             return status;
     }
-    return list->count ? NF_OK
-                       : nf_fail(NF_ERR_UNAVAILABLE, "no OpenCL device: %" PRIu32 " platform%s, all without devices",
-                                 found, found == 1 ? "" : "s");
+    return list->count
+               ? NF_OK
+               : nf_fail(NF_ERR_UNAVAILABLE, "no OpenCL device: %" PRIu32 " platform%s, all without devices%s%s", found,
+                         found == 1 ? "" : "s", fault == CL_SUCCESS ? "" : "; one answers ",
+                         fault == CL_SUCCESS ? "" : cl_error_name(fault));
 }
 
 nf_status cl_devices_find(cl_device_list *list, const nf_context *context, const cl_api *api)
@@ -194,10 +211,10 @@ static int find_default(const cl_device_list *list)
 {
     int first = 0;
     for (int i = list->count - 1; i >= 0; i--)
-        if (!list->devices[i].unusable)
+        if (!*list->devices[i].unusable)
             first = i;
     for (int i = 0; i < list->count; i++)
-        if (!list->devices[i].unusable && list->devices[i].type & (CL_DEVICE_TYPE_GPU | CL_DEVICE_TYPE_ACCELERATOR))
+        if (!*list->devices[i].unusable && list->devices[i].type & (CL_DEVICE_TYPE_GPU | CL_DEVICE_TYPE_ACCELERATOR))
             return i;
     return first;
 }
@@ -208,7 +225,7 @@ nf_status cl_devices_choose(const cl_device_list *list, const char *wanted, int 
     if (found < 0)
         return fail_no_such_device(list, wanted);
     const cl_device *device = &list->devices[found];
-    if (device->unusable)
+    if (*device->unusable)
         return nf_fail(NF_ERR_UNAVAILABLE, "%s cannot be used: %s", device->name, device->unusable);
     *index = found;
     return NF_OK;

@@ -17,7 +17,7 @@ typedef struct cl_device {
     char version[CL_TEXT_CAPACITY], driver[CL_TEXT_CAPACITY];
     cl_device_type type;
     gpu_device limits;
-    const char *unusable; /* why, or NULL */
+    char unusable[CL_NAME_CAPACITY]; /* why, or "" */
 } cl_device;
 
 typedef struct cl_device_list {

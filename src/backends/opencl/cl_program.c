@@ -1,6 +1,7 @@
 /* From the text of a program to the program: from the cache, else from the compiler. */
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "backends/opencl/cl.h"
 #include "core/log.h"
@@ -116,6 +117,13 @@ static nf_status compile(cl_program *program, const cl_state *state, cl_context 
     return NF_OK;
 }
 
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
 nf_status cl_program_create(cl_program *program, cl_state *state, cl_context cl, const gpu_plan *gpu)
 {
     char options[OPTIONS_CAPACITY];
@@ -124,8 +132,11 @@ nf_status cl_program_create(cl_program *program, cl_state *state, cl_context cl,
     *program = load(state, cl, &key, options);
     if (*program)
         return NF_OK;
+    const double start = now_ms();
     const nf_status status = compile(program, state, cl, gpu, options);
-    if (status == NF_OK)
-        store(state, *program, &key);
-    return status;
+    if (status != NF_OK)
+        return status;
+    nf_log(state->context, NF_LOG_PLANS, "opencl: program built in %.1f ms", now_ms() - start);
+    store(state, *program, &key);
+    return NF_OK;
 }
