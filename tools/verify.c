@@ -1,7 +1,6 @@
 /* `nearfield verify`: checks a backend against the reference (verify_rule.c) and against laws that need no reference
  * (verify_identity*.c), on random problems or on given ones. */
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,12 +10,10 @@
 #include "tool.h"
 #include "verify.h"
 
-enum { IDENTITY_EVERY = 4, FAR_EVERY = 97, DEFAULT_CASES = 200, MAX_COMMAND = 700 };
+enum { IDENTITY_EVERY = 4, FAR_EVERY = 97, DEFAULT_CASES = 200 };
 
 /* Identities may cost this many multiply-adds per run: in a sweep on the reference, in a sweep, and for one problem. */
 static const double affordable_reference = 4e6, affordable = 2e7, affordable_alone = 4e8;
-/* Beyond this a problem named on the command line is compared with the reference on some of its queries. */
-static const double comparable = 3e7;
 
 typedef struct totals {
     int64_t passed, failed, skipped;
@@ -28,20 +25,6 @@ typedef struct session {
     bool verbose, stop_at_failure;
     char last_skip[VERIFY_WHY];
 } session;
-
-/* What is being checked, for the line that a crash leaves behind. */
-static char current_check[MAX_COMMAND + 64];
-
-static void on_crash(int signal_number)
-{
-    static const char crashed[] = "FAIL crashed: ", summary[] = "\n0 passed, 1 failed, 0 skipped\n";
-    (void)signal_number;
-    if (write(STDOUT_FILENO, crashed, sizeof crashed - 1) < 0 ||
-        write(STDOUT_FILENO, current_check, strlen(current_check)) < 0 ||
-        write(STDOUT_FILENO, summary, sizeof summary - 1) < 0)
-        _exit(NF_TOOL_BAD);
-    _exit(NF_TOOL_FAILED);
-}
 
 static bool is_over(const session *s)
 {
@@ -66,10 +49,9 @@ static void describe_command(const session *s, const nf_problem *problem, uint64
 
 static void begin_check(const session *s, const char *what, const nf_problem *problem, uint64_t seed)
 {
-    char command[MAX_COMMAND];
+    char command[VERIFY_COMMAND];
     describe_command(s, problem, seed, command, sizeof command);
-    fflush(stdout);
-    snprintf(current_check, sizeof current_check, "%s: %s", what, command);
+    verify_watch("%s: %s", what, command);
 }
 
 static void end_check(session *s, verify_outcome outcome, const char *why)
@@ -82,7 +64,7 @@ static void end_check(session *s, verify_outcome outcome, const char *why)
     if (news)
         snprintf(s->last_skip, sizeof s->last_skip, "%s", why);
     if (s->verbose || outcome == VERIFY_FAIL || news)
-        printf("%s %s%s%s\n", words[outcome], current_check, *why ? "\n     " : "", why);
+        printf("%s %s%s%s\n", words[outcome], verify_watched(), *why ? "\n     " : "", why);
 }
 
 static void run_case(session *s, const verify_case *c)
@@ -90,7 +72,7 @@ static void run_case(session *s, const verify_case *c)
     char what[80], why[VERIFY_WHY] = "";
     snprintf(what, sizeof what, "case %s %s", verify_kind_name(c->kind), verify_layout_name(c->call.layout));
     begin_check(s, what, &c->problem, c->seed);
-    const verify_outcome outcome = verify_case_run(&s->engine, c, why);
+    const verify_outcome outcome = verify_case_run(&s->engine, c, NULL, why);
     end_check(s, outcome, outcome == VERIFY_PASS ? "" : why);
 }
 
@@ -146,27 +128,12 @@ static void sweep(session *s, uint64_t first_seed, int64_t cases)
         fprintf(stderr, "\r%40s\r", "");
 }
 
-/* Fewer queries, so that the reference can follow: some window of each axis, drawn from the seed. */
-static void restrict_queries(nf_problem *problem, uint64_t seed)
-{
-    verify_random random = verify_random_stream(seed, 1);
-    for (int round = 0; round < 64 && verify_cost(problem) > comparable; round++) {
-        nf_axis *axis = &problem->axis[round % problem->rank];
-        const bool cross = axis->key_extent && axis->key_extent != axis->extent;
-        const int64_t count = axis->q_count ? axis->q_count : axis->extent - axis->q_begin;
-        if (cross || count < 2)
-            continue;
-        axis->q_begin += verify_random_below(&random, count - count / 2);
-        axis->q_count = count / 2;
-    }
-}
-
 /* The case the seed stands for, every other kind of data, and every law. */
 static void check_problem(session *s, const nf_problem *problem, uint64_t seed)
 {
     verify_case c;
     nf_problem compared = *problem;
-    restrict_queries(&compared, seed);
+    verify_restrict_queries(&compared, seed);
     verify_case_derive(&c, &s->engine, &compared, seed);
     const verify_kind first = c.kind;
     run_case(s, &c);
@@ -284,9 +251,7 @@ int nf_tool_verify(int argc, char **argv)
     const int stop = nf_tool_parse(&command, &argc, argv);
     if (stop != NF_TOOL_CONTINUE)
         return stop;
-    signal(SIGSEGV, on_crash);
-    signal(SIGBUS, on_crash);
-    signal(SIGFPE, on_crash);
+    verify_watch_crashes();
     int status = NF_TOOL_BAD;
     if (open_engine(&s.engine))
         status = check_all(&s, argc - 1, argv + 1, (uint64_t)seed, cases);

@@ -217,10 +217,11 @@ typedef struct verify_judge {
     double score_size;     /* from verify_plain */
     bool well_conditioned; /* ordinary data: the norm-wise rule applies too */
     int64_t equal_terms; /* of the longest sum, if all its terms may be equal; else 0 */
+    double worst;        /* greatest error that has passed so far, in units of its bound */
 } verify_judge;
 
-/* True if fast passes in this role; else why names rule, place, error and bound. */
-bool verify_judge_role(const verify_judge *judge, int role, const verify_array *fast, char *why);
+/* True if fast passes in this role; else why names rule, place, error and bound. Raises worst. */
+bool verify_judge_role(verify_judge *judge, int role, const verify_array *fast, char *why);
 
 /* ---- verify_case.c: random problems, and how a seed runs one ----------------------------------------------------- */
 
@@ -236,7 +237,19 @@ void verify_generate(nf_problem *problem, uint64_t seed);
 void verify_generate_cheap(nf_problem *problem, uint64_t seed);
 /* Everything else about a case follows from its seed: data, strides, which outputs are asked for. */
 void verify_case_derive(verify_case *verify, const verify_engine *engine, const nf_problem *problem, uint64_t seed);
-verify_outcome verify_case_run(const verify_engine *engine, const verify_case *verify, char *why);
+/* worst, if not NULL, is raised to the greatest error that passed, in units of its bound. */
+verify_outcome verify_case_run(const verify_engine *engine, const verify_case *verify, double *worst, char *why);
+/* Fewer queries, so that the reference can follow: some window of each axis, drawn from the seed. */
+void verify_restrict_queries(nf_problem *problem, uint64_t seed);
+
+/* ---- verify_crash.c: a check that ends the program still leaves a line ------------------------------------------- */
+
+#define VERIFY_COMMAND 700
+/* From now on a crash prints what is being checked and the totals of a failure, and exits as failed. */
+void verify_watch_crashes(void);
+/* Names what is being checked. */
+void verify_watch(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *verify_watched(void);
 
 /* ---- verify_identity*.c: laws that need no truth ----------------------------------------------------------------- */
 

@@ -89,7 +89,13 @@ static bool judge_finite(nf_dtype dtype, double got, double truth, bool *done)
     return isfinite(got);
 }
 
-static bool judge_lse(const verify_judge *judge, const verify_array *fast, char *why)
+static void note_error(verify_judge *judge, double error, double bound)
+{
+    if (error > 0)
+        judge->worst = fmax(judge->worst, error / bound);
+}
+
+static bool judge_lse(verify_judge *judge, const verify_array *fast, char *why)
 {
     const verify_array *truth = &judge->truth->role[NF_LSE];
     const double tolerance[] = {[NF_F32] = 1e-5, [NF_F64] = 1e-13, [NF_BF16] = 1e-3, [NF_F16] = 1e-3};
@@ -103,24 +109,28 @@ static bool judge_lse(const verify_judge *judge, const verify_array *fast, char 
             explain(why, fast, NF_LSE, i, "lse rule", got, exact, bound);
             return false;
         }
+        if (isfinite(exact))
+            note_error(judge, fabs(got - exact), bound);
     }
     return true;
 }
 
-static bool judge_norm(const verify_judge *judge, int role, const rule_limits *limits, double error_norm, char *why)
+static bool judge_norm(verify_judge *judge, int role, const rule_limits *limits, double error_norm, char *why)
 {
     const nf_dtype dtype = judge->problem->dtype;
     if (!judge->well_conditioned || judge->score_size > 30 || (dtype != NF_F32 && dtype != NF_F64))
         return true;
     const double size = role == NF_OUT ? limits->truth_norm : limits->unit_norm;
     const double bound = (dtype == NF_F64 ? 1e-13 : 1e-5) * size;
-    if (error_norm <= bound)
+    if (error_norm <= bound) {
+        note_error(judge, error_norm, bound);
         return true;
+    }
     snprintf(why, VERIFY_WHY, "%s: norm rule: error %.3g, bound %.3g", nf_role_name((nf_role)role), error_norm, bound);
     return false;
 }
 
-bool verify_judge_role(const verify_judge *judge, int role, const verify_array *fast, char *why)
+bool verify_judge_role(verify_judge *judge, int role, const verify_array *fast, char *why)
 {
     if (role == NF_LSE)
         return judge_lse(judge, fast, why);
@@ -148,7 +158,10 @@ bool verify_judge_role(const verify_judge *judge, int role, const verify_array *
                 explain(why, fast, role, i, broken, got, exact, fmin(row_bound, tensor_bound));
                 return false;
             }
-            error_norm += done ? 0 : error * error;
+            if (done)
+                continue;
+            note_error(judge, error, fmin(row_bound, tensor_bound));
+            error_norm += error * error;
         }
     }
     return judge_norm(judge, role, &limits, sqrt(error_norm), why);
