@@ -12,7 +12,7 @@ says() { # PATTERN ARGUMENT...
 }
 
 check version says '^nearfield [0-9]*\.[0-9]*\.[0-9]*$' --version
-check seven_commands test "$(wc -w <<<"$commands")" -eq 7
+check eight_commands test "$(wc -w <<<"$commands")" -eq 8
 for command in $commands; do
     check "help_$command" says "^usage: nearfield $command " help "$command"
     check "${command}_help" says "^usage: nearfield $command " "$command" --help

@@ -14,6 +14,7 @@ typedef struct command {
 static const command commands[] = {
     {"run", nf_tool_run, "attention forward and backward on NumPy files"},
     {"verify", nf_tool_verify, "check the library against its reference and against identities"},
+    {"crosscheck", nf_tool_crosscheck, "compare every device of every backend with the reference"},
     {"bench", nf_tool_bench, "verify problems, then time them against the machine's measured limits"},
     {"plan", nf_tool_plan, "what the library chooses for a problem, why, and what it costs"},
     {"denoise", nf_tool_denoise, "denoise a picture or a volume by non-local means"},

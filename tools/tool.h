@@ -17,6 +17,7 @@ int nf_tool_info(int argc, char **argv);
 int nf_tool_env(int argc, char **argv);
 int nf_tool_run(int argc, char **argv);
 int nf_tool_verify(int argc, char **argv);
+int nf_tool_crosscheck(int argc, char **argv);
 int nf_tool_bench(int argc, char **argv);
 int nf_tool_plan(int argc, char **argv);
 int nf_tool_denoise(int argc, char **argv);
