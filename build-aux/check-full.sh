@@ -33,6 +33,10 @@ for isa in baseline avx2 avx512 avx512bf16; do
     fi
 done
 
+# ---- Every OpenCL implementation ---------------------------------------------------------------------------------------
+step 'OpenCL devices' env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
+    OPENCL_CASES=1000 OPENCL_FEW_CASES=60 tests/opencl_devices.sh
+
 # ---- Fuzzing: ten minutes in all --------------------------------------------------------------------------------------
 fuzz_flags="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 fuzz_seconds=300

@@ -1,6 +1,7 @@
 # The Debian packages that check.sh and demo.sh need, and how they are installed; sourced by both.
 build_packages="gcc g++ make autoconf automake libtool pkg-config binutils check libhwloc-dev libpng-dev
-    libjpeg62-turbo-dev libnifti2-dev zlib1g-dev"
+    libjpeg62-turbo-dev libnifti2-dev zlib1g-dev ocl-icd-libopencl1 ocl-icd-opencl-dev opencl-headers
+    pocl-opencl-icd oclgrind mesa-opencl-icd"
 demo_packages="xplanet-images mricron-data"
 full_packages="clang-14 libclang-rt-14-dev libomp-14-dev gcc-aarch64-linux-gnu qemu-user-static"
 
