@@ -65,6 +65,24 @@ if [ -n "$cxx" ]; then
 else
     skip 'C++ example' 'there is no C++ compiler'
 fi
+# On the first OpenCL device; drivers leak, which is not the example's fault.
+opencl_example() {
+    # shellcheck disable=SC2046
+    build "$CC" opencl "$top_srcdir/examples/opencl.c" $(pkg-config --cflags --libs nearfield) -lOpenCL
+}
+opencl_device() {
+    ! NEARFIELD_DEVICE= "$NEARFIELD" plan --backend opencl 'na1d d8 16 w3' 2>&1 | grep -E 'unavailable|cannot'
+}
+if ! printf '#include <CL/cl.h>\nint main(void) { return clGetPlatformIDs(0, 0, 0) == 0; }' |
+    "$CC" -x c - -lOpenCL -o "$root/has_opencl" 2>/dev/null; then
+    skip 'OpenCL example' 'there is no CL/cl.h or no libOpenCL.so'
+elif ! opencl_device >/dev/null; then
+    skip 'OpenCL example' 'there is no OpenCL device'
+else
+    check 'OpenCL example builds' opencl_example
+    check 'OpenCL example runs' prints_expected \
+        env ASAN_OPTIONS="detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" NEARFIELD_CACHE_DIR= "$root/opencl"
+fi
 check 'make uninstall' make -C "$top_builddir" uninstall DESTDIR="$root"
 check 'uninstall leaves nothing' nothing_left
 finish
