@@ -4,10 +4,15 @@
  * is a cl_mem of that cl_context, offset says where element [0, 0, ...] lies in it, strides may be any; several tensors
  * may share one cl_mem. Pass such descriptions as the layout of a plan (nf_plan_options) and the same in each call;
  * tensors in host memory may be mixed in. nf_exec.queue may name a cl_command_queue of your own for one call, of either
- * kind of order; the call runs after what is in it. Every call returns when its results are there.
+ * kind of order; the call runs after all that is in it.
  *
- * A call that fails while the device runs may have written to outputs in device memory. The header needs none of
- * OpenCL's: its types are those that <CL/cl.h> names cl_context, cl_device_id and cl_command_queue. */
+ * A call whose tensors are all NF_OPENCL, on a queue of yours, returns once its commands are enqueued and flushed: what you
+ * enqueue next on an in-order queue finds its results, elsewhere wait (clEnqueueBarrierWithWaitList, clFinish). If the
+ * device fails after that, your queue says so, and outputs may be partly written. Every other call returns when its results
+ * are there. Calls of one plan run one after the other, whatever their queues.
+ *
+ * The header needs none of OpenCL's: its types are those that <CL/cl.h> names cl_context, cl_device_id and
+ * cl_command_queue. */
 #ifndef NEARFIELD_OPENCL_H
 #define NEARFIELD_OPENCL_H
 

@@ -84,13 +84,17 @@ START_TEST(affinity_limits_threads)
 }
 END_TEST
 
-static char path[1024];
+static const char *saved_machine(const char *name)
+{
+    static char path[1024];
+    const char *source = getenv("top_srcdir");
+    snprintf(path, sizeof path, "%s/tests/topologies/%s", source ? source : ".", name);
+    return path;
+}
 
 static nf_status load(nf_topology *t, const char *name)
 {
-    const char *source = getenv("top_srcdir");
-    snprintf(path, sizeof path, "%s/tests/topologies/%s", source ? source : ".", name);
-    return nf_topology_load_xml(t, path);
+    return nf_topology_load_xml(t, saved_machine(name));
 }
 
 START_TEST(node_of_a_device)
@@ -98,6 +102,7 @@ START_TEST(node_of_a_device)
     nf_topology t;
     if (load(&t, "two-nodes.xml") == NF_ERR_UNSUPPORTED)
         NF_SKIP("this build has no hwloc");
+    const char *path = saved_machine("two-nodes.xml");
     ck_assert_int_eq(nf_topology_pci_node_xml(path, &(nf_pci_address){.bus = 0x81}), 1);
     ck_assert_int_eq(nf_topology_pci_node_xml(path, &(nf_pci_address){.bus = 0x82}), -1);
     ck_assert_int_eq(nf_topology_pci_node_xml("absent", &(nf_pci_address){.bus = 0x81}), -1);

@@ -79,6 +79,7 @@ typedef struct cl_plan {
     cl_mem staged[NF_ROLES]; /* of roles in host memory that a launch reads or writes */
     size_t staged_bytes;
     pthread_mutex_t lock; /* one execution at a time: kernels hold their arguments, and buffers are shared */
+    cl_event pending;     /* the last command of a call that did not wait for it, or NULL */
 } cl_plan;
 
 extern const nf_algorithm cl_lanes, cl_tile;

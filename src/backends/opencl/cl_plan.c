@@ -68,6 +68,8 @@ static void free_plan(cl_plan *plan)
     release_buffer(plan, plan->tables);
     release_kernels(plan, &plan->forward);
     release_kernels(plan, &plan->backward);
+    if (plan->pending)
+        plan->state->api.clReleaseEvent(plan->pending);
     if (plan->program)
         plan->state->api.clReleaseProgram(plan->program);
     if (plan->queue)

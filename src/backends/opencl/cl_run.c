@@ -3,8 +3,8 @@
 #include "backends/opencl/cl.h"
 #include "core/io.h"
 
-/* A barrier, then an unmapping for each role in and out, and the launches. */
-enum { MOST_EVENTS = 1 + 2 * NF_ROLES + GPU_MAX_LAUNCHES };
+/* Two barriers, then an unmapping for each role in and out, and the launches. */
+enum { MOST_EVENTS = 2 + 2 * NF_ROLES + GPU_MAX_LAUNCHES };
 
 typedef struct call {
     cl_plan *plan;
@@ -13,6 +13,7 @@ typedef struct call {
     const cl_kernels *kernels;
     const nf_tensor *const *io;
     cl_command_queue queue;
+    bool foreign;           /* the queue is the program's */
     uint32_t reads, writes; /* roles, as bits, that are present */
     void *mapped[NF_ROLES];
     cl_event events[MOST_EVENTS];
@@ -188,27 +189,58 @@ static void settle(call *c)
     c->api->clFinish(c->queue);
 }
 
-/* The caller's queue may run out of order, and what is in it may write what is read here. */
-static nf_status begin(call *c, bool foreign)
+static nf_status barrier(call *c, cl_uint count, const cl_event *after)
 {
-    if (!foreign)
-        return NF_OK;
-    const cl_int error = c->api->clEnqueueBarrierWithWaitList(c->queue, 0, NULL, next_event(c));
+    const cl_int error = c->api->clEnqueueBarrierWithWaitList(c->queue, count, after, next_event(c));
     if (error != CL_SUCCESS)
-        return cl_fail(error, "exec: queue does not take a barrier");
+        return cl_fail(error, "opencl: the queue does not take a barrier");
     c->count++;
     return NF_OK;
 }
 
-static nf_status run(call *c, bool foreign)
+/* The program's queue may run out of order, and what is in it may write what is read here. A call before this one may
+ * still run, on another queue even, and use the same scratch. */
+static nf_status begin(call *c)
 {
-    nf_status status = begin(c, foreign);
+    nf_status status = c->foreign ? barrier(c, 0, NULL) : NF_OK;
+    if (status != NF_OK || !c->plan->pending)
+        return status;
+    const cl_event before[] = {c->plan->pending, c->foreign ? c->events[0] : NULL};
+    status = barrier(c, c->foreign ? 2 : 1, before);
+    if (status == NF_OK) {
+        c->api->clReleaseEvent(c->plan->pending);
+        c->plan->pending = NULL;
+    }
+    return status;
+}
+
+static bool stages(const call *c)
+{
+    for (int role = 0; role < NF_ROLES; role++)
+        if (is_staged(c, role, c->reads | c->writes))
+            return true;
+    return false;
+}
+
+/* All is in device memory and on a queue that the program can wait for: it need not wait here. */
+static nf_status hand_over(call *c)
+{
+    const cl_int error = c->api->clFlush(c->queue);
+    if (error != CL_SUCCESS)
+        return cl_fail(error, "opencl: the queue cannot be flushed");
+    c->plan->pending = c->events[--c->count];
+    return NF_OK;
+}
+
+static nf_status run(call *c)
+{
+    nf_status status = begin(c);
     if (status == NF_OK)
         status = copy_in(c);
     if (status == NF_OK)
         status = launch_all(c);
     if (status == NF_OK)
-        status = wait_for_all(c);
+        status = c->foreign && !stages(c) ? hand_over(c) : wait_for_all(c);
     if (status == NF_OK)
         status = copy_out(c);
     if (status != NF_OK)
@@ -268,13 +300,14 @@ nf_status cl_execute(cl_plan *plan, nf_direction direction, const nf_tensor *con
         .kernels = is_forward ? &plan->forward : &plan->backward,
         .io = io,
         .queue = queue ? queue : plan->queue,
+        .foreign = queue || plan->state->queue,
     };
     sort_roles(&c, is_forward ? NF_FORWARD : NF_BACKWARD);
     nf_status status = queue ? check_queue(&c) : NF_OK;
     if (status != NF_OK || (status = check_buffers(&c)) != NF_OK)
         return status;
     pthread_mutex_lock(&plan->lock);
-    status = run(&c, queue || plan->state->queue);
+    status = run(&c);
     pthread_mutex_unlock(&plan->lock);
     return status;
 }

@@ -1,0 +1,416 @@
+/* A program's own OpenCL objects: tensors in one buffer, at offsets, with strides of any sign, on queues of either
+ * kind. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attend.h"
+#include "backends/opencl/cl_device.h"
+#include "fake.h"
+#include "harness.h"
+#include "nearfield_opencl.h"
+
+static const char problem_text[] = "na2d f32 b2 h4/2 d5/3 7x6 w3x5 x2 both";
+static const double tolerance = 1e-4;
+
+static cl_api api;
+static cl_device_id device;
+static cl_context cl;
+static cl_command_queue fill_queue;
+static nf_context *context, *host_context;
+
+/* Leaves device NULL where there is none to test with. */
+static void find_device(void)
+{
+    cl_device_list list;
+    int index;
+    if (cl_api_load(&api) != NF_OK || cl_devices_find(&list, NULL, &api) != NF_OK)
+        return;
+    if (cl_devices_choose(&list, NULL, &index) == NF_OK)
+        device = list.devices[index].id;
+    cl_devices_release(&list, NULL);
+}
+
+static cl_context make_context(void)
+{
+    cl_int error;
+    const cl_context made = api.clCreateContext(NULL, 1, &device, NULL, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    return made;
+}
+
+static cl_command_queue make_queue(cl_context owner, cl_command_queue_properties properties)
+{
+    cl_int error;
+    const cl_command_queue made = api.clCreateCommandQueue(owner, device, properties, &error);
+    return error == CL_SUCCESS ? made : NULL;
+}
+
+static void setup(void)
+{
+    clear_environment();
+    find_device();
+    ck_assert_int_eq(nf_context_create(&host_context, NULL), NF_OK);
+    ck_assert_int_eq(nf_context_create(&context, NULL), NF_OK);
+    if (!device)
+        return;
+    cl = make_context();
+    fill_queue = make_queue(cl, 0);
+    ck_assert_msg(nf_opencl_use(context, cl, device, NULL) == NF_OK, "%s", nf_last_error());
+}
+
+static void teardown(void)
+{
+    nf_context_destroy(context);
+    nf_context_destroy(host_context);
+    if (device) {
+        api.clReleaseCommandQueue(fill_queue);
+        api.clReleaseContext(cl);
+    }
+}
+
+/* ---- Tensors in one buffer --------------------------------------------------------------------------------------- */
+
+typedef struct arena {
+    cl_mem memory;
+    size_t bytes;
+    attend truth;               /* in host memory, by the reference */
+    nf_tensor tensor[NF_ROLES]; /* in the buffer, or the host's */
+} arena;
+
+/* Each tensor follows the one before, its last dimension running backwards. */
+static void place_tensors(arena *a, uint32_t in_host)
+{
+    int64_t used = 1;
+    for (int role = 0; role < NF_ROLES; role++) {
+        nf_tensor *t = &a->tensor[role];
+        *t = a->truth.tensor[role];
+        if (t->rank == 0 || in_host >> role & 1)
+            continue;
+        const int32_t last = t->rank - 1;
+        t->memory = NF_OPENCL;
+        t->data = NULL;
+        t->strides[last] = -1;
+        t->offset = used + t->extents[last] - 1;
+        used += tensor_count(t);
+    }
+    a->bytes = (size_t)used * sizeof(float);
+}
+
+/* Host tensors over the mapped buffer. */
+static void copy_tensors(arena *a, bool to_device)
+{
+    cl_int error;
+    float *mapped = api.clEnqueueMapBuffer(fill_queue, a->memory, CL_TRUE, CL_MAP_READ | (to_device ? 1 << 1 : 0), 0,
+                                           a->bytes, 0, NULL, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    for (int role = 0; role < NF_ROLES; role++) {
+        nf_tensor view = a->tensor[role];
+        if (view.rank == 0 || view.memory != NF_OPENCL)
+            continue;
+        view.memory = NF_HOST;
+        view.data = mapped + view.offset;
+        view.offset = 0;
+        nf_tensor *host = &a->truth.tensor[role];
+        if (to_device)
+            for (int64_t i = 0; i < tensor_count(&view); i++)
+                tensor_set(&view, i, tensor_get(host, i));
+        else
+            ck_assert_msg(tensor_distance(&view, host) < tolerance, "%s", nf_role_name((nf_role)role));
+    }
+    ck_assert_int_eq(api.clEnqueueUnmapMemObject(fill_queue, a->memory, mapped, 0, NULL, NULL), CL_SUCCESS);
+    ck_assert_int_eq(api.clFinish(fill_queue), CL_SUCCESS);
+}
+
+static void arena_create(arena *a, uint32_t in_host)
+{
+    uint64_t seed = 1;
+    cl_int error;
+    attend_create_text(&a->truth, problem_text);
+    attend_fill(&a->truth, &seed, 1);
+    place_tensors(a, in_host);
+    a->memory = api.clCreateBuffer(cl, CL_MEM_READ_WRITE, a->bytes, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    for (int role = 0; role < NF_ROLES; role++)
+        if (a->tensor[role].memory == NF_OPENCL)
+            a->tensor[role].data = a->memory;
+    copy_tensors(a, true);
+    attend_run(&a->truth, host_context, "reference", NULL, NF_BOTH);
+}
+
+static void arena_destroy(arena *a)
+{
+    api.clReleaseMemObject(a->memory);
+    attend_destroy(&a->truth);
+}
+
+static void arena_io(nf_io *io, const arena *a)
+{
+    attend views = a->truth;
+    memcpy(views.tensor, a->tensor, sizeof views.tensor);
+    attend_io(io, &views);
+    /* attend_io points into views. */
+    const nf_tensor **member[NF_ROLES] = {[NF_Q] = &io->q,
+                                          [NF_K] = &io->k,
+                                          [NF_V] = &io->v,
+                                          [NF_EXTRA_K] = &io->extra_k,
+                                          [NF_EXTRA_V] = &io->extra_v,
+                                          [NF_OUT] = &io->out,
+                                          [NF_LSE] = &io->lse,
+                                          [NF_DOUT] = &io->dout,
+                                          [NF_DLSE] = &io->dlse,
+                                          [NF_DQ] = &io->dq,
+                                          [NF_DK] = &io->dk,
+                                          [NF_DV] = &io->dv,
+                                          [NF_DEXTRA_K] = &io->dextra_k,
+                                          [NF_DEXTRA_V] = &io->dextra_v};
+    for (int role = 0; role < NF_ROLES; role++)
+        if (member[role] && *member[role])
+            *member[role] = &a->tensor[role];
+}
+
+static nf_plan *make_plan(const arena *a)
+{
+    nf_io io;
+    nf_plan *plan;
+    nf_plan_options options;
+    nf_plan_info info = {.size = sizeof info};
+    arena_io(&io, a);
+    nf_plan_options_init(&options);
+    options.layout = &io;
+    ck_assert_msg(nf_plan_create(&plan, context, &a->truth.problem, &options) == NF_OK, "%s", nf_last_error());
+    ck_assert_int_eq(nf_plan_get_info(plan, &info), NF_OK);
+    ck_assert_str_eq(info.backend, "opencl");
+    return plan;
+}
+
+static void run_both(const arena *a, const nf_plan *plan, const nf_exec *exec)
+{
+    nf_io io;
+    arena_io(&io, a);
+    ck_assert_msg(nf_forward(plan, &io, exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_msg(nf_backward(plan, &io, exec) == NF_OK, "%s", nf_last_error());
+}
+
+/* ---- Tests ------------------------------------------------------------------------------------------------------- */
+
+/* Nothing, inputs, and gradients of keys in host memory. */
+static const uint32_t in_host[] = {0, 1 << NF_Q | 1 << NF_K | 1 << NF_DOUT, 1 << NF_DK | 1 << NF_DEXTRA_V};
+
+START_TEST(equals_reference)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    arena a;
+    arena_create(&a, in_host[_i]);
+    attend kept;
+    attend_create_text(&kept, problem_text);
+    for (int role = 0; role < NF_ROLES; role++)
+        if (kept.tensor[role].rank)
+            attend_copy(&kept, &a.truth, (nf_role)role);
+    nf_plan *plan = make_plan(&a);
+    run_both(&a, plan, NULL);
+    for (int role = 0; role < NF_ROLES; role++)
+        if (kept.tensor[role].rank && in_host[_i] >> role & 1)
+            ck_assert_msg(tensor_distance(&kept.tensor[role], &a.tensor[role]) < tolerance, "%s",
+                          nf_role_name((nf_role)role));
+    copy_tensors(&a, false);
+    nf_plan_destroy(plan);
+    attend_destroy(&kept);
+    arena_destroy(&a);
+}
+END_TEST
+
+/* In order, and out of order. */
+START_TEST(runs_on_a_queue_of_the_program)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    const cl_command_queue queue = make_queue(cl, (cl_command_queue_properties)_i);
+    if (!queue)
+        NF_SKIP("the device has no such queue");
+    arena a;
+    arena_create(&a, 0);
+    nf_plan *plan = make_plan(&a);
+    nf_exec exec;
+    nf_exec_init(&exec);
+    exec.queue = queue;
+    run_both(&a, plan, &exec);
+    ck_assert_int_eq(api.clFinish(queue), CL_SUCCESS);
+    copy_tensors(&a, false);
+    nf_plan_destroy(plan);
+    arena_destroy(&a);
+    api.clReleaseCommandQueue(queue);
+}
+END_TEST
+
+/* Calls that do not wait share a plan's scratch across queues; the plan may go before they end. */
+START_TEST(calls_overlap)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    enum { QUEUES = 3, ROUNDS = 12 };
+    cl_command_queue queues[QUEUES];
+    nf_exec exec;
+    arena a;
+    nf_exec_init(&exec);
+    arena_create(&a, 0);
+    for (int i = 0; i < QUEUES; i++)
+        queues[i] = make_queue(cl, 0);
+    ck_assert_int_eq(nf_opencl_use(context, cl, device, queues[0]), NF_OK);
+    nf_plan *plan = make_plan(&a);
+    run_both(&a, plan, NULL);
+    for (int i = 0; i < ROUNDS; i++) {
+        exec.queue = queues[i % QUEUES];
+        run_both(&a, plan, &exec);
+    }
+    nf_plan_destroy(plan);
+    for (int i = 0; i < QUEUES; i++)
+        ck_assert_int_eq(api.clFinish(queues[i]), CL_SUCCESS);
+    copy_tensors(&a, false);
+    arena_destroy(&a);
+    for (int i = 0; i < QUEUES; i++)
+        api.clReleaseCommandQueue(queues[i]);
+}
+END_TEST
+
+START_TEST(refusals)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    arena a;
+    arena_create(&a, 0);
+    nf_plan *plan = make_plan(&a);
+    const cl_context stranger = make_context();
+    const cl_command_queue strange_queue = make_queue(stranger, 0);
+    cl_int error;
+    nf_io io;
+    nf_exec exec;
+    arena_io(&io, &a);
+    nf_exec_init(&exec);
+    exec.queue = strange_queue;
+    ck_assert_int_eq(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT);
+    ck_assert_str_eq(nf_last_error(), "exec: queue belongs to another cl_context or device than the plan");
+    nf_tensor spoiled = a.tensor[NF_V];
+    io.v = &spoiled;
+    spoiled.data = api.clCreateBuffer(stranger, CL_MEM_READ_WRITE, a.bytes, NULL, &error);
+    ck_assert_int_eq(nf_forward(plan, &io, NULL), NF_ERR_TENSOR);
+    ck_assert_str_eq(nf_last_error(), "v: its cl_mem belongs to another cl_context than the plan");
+    api.clReleaseMemObject(spoiled.data);
+    spoiled = a.tensor[NF_V];
+    spoiled.offset = (int64_t)(a.bytes / sizeof(float));
+    ck_assert_int_eq(nf_forward(plan, &io, NULL), NF_ERR_TENSOR);
+    ck_assert_ptr_nonnull(strstr(nf_last_error(), "do not lie in its cl_mem of"));
+    spoiled.offset = 0;
+    ck_assert_int_eq(nf_forward(plan, &io, NULL), NF_ERR_TENSOR);
+    ck_assert_ptr_nonnull(strstr(nf_last_error(), "v: elements -2.."));
+    ck_assert_int_eq(nf_opencl_use(context, cl, device, strange_queue), NF_ERR_ARGUMENT);
+    ck_assert_str_eq(nf_last_error(), "queue: does not belong to the cl_context and the device");
+    ck_assert_int_eq(nf_opencl_use(context, NULL, device, NULL), NF_ERR_ARGUMENT);
+    ck_assert_str_eq(nf_last_error(), "cl_context: NULL");
+    nf_plan_destroy(plan);
+    api.clReleaseCommandQueue(strange_queue);
+    api.clReleaseContext(stranger);
+    arena_destroy(&a);
+}
+END_TEST
+
+/* A context without nf_opencl_use makes a cl_context of its own. */
+START_TEST(a_buffer_needs_its_context)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    arena a;
+    nf_io io;
+    nf_plan *plan;
+    nf_plan_options options;
+    arena_create(&a, 0);
+    arena_io(&io, &a);
+    nf_plan_options_init(&options);
+    options.layout = &io;
+    ck_assert_int_eq(nf_plan_create(&plan, host_context, &a.truth.problem, &options), NF_ERR_UNSUPPORTED);
+    options.backend = "opencl";
+    ck_assert_msg(nf_plan_create(&plan, host_context, &a.truth.problem, &options) == NF_OK, "%s", nf_last_error());
+    ck_assert_int_eq(nf_forward(plan, &io, NULL), NF_ERR_TENSOR);
+    nf_plan_destroy(plan);
+    arena_destroy(&a);
+}
+END_TEST
+
+/* ---- Threads ----------------------------------------------------------------------------------------------------- */
+
+typedef struct worker {
+    pthread_t thread;
+    attend a;
+    const nf_plan *plan;
+    nf_status status;
+} worker;
+
+static void *work(void *argument)
+{
+    enum { ROUNDS = 20, WORKSPACE = 64 };
+    worker *w = argument;
+    nf_io io;
+    nf_exec exec;
+    attend_io(&io, &w->a);
+    nf_exec_init(&exec);
+    exec.workspace = aligned_alloc(WORKSPACE, WORKSPACE);
+    exec.workspace_bytes = WORKSPACE;
+    for (int i = 0; i < ROUNDS && w->status == NF_OK; i++)
+        if ((w->status = nf_forward(w->plan, &io, &exec)) == NF_OK)
+            w->status = nf_backward(w->plan, &io, &exec);
+    free(exec.workspace);
+    return NULL;
+}
+
+START_TEST(threads_share_a_plan)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    enum { WORKERS = 4 };
+    worker workers[WORKERS];
+    nf_plan *plan = NULL;
+    for (int i = 0; i < WORKERS; i++) {
+        uint64_t seed = (uint64_t)i;
+        workers[i] = (worker){.status = NF_OK};
+        attend_create_text(&workers[i].a, problem_text);
+        attend_fill(&workers[i].a, &seed, 1);
+    }
+    ck_assert_int_eq(nf_plan_create(&plan, context, &workers[0].a.problem, NULL), NF_OK);
+    for (int i = 0; i < WORKERS; i++) {
+        workers[i].plan = plan;
+        ck_assert_int_eq(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+    }
+    for (int i = 0; i < WORKERS; i++) {
+        attend truth;
+        ck_assert_int_eq(pthread_join(workers[i].thread, NULL), 0);
+        ck_assert_int_eq(workers[i].status, NF_OK);
+        attend_create_text(&truth, problem_text);
+        for (int role = 0; role < NF_ROLES; role++)
+            if (truth.tensor[role].rank)
+                attend_copy(&truth, &workers[i].a, (nf_role)role);
+        attend_run(&truth, host_context, "reference", NULL, NF_BOTH);
+        for (int role = 0; role < NF_ROLES; role++)
+            if (truth.tensor[role].rank)
+                ck_assert(tensor_distance(&truth.tensor[role], &workers[i].a.tensor[role]) < tolerance);
+        attend_destroy(&truth);
+        attend_destroy(&workers[i].a);
+    }
+    nf_plan_destroy(plan);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *cases = tcase_create("interop");
+    tcase_add_checked_fixture(cases, setup, teardown);
+    tcase_add_loop_test(cases, equals_reference, 0, sizeof in_host / sizeof in_host[0]);
+    tcase_add_loop_test(cases, runs_on_a_queue_of_the_program, 0, 2);
+    tcase_add_test(cases, calls_overlap);
+    tcase_add_test(cases, refusals);
+    tcase_add_test(cases, a_buffer_needs_its_context);
+    tcase_add_test(cases, threads_share_a_plan);
+    Suite *suite = suite_create("opencl");
+    suite_add_tcase(suite, cases);
+    return nf_test_main(suite);
+}
