@@ -1,0 +1,269 @@
+/* Plans for devices: their limits are respected or refused with a reason, launches cover the work, tables say what the
+ * axis tables say. No device is needed. */
+#include "backends/gpu/gpu_plan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/gpu/gpu_shape.h"
+#include "backends/gpu/gpu_tables.h"
+#include "core/context.h"
+#include "core/io.h"
+#include "core/problem.h"
+#include "harness.h"
+
+static nf_context *context;
+
+static void setup(void)
+{
+    ck_assert_int_eq(nf_context_create(&context, NULL), NF_OK);
+}
+
+static void teardown(void)
+{
+    nf_context_destroy(context);
+}
+
+static const gpu_device cpu = {.cpu = true,
+                               .fp64 = true,
+                               .units = 2,
+                               .group_items = 4096,
+                               .local_bytes = 1 << 20,
+                               .buffer_bytes = INT64_C(1) << 32,
+                               .vector_bytes = 64};
+static const gpu_device gpu = {
+    .fp64 = true, .units = 64, .group_items = 1024, .local_bytes = 48 << 10, .buffer_bytes = INT64_C(1) << 32};
+static const gpu_device small = {
+    .units = 1, .group_items = 256, .local_bytes = 32 << 10, .buffer_bytes = INT64_C(1) << 28};
+static const gpu_device tiny = {
+    .units = 1, .group_items = 16, .local_bytes = 8 << 10, .buffer_bytes = INT64_C(1) << 28};
+
+typedef struct plan_case {
+    nf_problem problem;
+    nf_grid grid;
+    nf_request request;
+    gpu_plan *plan;
+} plan_case;
+
+static void open_case(plan_case *c, const char *text)
+{
+    *c = (plan_case){0};
+    ck_assert_msg(nf_problem_parse(&c->problem, text) == NF_OK, "%s: %s", text, nf_last_error());
+    ck_assert_msg(nf_problem_check(&c->problem) == NF_OK, "%s: %s", text, nf_last_error());
+    ck_assert_int_eq(nf_grid_create(&c->grid, context, &c->problem), NF_OK);
+    c->request = (nf_request){.context = context, .problem = &c->problem, .grid = &c->grid, .threads = 1};
+    for (int role = 0; role < NF_SCORES; role++)
+        nf_role_describe(&c->problem, (nf_role)role, &c->request.layout[role]);
+}
+
+static void make_plan(plan_case *c, const gpu_device *device)
+{
+    ck_assert_msg(gpu_plan_supports(device, &c->request) == NF_OK, "%s", nf_last_error());
+    ck_assert_msg(gpu_plan_create(&c->plan, device, &c->request, c->request.layout) == NF_OK, "%s", nf_last_error());
+}
+
+static void close_case(plan_case *c)
+{
+    gpu_plan_destroy(c->plan, context);
+    nf_grid_destroy(&c->grid, context);
+}
+
+/* The number after -DNAME= in the options. */
+static int64_t option(const gpu_plan *plan, const char *name)
+{
+    char key[32];
+    snprintf(key, sizeof key, "-D%s=", name);
+    const char *at = strstr(plan->options, key);
+    ck_assert_msg(at, "%s is not in %s", name, plan->options);
+    return strtoll(at + strlen(key), NULL, 10);
+}
+
+static const char *const problems[] = {
+    "na1d f32 h1 d64 2048 both",
+    "na1d f32 h8/2 d17/300 33/70 c1 x5 both",
+    "na2d bf16 b2 h4 d32 56x56 w7 dil2 both",
+    "na3d f32 h1 d128 15x24x40 w9x12x12 s9x8x8",
+    "na3d f16 out=f32 h2/1 d3/5 5x6x7 w3 x3 q0:2x1:4x0:7 k1:4x0:6x2:3 both",
+    "na4d f32 h1 d1 3x4x5x6 w2 c1x0x1x0 bwd",
+};
+
+enum { PROBLEMS = sizeof problems / sizeof *problems };
+
+/* The scratch buffer holds deltas and what groups need; its parts follow each other. */
+static void check_scratch(const gpu_plan *plan, const nf_problem *problem)
+{
+    const int64_t *header = plan->tables;
+    const int64_t groups = header[GPU_SCRATCH_GROUPS], each = header[GPU_SCRATCH_GROUP_BYTES];
+    const int64_t deltas = problem->direction & NF_BWD ? problem->batch * problem->heads * header[GPU_QUERIES] : 0;
+    const int64_t real = problem->dtype == NF_F64 ? 8 : 4;
+    ck_assert_int_ge(groups, header[GPU_SCRATCH_DELTA] + deltas * real);
+    const gpu_launches *const directions[] = {&plan->forward, &plan->backward};
+    for (int d = 0; d < 2; d++)
+        for (int i = 0; i < directions[d]->count; i++)
+            ck_assert_uint_ge(plan->scratch_bytes,
+                              (size_t)(groups + (each ? (int64_t)directions[d]->launch[i].groups * each : 0)));
+}
+
+/* Launches are those of the directions, have a kernel of the list, and pass tables first. */
+static void check_launches(const gpu_plan *plan, const nf_problem *problem)
+{
+    const gpu_launches *const directions[] = {&plan->forward, &plan->backward};
+    ck_assert_int_eq(plan->forward.count, problem->direction & NF_FWD ? 1 : 0);
+    ck_assert_int_eq(plan->backward.count, problem->direction & NF_BWD ? 3 + (problem->extra > 0) : 0);
+    for (int d = 0; d < 2; d++)
+        for (int i = 0; i < directions[d]->count; i++) {
+            const gpu_launch *launch = &directions[d]->launch[i];
+            bool known = false;
+            for (int n = 0; gpu_kernel_names[n]; n++)
+                known = known || strcmp(gpu_kernel_names[n], launch->kernel) == 0;
+            ck_assert_msg(known, "%s is no kernel", launch->kernel);
+            ck_assert_uint_ge(launch->groups, 1);
+            ck_assert_int_le(launch->args_count, GPU_MAX_ARGS);
+            ck_assert_int_eq(launch->args[0].kind, GPU_ARG_TABLES);
+            ck_assert_int_eq(launch->args[1].kind, GPU_ARG_SCRATCH);
+            for (int a = 2; a < launch->args_count; a++)
+                ck_assert_int_eq(launch->args[a].kind, a % 2 ? GPU_ARG_OFFSET : GPU_ARG_TENSOR);
+        }
+}
+
+START_TEST(plans_are_whole)
+{
+    const gpu_device *const devices[] = {&cpu, &gpu, &small, &tiny};
+    for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
+        for (int i = 0; i < PROBLEMS; i++) {
+            plan_case c;
+            open_case(&c, problems[i]);
+            make_plan(&c, devices[d]);
+            ck_assert_str_eq(c.plan->shape, devices[d]->cpu ? "lanes" : "tile");
+            ck_assert_int_eq(option(c.plan, "RANK"), c.problem.rank);
+            check_launches(c.plan, &c.problem);
+            check_scratch(c.plan, &c.problem);
+            ck_assert_double_gt(gpu_plan_cost(devices[d], &c.request), 0);
+            close_case(&c);
+        }
+}
+END_TEST
+
+/* Work-items and local memory of a group stay within the device's. */
+START_TEST(limits_are_respected)
+{
+    const gpu_device *const devices[] = {&gpu, &small, &tiny};
+    for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
+        for (int i = 0; i < PROBLEMS; i++) {
+            plan_case c;
+            gpu_shape shape;
+            open_case(&c, problems[i]);
+            make_plan(&c, devices[d]);
+            ck_assert_int_eq(gpu_choose_shape(&shape, devices[d], &c.request), NF_OK);
+            ck_assert_int_le(shape.local_bytes, devices[d]->local_bytes);
+            ck_assert_int_le(option(c.plan, "ITEMS_X") * option(c.plan, "ITEMS_Y"), devices[d]->group_items);
+            ck_assert_int_eq(option(c.plan, "ROWS") % option(c.plan, "ITEMS_Y"), 0);
+            ck_assert_int_eq(option(c.plan, "COLUMNS") % option(c.plan, "ITEMS_X"), 0);
+            ck_assert_int_eq(option(c.plan, "OUT_DIMS") % option(c.plan, "ITEMS_X"), 0);
+            ck_assert_int_eq(option(c.plan, "COLUMNS") % option(c.plan, "CHUNK"), 0);
+            close_case(&c);
+        }
+}
+END_TEST
+
+/* Boxes fit into tiles, and the segments of every axis are all rows once. */
+START_TEST(segments_cover_rows)
+{
+    const gpu_device *const devices[] = {&cpu, &gpu, &tiny};
+    for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
+        for (int i = 0; i < PROBLEMS; i++) {
+            plan_case c;
+            open_case(&c, problems[i]);
+            make_plan(&c, devices[d]);
+            const int64_t *header = c.plan->tables;
+            const int32_t *ints = c.plan->tables;
+            const int64_t rows =
+                c.plan->shape[0] == 'l' ? option(c.plan, "LANES") * option(c.plan, "VECTORS") : option(c.plan, "ROWS");
+            int64_t widest = 1, columns = 1;
+            for (int32_t a = 0; a < c.problem.rank; a++) {
+                int64_t covered = 0, most = 0;
+                for (int64_t s = 0; s < header[GPU_BY_QUERY + GPU_WALK_COUNT + a]; s++) {
+                    const int32_t *segment =
+                        ints + header[GPU_BY_QUERY + GPU_WALK_SEGMENTS + a] + s * GPU_SEGMENT_WORDS;
+                    covered += segment[GPU_SEGMENT_COUNT];
+                    most = nf_max64(most, segment[GPU_SEGMENT_COUNT]);
+                }
+                ck_assert_int_eq(covered, nf_axis_query_range(&c.problem.axis[a]).count);
+                widest *= most;
+                columns *= header[GPU_BY_QUERY + GPU_WALK_COLUMNS + a];
+            }
+            ck_assert_int_le(widest, rows);
+            ck_assert_int_le(columns, option(c.plan, "COLUMNS"));
+            close_case(&c);
+        }
+}
+END_TEST
+
+static void refused(const gpu_device *device, const char *text, const char *reason)
+{
+    plan_case c;
+    open_case(&c, text);
+    ck_assert_int_eq(gpu_plan_supports(device, &c.request), NF_ERR_UNSUPPORTED);
+    ck_assert_msg(strstr(nf_last_error(), reason), "%s: \"%s\" does not say \"%s\"", text, nf_last_error(), reason);
+    close_case(&c);
+}
+
+START_TEST(refusals_have_reasons)
+{
+    gpu_device bare = tiny, narrow = cpu;
+    refused(&small, "na1d f64 h1 d8 16", "no double precision");
+    bare.local_bytes = 1 << 10;
+    refused(&bare, "na1d f32 h1 d8 16", "bytes of local memory, the device has 1024");
+    bare = tiny;
+    bare.group_items = 8;
+    refused(&bare, "na1d f32 h1 d8 16", "groups of 16 work-items, the device has 8");
+    narrow.buffer_bytes = 1 << 16;
+    refused(&narrow, "na1d f32 h1 d512 16", "head_dim 512, value_dim 512");
+    refused(&cpu, "na1d f32 h1 d8 16 x2000000000", "extra 2000000000");
+}
+END_TEST
+
+START_TEST(cuda_memory_is_refused)
+{
+    plan_case c;
+    open_case(&c, "na1d f32 h1 d8 16");
+    c.request.layout[NF_K].memory = NF_CUDA;
+    ck_assert_int_eq(gpu_plan_supports(&gpu, &c.request), NF_ERR_UNSUPPORTED);
+    ck_assert_msg(strstr(nf_last_error(), "k is in CUDA memory"), "%s", nf_last_error());
+    close_case(&c);
+}
+END_TEST
+
+/* The same problem, device and layout make the same options, tables and launches. */
+START_TEST(plans_repeat)
+{
+    for (int i = 0; i < PROBLEMS; i++) {
+        plan_case a, b;
+        open_case(&a, problems[i]);
+        open_case(&b, problems[i]);
+        make_plan(&a, &gpu);
+        make_plan(&b, &gpu);
+        ck_assert_str_eq(a.plan->options, b.plan->options);
+        ck_assert_uint_eq(a.plan->table_bytes, b.plan->table_bytes);
+        ck_assert(memcmp(a.plan->tables, b.plan->tables, a.plan->table_bytes) == 0);
+        close_case(&a);
+        close_case(&b);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("gpu_plan");
+    TCase *tests = tcase_create("gpu_plan");
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_test(tests, plans_are_whole);
+    tcase_add_test(tests, limits_are_respected);
+    tcase_add_test(tests, segments_cover_rows);
+    tcase_add_test(tests, refusals_have_reasons);
+    tcase_add_test(tests, cuda_memory_is_refused);
+    tcase_add_test(tests, plans_repeat);
+    suite_add_tcase(suite, tests);
+    return nf_test_main(suite);
+}
