@@ -144,6 +144,7 @@ const nf_backend fake_backend = {
     .close = fake_close,
     .describe = fake_describe,
     .device = nf_stub_device,
+    .gpu = nf_stub_gpu,
     .algorithms = both_algorithms,
 };
 
@@ -155,6 +156,7 @@ const nf_backend fake_backend_other = {
     .close = fake_close,
     .describe = fake_describe,
     .device = nf_stub_device,
+    .gpu = nf_stub_gpu,
     .algorithms = slow_only,
 };
 
@@ -165,6 +167,7 @@ const nf_backend fake_backend_hidden = {
     .close = fake_close,
     .describe = fake_describe,
     .device = nf_stub_device,
+    .gpu = nf_stub_gpu,
     .algorithms = slow_only,
 };
 
@@ -177,6 +180,7 @@ const nf_backend fake_backend_missing = {
     .close = nf_stub_close,
     .describe = nf_stub_describe,
     .device = nf_stub_device,
+    .gpu = nf_stub_gpu,
     .algorithms = none,
 };
 

@@ -253,6 +253,7 @@ static const nf_backend mean_backend = {
     .close = nf_stub_close,
     .describe = nf_stub_describe,
     .device = nf_stub_device,
+    .gpu = nf_stub_gpu,
     .algorithms = mean_algorithms,
 };
 

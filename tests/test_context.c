@@ -139,6 +139,45 @@ START_TEST(a_late_opening_fails_like_an_early_one)
 }
 END_TEST
 
+static bool has_gpu;
+
+static bool ask_for_gpu(const void *state)
+{
+    (void)state;
+    return has_gpu;
+}
+
+/* On a machine that shows a GPU, a backend that could use it is opened, and stays if that is what it found. */
+START_TEST(a_gpu_is_preferred)
+{
+    nf_backend graphics = fake_backend_hidden;
+    graphics.gpu = ask_for_gpu;
+    const nf_backend *const backends[] = {&graphics, &fake_backend, NULL};
+    nf_context *context;
+    bool excluded[NF_MAX_BACKENDS];
+    ck_assert_int_eq(nf_context_create_with(&context, NULL, backends), NF_OK);
+    for (int machine = 0; machine < 2; machine++) {
+        context->topology.gpu = machine;
+        ck_assert_int_eq(nf_preference_parse(context, NULL, "", excluded), NF_OK);
+        ck_assert(nf_preference_holds(context, 0) == (bool)machine);
+        ck_assert_int_eq(nf_preference_parse(context, "-hidden", "", excluded), NF_OK);
+        ck_assert(!nf_preference_holds(context, 0));
+    }
+    ck_assert_int_eq(nf_backend_available(context, "hidden"), NF_OK);
+    for (int found = 0; found < 2; found++) {
+        has_gpu = found;
+        ck_assert_int_eq(nf_preference_parse(context, NULL, "", excluded), NF_OK);
+        nf_preference_settle(context);
+        ck_assert(nf_preference_holds(context, 0) == has_gpu);
+        ck_assert(nf_preference_holds(context, 1));
+        ck_assert_int_eq(nf_preference_parse(context, "hidden", "", excluded), NF_OK);
+        nf_preference_settle(context);
+        ck_assert(nf_preference_holds(context, 0));
+    }
+    nf_context_destroy(context);
+}
+END_TEST
+
 START_TEST(device_names)
 {
     nf_context *context = fake_context(NULL);
@@ -256,6 +295,7 @@ int main(void)
     tcase_add_test(cases, excluded_backends_are_not_opened);
     tcase_add_test(cases, an_unpreferred_backend_opens_late_and_once);
     tcase_add_test(cases, a_late_opening_fails_like_an_early_one);
+    tcase_add_test(cases, a_gpu_is_preferred);
     tcase_add_test(cases, device_names);
     tcase_add_test(cases, a_name_alone_must_be_available);
     tcase_add_test(cases, real_names_forced);

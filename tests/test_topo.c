@@ -202,6 +202,17 @@ START_TEST(no_groups_no_limit)
 }
 END_TEST
 
+START_TEST(device_files_of_a_gpu)
+{
+    ck_assert(!nf_topology_read_gpu(root));
+    put("/dev/dri/card0", "");
+    put("/dev/null", "");
+    ck_assert(!nf_topology_read_gpu(root));
+    put("/dev/dri/renderD128", "");
+    ck_assert(nf_topology_read_gpu(root));
+}
+END_TEST
+
 START_TEST(version_2)
 {
     put("/proc/self/cgroup", "0::/outer/inner\n");
@@ -276,6 +287,7 @@ int main(void)
     tcase_add_checked_fixture(groups, make_root, remove_root);
     tcase_add_test(groups, no_groups_no_limit);
     tcase_add_test(groups, version_2);
+    tcase_add_test(groups, device_files_of_a_gpu);
     tcase_add_test(groups, version_1);
     tcase_add_test(groups, container);
     tcase_add_test(groups, nonsense_is_no_limit);

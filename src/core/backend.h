@@ -84,6 +84,9 @@ typedef struct nf_backend {
     void (*describe)(const void *state, nf_text *text);
     /* Name of the index-th device (0 is the first), or NULL past the last. Lives as long as the state. */
     const char *(*device)(const void *state, int index);
+    /* Whether the device in use is a GPU. Then a backend that is not preferred may be chosen unasked, too, on a machine that
+     * shows a GPU before the backend is opened. nf_stub_gpu: never. */
+    bool (*gpu)(const void *state);
 
     const nf_algorithm *const *algorithms; /* NULL-terminated, best first */
 } nf_backend;
@@ -97,6 +100,7 @@ nf_status nf_stub_open(const nf_context *context, void **state);
 void nf_stub_close(const nf_context *context, void *state);
 void nf_stub_describe(const void *state, nf_text *text);
 const char *nf_stub_device(const void *state, int index); /* one device: the host */
+bool nf_stub_gpu(const void *state);
 nf_status nf_stub_enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
                           void *workspace, void *queue);
 extern const nf_pair nf_stub_pair;

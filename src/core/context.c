@@ -136,6 +136,7 @@ static nf_status open_backends(nf_context *context, const nf_context_options *op
         status = open_now(context, i, excluded[i], source);
     if (status != NF_OK)
         return status;
+    nf_preference_settle(context);
     const nf_context_backend *forced = &context->backend[context->preferred[0]];
     if (names && !strpbrk(names, ",-") && !forced->open)
         return nf_fail(NF_ERR_UNAVAILABLE, "%s: %s is unavailable: %s", source, forced->backend->name, forced->reason);

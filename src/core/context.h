@@ -32,6 +32,7 @@ typedef struct nf_context_backend {
     const nf_backend *backend;
     const nf_context *owner; /* plans look at it through copies of the context */
     bool late;               /* not preferred and not named: opened when it is first asked for */
+    bool provisional;        /* preferred if its device turns out to be a GPU */
     pthread_mutex_t opening; /* of a late one: guards what follows */
     bool tried;
     void *state; /* of an open backend */

@@ -21,7 +21,7 @@ static const struct {
         {
             .name = "NEARFIELD_BACKEND",
             .value = "NAME[,NAME]...",
-            .fallback = "cuda,cpu",
+            .fallback = "cuda, opencl if its device is a GPU, cpu",
             .manual = "Backends in order of preference: the first that supports a problem runs it, and one that is not "
                       "named\n"
                       "    runs only what asks for it by name. A leading '-' excludes a backend; where all names have "

@@ -14,6 +14,7 @@ const nf_backend nf_backend_cuda = {
     .close = nf_stub_close,
     .describe = nf_stub_describe,
     .device = nf_stub_device,
+    .gpu = nf_stub_gpu,
     .algorithms = no_algorithms,
 };
 
@@ -67,6 +68,12 @@ const char *nf_stub_device(const void *state, int index)
 {
     (void)state;
     return index == 0 ? "host" : NULL;
+}
+
+bool nf_stub_gpu(const void *state)
+{
+    (void)state;
+    return false;
 }
 
 nf_status nf_stub_enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],

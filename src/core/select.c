@@ -38,9 +38,23 @@ nf_status nf_context_use_backend(const nf_context *context, const char *name, co
 static void prefer_default(nf_context *context, const bool excluded[NF_MAX_BACKENDS])
 {
     context->preferred_count = 0;
-    for (int i = 0; i < context->backend_count; i++)
-        if (context->backend[i].backend->preferred && !excluded[i])
+    for (int i = 0; i < context->backend_count; i++) {
+        nf_context_backend *entry = &context->backend[i];
+        entry->provisional = !entry->backend->preferred && context->topology.gpu && entry->backend->gpu != nf_stub_gpu;
+        if ((entry->backend->preferred || entry->provisional) && !excluded[i])
             context->preferred[context->preferred_count++] = i;
+    }
+}
+
+void nf_preference_settle(nf_context *context)
+{
+    int kept = 0;
+    for (int i = 0; i < context->preferred_count; i++) {
+        const nf_context_backend *entry = &context->backend[context->preferred[i]];
+        if (!entry->provisional || !entry->open || entry->backend->gpu(entry->state))
+            context->preferred[kept++] = context->preferred[i];
+    }
+    context->preferred_count = kept;
 }
 
 nf_status nf_preference_parse(nf_context *context, const char *text, const char *source, bool excluded[NF_MAX_BACKENDS])
@@ -48,6 +62,8 @@ nf_status nf_preference_parse(nf_context *context, const char *text, const char 
     bool named[NF_MAX_BACKENDS] = {false};
     memset(excluded, 0, NF_MAX_BACKENDS * sizeof excluded[0]);
     context->preferred_count = 0;
+    for (int i = 0; i < context->backend_count; i++)
+        context->backend[i].provisional = false;
     while (text) {
         const char *end = text + strcspn(text, ",");
         const bool minus = *text == '-';
@@ -151,7 +167,10 @@ static const char *reason_not_to_compete(const nf_context_backend *entry, const 
         return entry->reason;
     if (options && options->backend)
         return "not the backend asked for";
-    return entry->backend->preferred ? "not among the backends named" : "never chosen unless it is named";
+    if (entry->backend->preferred)
+        return "not among the backends named";
+    return entry->backend->gpu == nf_stub_gpu ? "never chosen unless it is named"
+                                              : "chosen unasked only if its device is a GPU";
 }
 
 static nf_status check_algo_name(const nf_context *context, const nf_context_backend *only, const char *algo)

@@ -9,6 +9,9 @@
 nf_status nf_preference_parse(nf_context *context, const char *text, const char *source,
                               bool excluded[NF_MAX_BACKENDS]);
 
+/* With the backends opened: those that are preferred for a GPU's sake stay so if they have one. */
+void nf_preference_settle(nf_context *context);
+
 /* Whether a backend, by its index in the context, may be chosen unasked. */
 bool nf_preference_holds(const nf_context *context, int index);
 

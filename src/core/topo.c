@@ -11,6 +11,7 @@ void nf_topology_detect(nf_topology *topology)
     if (!nf_topology_read_hwloc(topology))
         nf_topology_read_system(topology);
     topology->quota = nf_topology_read_quota("");
+    topology->gpu = nf_topology_read_gpu("");
 }
 
 int64_t nf_topology_default_threads(const nf_topology *topology)

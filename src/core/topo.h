@@ -3,6 +3,8 @@
 #ifndef NF_CORE_TOPO_H
 #define NF_CORE_TOPO_H
 
+#include <stdbool.h>
+
 #include "core/text.h"
 #include "nearfield.h"
 
@@ -23,6 +25,7 @@ typedef struct nf_topology {
     int64_t memory_bytes;            /* 0 if unknown */
     double quota;                    /* processors' worth of time the control group grants; 0: no limit */
     nf_cache cache[NF_CACHE_LEVELS]; /* L1 first */
+    bool gpu;                        /* there are device files of one */
 } nf_topology;
 
 /* Where a device sits on the PCI bus. */
@@ -45,6 +48,9 @@ nf_status nf_topology_load_xml(nf_topology *topology, const char *path);
 
 /* The processor time limit that files under root ("" for this machine) grant this process; 0: none. */
 double nf_topology_read_quota(const char *root);
+
+/* Whether the files under root are those of a machine with a GPU. */
+bool nf_topology_read_gpu(const char *root);
 
 /* One thread per core, but no more than the quota, rounded up. */
 int64_t nf_topology_default_threads(const nf_topology *topology);

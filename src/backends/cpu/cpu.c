@@ -61,5 +61,6 @@ const nf_backend nf_backend_cpu = {
     .close = cpu_close,
     .describe = cpu_describe,
     .device = nf_stub_device,
+    .gpu = nf_stub_gpu,
     .algorithms = algorithms,
 };

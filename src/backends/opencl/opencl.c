@@ -155,6 +155,11 @@ static const char *device_name(const void *opened, int index)
     return index < state->list.count ? state->list.devices[index].name : NULL;
 }
 
+static bool uses_gpu(const void *opened)
+{
+    return (cl_used_device(opened)->type & (CL_DEVICE_TYPE_GPU | CL_DEVICE_TYPE_CPU)) == CL_DEVICE_TYPE_GPU;
+}
+
 static const nf_algorithm *const algorithms[] = {&cl_lanes, &cl_tile, NULL};
 
 const nf_backend nf_backend_opencl = {
@@ -164,5 +169,6 @@ const nf_backend nf_backend_opencl = {
     .close = close_state,
     .describe = describe,
     .device = device_name,
+    .gpu = uses_gpu,
     .algorithms = algorithms,
 };

@@ -13,6 +13,7 @@ const nf_backend nf_backend_opencl = {
     .close = nf_stub_close,
     .describe = nf_stub_describe,
     .device = nf_stub_device,
+    .gpu = nf_stub_gpu,
     .algorithms = algorithms,
 };
 

@@ -192,5 +192,6 @@ const nf_backend nf_backend_reference = {
     .close = nf_stub_close,
     .describe = describe_device,
     .device = nf_stub_device,
+    .gpu = nf_stub_gpu,
     .algorithms = algorithms,
 };
