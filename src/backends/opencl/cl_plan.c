@@ -4,6 +4,7 @@
 
 #include "backends/opencl/cl.h"
 #include "core/io.h"
+#include "core/log.h"
 #include "core/mem.h"
 #include "core/tensor.h"
 
@@ -50,6 +51,19 @@ static void release_kernels(cl_plan *plan, cl_kernels *kernels)
     for (int i = 0; i < GPU_MAX_LAUNCHES; i++)
         if (kernels->kernel[i])
             plan->state->api.clReleaseKernel(kernels->kernel[i]);
+    *kernels = (cl_kernels){0};
+}
+
+static void release_program(cl_plan *plan)
+{
+    release_kernels(plan, &plan->forward);
+    release_kernels(plan, &plan->backward);
+    if (plan->program)
+        plan->state->api.clReleaseProgram(plan->program);
+    if (plan->gpu)
+        gpu_plan_destroy(plan->gpu, plan->request->context);
+    plan->program = NULL;
+    plan->gpu = NULL;
 }
 
 static void release_buffer(cl_plan *plan, cl_mem buffer)
@@ -66,16 +80,11 @@ static void free_plan(cl_plan *plan)
         release_buffer(plan, plan->staged[role]);
     release_buffer(plan, plan->scratch);
     release_buffer(plan, plan->tables);
-    release_kernels(plan, &plan->forward);
-    release_kernels(plan, &plan->backward);
+    release_program(plan);
     if (plan->pending)
         plan->state->api.clReleaseEvent(plan->pending);
-    if (plan->program)
-        plan->state->api.clReleaseProgram(plan->program);
     if (plan->queue)
         plan->state->api.clReleaseCommandQueue(plan->queue);
-    if (plan->gpu)
-        gpu_plan_destroy(plan->gpu, context);
     pthread_mutex_destroy(&plan->lock);
     nf_release(context, plan);
 }
@@ -102,8 +111,9 @@ static nf_status make_queue(cl_plan *plan)
     return error == CL_SUCCESS ? NF_OK : cl_fail(error, "opencl: no command queue");
 }
 
-/* One kernel object per launch: a kernel holds its arguments. */
-static nf_status make_kernels(cl_plan *plan, cl_kernels *kernels, const gpu_launches *launches)
+/* One kernel object per launch: a kernel holds its arguments. *items is lowered to the work-group that a kernel runs in
+ * where that is smaller than its launch. */
+static nf_status make_kernels(cl_plan *plan, cl_kernels *kernels, const gpu_launches *launches, int64_t *items)
 {
     const cl_api *api = &plan->state->api;
     for (int i = 0; i < launches->count; i++) {
@@ -115,11 +125,39 @@ static nf_status make_kernels(cl_plan *plan, cl_kernels *kernels, const gpu_laun
             return cl_fail(error, "opencl: kernel %s", launch->kernel);
         error = api->clGetKernelWorkGroupInfo(kernels->kernel[i], cl_used_device(plan->state)->id,
                                               CL_KERNEL_WORK_GROUP_SIZE, sizeof most, &most, NULL);
-        if (error == CL_SUCCESS && most < launch->items)
-            return nf_fail(NF_ERR_UNSUPPORTED, "kernel %s needs work-groups of %zu, the device runs it in %zu at most",
-                           launch->kernel, launch->items, most);
+        if (error == CL_SUCCESS && most < launch->items && (int64_t)most < *items)
+            *items = (int64_t)most;
     }
     return NF_OK;
+}
+
+static nf_status make_program(cl_plan *plan, const gpu_device *device, int64_t *items)
+{
+    *items = device->group_items;
+    nf_status status = gpu_plan_create(&plan->gpu, device, plan->request, plan->layout);
+    if (status != NF_OK || (status = cl_program_create(&plan->program, plan->state, plan->cl, plan->gpu)) != NF_OK ||
+        (status = make_kernels(plan, &plan->forward, &plan->gpu->forward, items)) != NF_OK)
+        return status;
+    return make_kernels(plan, &plan->backward, &plan->gpu->backward, items);
+}
+
+/* How large a work-group the registers allow is known only of a kernel that is built. Where that is too small, the plan
+ * is made again for such a device; the smallest work-group of all is that of lanes, one work-item. */
+static nf_status fit_program(cl_plan *plan, bool lanes)
+{
+    gpu_device device = device_for(plan->state, lanes);
+    for (;;) {
+        int64_t items;
+        const nf_status status = make_program(plan, &device, &items);
+        if (status != NF_OK || items >= device.group_items)
+            return status;
+        nf_log(plan->request->context, NF_LOG_PLANS,
+               "opencl: kernels run in work-groups of %" PRId64 " at most: planned anew", items);
+        release_program(plan);
+        device.group_items = items;
+        if (!device.cpu && gpu_plan_supports(&device, plan->request) != NF_OK)
+            device.cpu = true;
+    }
 }
 
 static nf_status make_buffer(cl_plan *plan, cl_mem *buffer, cl_mem_flags flags, size_t bytes, void *content,
@@ -163,14 +201,9 @@ static nf_status make_buffers(cl_plan *plan)
 
 static nf_status build(cl_plan *plan, bool lanes)
 {
-    const gpu_device device = device_for(plan->state, lanes);
     describe_layout(plan);
     nf_status status = cl_state_context(plan->state, &plan->cl);
-    if (status != NF_OK || (status = gpu_plan_create(&plan->gpu, &device, plan->request, plan->layout)) != NF_OK ||
-        (status = make_queue(plan)) != NF_OK ||
-        (status = cl_program_create(&plan->program, plan->state, plan->cl, plan->gpu)) != NF_OK ||
-        (status = make_kernels(plan, &plan->forward, &plan->gpu->forward)) != NF_OK ||
-        (status = make_kernels(plan, &plan->backward, &plan->gpu->backward)) != NF_OK)
+    if (status != NF_OK || (status = make_queue(plan)) != NF_OK || (status = fit_program(plan, lanes)) != NF_OK)
         return status;
     return make_buffers(plan);
 }
