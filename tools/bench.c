@@ -107,7 +107,8 @@ static int add_case(bench_run *run, const bench_subject *subject, int64_t thread
     return run->options.interleave ? NF_TOOL_OK : time_cases(run);
 }
 
-/* Every algorithm of every backend that may run here; the reference only if asked for. */
+/* Every algorithm of every backend that may run here; the reference, and devices, which may take minutes to build what does
+ * not suit them, only if asked for. */
 static int add_all_algorithms(bench_run *run, const bench_subject *subject, int64_t threads)
 {
     const bench_options *o = &run->options;
@@ -117,7 +118,7 @@ static int add_all_algorithms(bench_run *run, const bench_subject *subject, int6
     int status = NF_TOOL_OK, count = 0;
     for (int b = 0; nf_backend_name(b) && status == NF_TOOL_OK; b++) {
         const char *backend = nf_backend_name(b);
-        const bool unasked = !o->backend && strcmp(backend, "reference") == 0;
+        const bool unasked = !o->backend && (strcmp(backend, "reference") == 0 || strcmp(backend, "opencl") == 0);
         if (unasked || nf_backend_available(context, backend) != NF_OK)
             continue;
         for (int a = 0; nf_algorithm_name(backend, a) && status == NF_TOOL_OK; a++) {
