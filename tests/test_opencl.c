@@ -49,6 +49,7 @@ static cl_command_queue make_queue(cl_context owner, cl_command_queue_properties
 static void setup(void)
 {
     clear_environment();
+    setenv("NEARFIELD_CACHE_DIR", "", 1);
     find_device();
     ck_assert_int_eq(nf_context_create(&host_context, NULL), NF_OK);
     ck_assert_int_eq(nf_context_create(&context, NULL), NF_OK);
