@@ -17,8 +17,11 @@ said() { grep -q -e "$1" "$work/said" || { cat "$work/said"; return 1; }; }
 crosscheck --backend cpu
 check default_passes test $status -eq 0
 problems=$(grep -c '^na[1-4]d ' "$work/said")
+for rank in 1 2 3 4; do
+    check "default_has_na${rank}d" said "^na${rank}d "
+done
 check default_counts test "$last" = "$problems passed, 0 failed, 0 skipped"
-for word in na1d na2d na3d na4d f32 f64 bf16 f16 ' s[0-9]' ' dil[0-9]' ' c[01]' ' h[0-9]*/' ' x[0-9]' ' q[0-9]'; do
+for word in f32 f64 bf16 f16 ' s[0-9]' ' dil[0-9]' ' c[01]' ' h[0-9]*/' ' x[0-9]' ' q[0-9]'; do
     check "default_has$word" said "^na.*$word"
 done
 crosscheck --backend reference
@@ -28,7 +31,7 @@ NEARFIELD_DEVICE= OCL_ICD_VENDORS=$work crosscheck "$problem" 'na1d f32 d4 40 w5
 check all_pass test $status -eq 0
 check cpu_is_a_device said '^ *[0-9]*  cpu: '
 check reference_is_a_device said '^ *[0-9]*  reference: '
-check absent_with_reason said '^   -  .*cuda is unavailable: disabled at build time'
+check absent_with_reason said '^   -  cuda is unavailable: disabled at build time'
 check counts_cells test "$last" = '4 passed, 0 failed, 0 skipped'
 columns() { awk '/^na2d bf16/ {if (NF != 7 + 2) exit 1; for (i = 8; i <= NF; i++) if ($i <= 0 || $i > 1) exit 1; n++} END {exit !n}' "$work/said"; }
 check errors_are_fractions columns
@@ -45,7 +48,7 @@ crosscheck --backend cpu --seed 5 "$problem"
 check seeded cmp "$work/said" "$work/five"
 crosscheck --backend cpu --seed 6 "$problem"
 check other_seed bash -c "! cmp -s '$work/said' '$work/five'"
-crosscheck --backend cpu 'na1d f32 d64 1000000 w129'
+crosscheck --backend cpu 'na1d f32 d16 40000 w129'
 check large_problems_are_cut test "$last" = '1 passed, 0 failed, 0 skipped'
 
 refuses() { # MESSAGE ARGUMENT...

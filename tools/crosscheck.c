@@ -110,6 +110,8 @@ static int add_devices(session *s, const char *backend)
     nf_context *any = open_context(backend, s->device, NULL);
     if (!any && s->backend)
         return nf_tool_fail_status(self, "--backend %s", backend);
+    if (!any && !s->device)
+        nf_backend_available(s->truth, backend); /* its reason in its own words */
     if (!any || s->device)
         return add_device(s, backend, s->device ? s->device : backend, any);
     int status = NF_TOOL_OK;
@@ -212,9 +214,11 @@ static int check_problem(session *s, const char *text)
 
 static int check_all(session *s, const char *const *problems, int count)
 {
+    static const char heading[] = "worst error, 1.00 the tolerance; device";
+    s->width = (int)strlen(heading);
     for (int i = 0; i < count; i++)
         s->width = (int)strlen(problems[i]) > s->width ? (int)strlen(problems[i]) : s->width;
-    printf("\n%-*s", s->width, "worst error, 1.00 the tolerance; device");
+    printf("\n%-*s", s->width, heading);
     for (int i = 0; i < s->count; i++)
         printf("%*d", CELL, i + 1);
     printf("\n");

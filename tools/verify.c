@@ -34,15 +34,17 @@ static bool is_over(const session *s)
 /* The command that runs this check again. */
 static void describe_command(const session *s, const nf_problem *problem, uint64_t seed, char *text, size_t capacity)
 {
-    char name[400], threads[40] = "", isa[64] = "";
-    const char *cap = getenv("NEARFIELD_ISA");
+    char name[400], threads[40] = "", isa[64] = "", device[120] = "";
+    const char *cap = getenv("NEARFIELD_ISA"), *part = getenv("NEARFIELD_DEVICE");
     if (nf_problem_format(problem, name, sizeof name, NULL) != NF_OK)
         snprintf(name, sizeof name, "?");
     if (cap)
         snprintf(isa, sizeof isa, "NEARFIELD_ISA=%s ", cap);
+    if (part)
+        snprintf(device, sizeof device, "NEARFIELD_DEVICE='%s' ", part);
     if (s->engine.threads)
         snprintf(threads, sizeof threads, " --threads %" PRId64, s->engine.threads);
-    snprintf(text, capacity, "%snearfield verify%s%s%s%s%s --seed %" PRIu64 " \"%s\"", isa,
+    snprintf(text, capacity, "%s%snearfield verify%s%s%s%s%s --seed %" PRIu64 " \"%s\"", isa, device,
              s->engine.backend ? " --backend " : "", s->engine.backend ? s->engine.backend : "",
              s->engine.algo ? " --algo " : "", s->engine.algo ? s->engine.algo : "", threads, seed, name);
 }
