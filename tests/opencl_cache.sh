@@ -40,6 +40,7 @@ heals() { # COMMAND...: spoils $file
 spoil() { # OFFSET
     printf 'X' | dd of="$file" bs=1 seek="$1" conv=notrunc 2>/dev/null
 }
+fresh
 size=$(stat -c %s "$file")
 for offset in 0 15 16 31 32 39 40 47 48 $((size - 1)); do
     check "spoiled_at_$offset" heals spoil "$offset"
@@ -57,14 +58,12 @@ other_key() {
 check file_of_another_key heals other_key
 old_version() { sed -i '1s/^nearfield cl [0-9]*/nearfield cl 0/' "$file"; }
 check file_of_an_old_version heals old_version
-in_the_way() { # COMMAND...: puts something that is no file where the file would be
-    fresh && rm "$file" && "$@" "$file" && builds '' && builds ''
-}
-check folder_in_the_way in_the_way mkdir
-check fifo_in_the_way in_the_way mkfifo
-dangling() { ln -s "$work/nowhere/at/all" "$1"; }
-through_a_link() { fresh && rm "$file" && dangling "$file" && builds '' && loads ''; }
-check dangling_link through_a_link
+# Something that is no file is where the file would be: a folder stays, the rest is replaced.
+replaces() { fresh && rm "$file" && "$@" "$file" && builds '' && loads ''; }
+check pipe_in_the_way replaces mkfifo
+check dangling_link replaces ln -s "$work/nowhere/at/all"
+folder_in_the_way() { fresh && rm "$file" && mkdir "$file" && builds '' && said 'cannot be kept in' && builds ''; }
+check folder_in_the_way folder_in_the_way
 
 # ---- Drivers that do not take what they gave -------------------------------------------------------------------------
 refused() { fresh && run "$1" && [ "$built" -gt 0 ] && loads ''; }

