@@ -110,8 +110,6 @@ static int add_devices(session *s, const char *backend)
     nf_context *any = open_context(backend, s->device, NULL);
     if (!any && s->backend)
         return nf_tool_fail_status(self, "--backend %s", backend);
-    if (!any && !s->device)
-        nf_backend_available(s->truth, backend); /* its reason in its own words */
     if (!any || s->device)
         return add_device(s, backend, s->device ? s->device : backend, any);
     int status = NF_TOOL_OK;

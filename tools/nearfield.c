@@ -48,7 +48,7 @@ static void print_usage(FILE *stream)
                     "       nearfield help [COMMAND]\n"
                     "       nearfield --version\n\ncommands:\n");
     for (int i = 0; i < COMMANDS; i++)
-        fprintf(stream, "  %-10s%s\n", commands[i].name, commands[i].summary);
+        fprintf(stream, "  %-12s%s\n", commands[i].name, commands[i].summary);
 }
 
 static int help(int argc, char **argv)
