@@ -89,16 +89,16 @@ static void find_fault(cl_device *device, const cl_api *api)
 static void read_limits(cl_device *device, const cl_api *api)
 {
     const cl_device_id id = device->id;
-    const bool cpu = device->type & CL_DEVICE_TYPE_CPU && !(device->type & CL_DEVICE_TYPE_GPU);
+    const int64_t width = read_uint(api, id, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT);
     device->limits = (gpu_device){
-        /* A CPU that claims local memory of its own emulates a GPU, and compiles wide vectors badly (llvmpipe). */
-        .cpu = cpu && read_uint(api, id, CL_DEVICE_LOCAL_MEM_TYPE) != CL_LOCAL,
+        /* A driver without vectors lays work-items side by side, as a GPU does, and compiles wide vectors badly. */
+        .cpu = cl_is_cpu(device) && width > 1,
         .fp64 = read_size(api, id, CL_DEVICE_DOUBLE_FP_CONFIG) != 0,
         .units = read_uint(api, id, CL_DEVICE_MAX_COMPUTE_UNITS),
         .group_items = read_size(api, id, CL_DEVICE_MAX_WORK_GROUP_SIZE),
         .local_bytes = read_size(api, id, CL_DEVICE_LOCAL_MEM_SIZE),
         .buffer_bytes = read_size(api, id, CL_DEVICE_MAX_MEM_ALLOC_SIZE),
-        .vector_bytes = read_uint(api, id, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT) * (int64_t)sizeof(float),
+        .vector_bytes = width * (int64_t)sizeof(float),
     };
 }
 

@@ -39,6 +39,12 @@ void cl_device_text(const cl_api *api, cl_device_id id, cl_device_info what, cha
  * NF_ERR_UNAVAILABLE with the reason. */
 nf_status cl_devices_choose(const cl_device_list *list, const char *wanted, int *index);
 
+/* Whether it is a CPU, and does not claim to be anything else. */
+static inline bool cl_is_cpu(const cl_device *device)
+{
+    return (device->type & (CL_DEVICE_TYPE_GPU | CL_DEVICE_TYPE_CPU)) == CL_DEVICE_TYPE_CPU;
+}
+
 /* A few lines for nearfield info. */
 void cl_device_describe(const cl_device *device, const cl_api *api, int index, bool used, nf_text *text);
 

@@ -52,7 +52,6 @@ typedef struct _cl_event *cl_event;
     X(CL_DEVICE_MAX_WORK_GROUP_SIZE, 0x1004)                                                                           \
     X(CL_DEVICE_MAX_MEM_ALLOC_SIZE, 0x1010)                                                                            \
     X(CL_DEVICE_GLOBAL_MEM_SIZE, 0x101F)                                                                               \
-    X(CL_DEVICE_LOCAL_MEM_TYPE, 0x1022)                                                                                \
     X(CL_DEVICE_LOCAL_MEM_SIZE, 0x1023)                                                                                \
     X(CL_DEVICE_ENDIAN_LITTLE, 0x1026)                                                                                 \
     X(CL_DEVICE_AVAILABLE, 0x1027)                                                                                     \
@@ -65,7 +64,6 @@ typedef struct _cl_event *cl_event;
     X(CL_DEVICE_PLATFORM, 0x1031)                                                                                      \
     X(CL_DEVICE_DOUBLE_FP_CONFIG, 0x1032)                                                                              \
     X(CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, 0x103A)                                                                     \
-    X(CL_LOCAL, 0x1)                                                                                                   \
     X(CL_CONTEXT_DEVICES, 0x1081)                                                                                      \
     X(CL_CONTEXT_PLATFORM, 0x1084)                                                                                     \
     X(CL_QUEUE_CONTEXT, 0x1090)                                                                                        \

@@ -23,6 +23,10 @@ static gpu_device device_for(const cl_state *state, bool lanes)
 static nf_status supports(const cl_state *state, const nf_request *request, bool lanes)
 {
     const gpu_device device = device_for(state, lanes);
+    const cl_device *used = cl_used_device(state);
+    /* Seen on llvmpipe: NaN of invisible values in visible rows. */
+    if (lanes && cl_is_cpu(used) && !used->limits.cpu)
+        return nf_fail(NF_ERR_UNSUPPORTED, "%s has no vectors, and compiles wide ones wrongly", used->name);
     for (int role = 0; role < NF_ROLES; role++) {
         const nf_tensor *tensor = &request->layout[role];
         const bool scores = role == NF_SCORES || role == NF_DSCORES;
