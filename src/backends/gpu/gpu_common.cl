@@ -221,3 +221,41 @@ static void one_delta(GLOBAL const long *numbers, long index, GLOBAL const OUT *
         sum -= dlse[base_of(numbers, GPU_DLSE, batch, head) + query_place(numbers, GPU_DLSE, query)];
     delta[index] = sum;
 }
+
+/* ---- Gradients of extra tokens ------------------------------------------------------------------------------------- */
+
+/* Partial sums of a part of the queries, of one batch and key/value head, from an extra token on: the dimensions of dextra_k
+ * and of dextra_v. */
+static GLOBAL REAL *partial_of(GLOBAL const long *numbers, GLOBAL char *scratch, long split, long stream, long first)
+{
+    const long streams = numbers[GPU_BATCH] * numbers[GPU_KV_HEADS];
+    const long pitch = numbers[GPU_HEAD_DIM] + numbers[GPU_VALUE_DIM];
+    return (GLOBAL REAL *)(scratch + numbers[GPU_SCRATCH_PARTIAL]) +
+           ((split * streams + stream) * numbers[GPU_EXTRA] + first) * pitch;
+}
+
+/* Elements of both gradients. */
+static long extra_elements(GLOBAL const long *numbers)
+{
+    return numbers[GPU_BATCH] * numbers[GPU_KV_HEADS] * numbers[GPU_EXTRA] *
+           (numbers[GPU_HEAD_DIM] + numbers[GPU_VALUE_DIM]);
+}
+
+/* Sums one element over the parts, in their order. */
+static void sum_extra(GLOBAL const long *numbers, GLOBAL char *scratch, long index, GLOBAL IN *dextra_k, long dextra_k_at,
+                      GLOBAL IN *dextra_v, long dextra_v_at)
+{
+    const long n = numbers[GPU_HEAD_DIM], pitch = n + numbers[GPU_VALUE_DIM], i = index % pitch;
+    const long token = index / pitch % numbers[GPU_EXTRA], stream = index / pitch / numbers[GPU_EXTRA];
+    const long kv_head = stream % numbers[GPU_KV_HEADS], batch = stream / numbers[GPU_KV_HEADS];
+    const int tensor = i < n ? GPU_DEXTRA_K : GPU_DEXTRA_V;
+    const long place = base_of(numbers, tensor, batch, kv_head) + token * STRIDE_AXIS(tensor, 0) +
+                       (i < n ? i : i - n) * STRIDE(tensor, GPU_STRIDE_DIM);
+    REAL sum = 0;
+    for (long split = 0; split < numbers[GPU_SPLITS]; split++)
+        sum += partial_of(numbers, scratch, split, stream, token)[i];
+    if (i < n && dextra_k_at >= 0)
+        IN_STORE(dextra_k, dextra_k_at + place, sum);
+    if (i >= n && dextra_v_at >= 0)
+        IN_STORE(dextra_v, dextra_v_at + place, sum);
+}

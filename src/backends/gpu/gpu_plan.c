@@ -15,11 +15,13 @@ enum {
     TILE_GROUPS = 1 << 22, /* of tile, at most */
     SCRATCH_ALIGNMENT = 256,
     MOST_EXTRA = 1 << 30,
-    DELTA_RUN = 256, /* queries of a work-item of the launch that finds deltas */
+    EXTRA_SPLITS = 16,
+    PARTIAL_BYTES = 64 << 20, /* of partial gradients of extra tokens, where there is a choice */
+    DELTA_RUN = 256,          /* queries of a work-item of the launch that finds deltas */
 };
 
-const char *const gpu_kernel_names[] = {"forward",      "backward_delta", "backward_dq",
-                                        "backward_dkv", "backward_extra", NULL};
+const char *const gpu_kernel_names[] = {"forward",        "backward_delta",     "backward_dq", "backward_dkv",
+                                        "backward_extra", "backward_extra_sum", NULL};
 
 /* The arguments of the kernels, in the order of the text: tables and scratch come first. */
 static const struct {
@@ -32,13 +34,11 @@ static const struct {
     {"backward_delta", 3, {NF_OUT, NF_DOUT, NF_DLSE}, UINT32_MAX},
     {"backward_dq", 8, {NF_Q, NF_K, NF_V, NF_EXTRA_K, NF_EXTRA_V, NF_DOUT, NF_LSE, NF_DQ}, 1u << NF_DQ},
     {"backward_dkv", 7, {NF_Q, NF_K, NF_V, NF_DOUT, NF_LSE, NF_DK, NF_DV}, 1u << NF_DK | 1u << NF_DV},
-    {"backward_extra",
-     7,
-     {NF_Q, NF_EXTRA_K, NF_EXTRA_V, NF_DOUT, NF_LSE, NF_DEXTRA_K, NF_DEXTRA_V},
-     1u << NF_DEXTRA_K | 1u << NF_DEXTRA_V},
+    {"backward_extra", 5, {NF_Q, NF_EXTRA_K, NF_EXTRA_V, NF_DOUT, NF_LSE}, 1u << NF_DEXTRA_K | 1u << NF_DEXTRA_V},
+    {"backward_extra_sum", 2, {NF_DEXTRA_K, NF_DEXTRA_V}, 1u << NF_DEXTRA_K | 1u << NF_DEXTRA_V},
 };
 
-typedef enum kernel_index { FORWARD, DELTA, DQ, DKV, EXTRA } kernel_index;
+typedef enum kernel_index { FORWARD, DELTA, DQ, DKV, EXTRA, EXTRA_SUM } kernel_index;
 
 /* What a plan is being made from. */
 typedef struct plan_maker {
@@ -65,9 +65,9 @@ static int64_t ceil_div(int64_t a, int64_t b)
 /* Scratch of one group: rows in the lanes, their sums, scores, and copies of columns. */
 static int64_t lanes_bytes(const gpu_shape *shape, const nf_problem *p)
 {
-    const int64_t dims = p->head_dim + p->value_dim, columns = shape->columns + shape->block;
+    const int64_t dims = p->head_dim + p->value_dim, columns = shape->columns + GPU_LANES_PADDING;
     const bool backward = (p->direction & NF_BWD) != 0;
-    const int64_t reals = (backward ? 2 : 1) * (dims + columns) * shape->rows + columns * dims;
+    const int64_t reals = (backward ? 2 : 1) * (dims + columns) * shape->rows + shape->columns * dims;
     return round_up(reals * shape->real_size, SCRATCH_ALIGNMENT);
 }
 
@@ -142,25 +142,47 @@ static void add_launches(plan_maker *m)
     add_launch(m, &m->plan->backward, DELTA, launch_groups(m, ceil_div(deltas, DELTA_RUN * m->shape.group_items)));
     add_launch(m, &m->plan->backward, DQ, launch_groups(m, queries * m->by_query.items * head_parts));
     add_launch(m, &m->plan->backward, DKV, launch_groups(m, keys * m->by_key.items * both_parts));
-    if (p->extra)
-        add_launch(m, &m->plan->backward, EXTRA,
-                   launch_groups(m, keys * ceil_div(p->extra, m->shape.rows) * both_parts));
+    if (!p->extra)
+        return;
+    const int64_t elements = keys * p->extra * (p->head_dim + p->value_dim);
+    const int64_t runs = ceil_div(p->extra, m->shape.rows) * m->packer.header[GPU_SPLITS];
+    add_launch(m, &m->plan->backward, EXTRA, launch_groups(m, keys * runs * both_parts));
+    add_launch(m, &m->plan->backward, EXTRA_SUM, launch_groups(m, ceil_div(elements, m->shape.group_items)));
 }
 
-/* Scratch memory: deltas, then the groups' own. */
+/* Parts of the queries for the gradients of extra tokens, so that there is work for all. Lanes do not look at the
+ * number of units, lest results depend on how many threads a CPU may use. */
+static int64_t count_splits(const plan_maker *m, int64_t part_bytes)
+{
+    const nf_problem *p = m->request->problem;
+    const int64_t units = m->shape.by_lanes ? EXTRA_SPLITS : GROUPS_PER_UNIT * m->device->units;
+    const int64_t groups = p->batch * p->kv_heads * ceil_div(p->extra, m->shape.rows);
+    const int64_t tiles = ceil_div(m->packer.header[GPU_QUERIES], m->shape.columns);
+    return nf_max64(nf_min64(nf_min64(units / groups, tiles), PARTIAL_BYTES / part_bytes), 1);
+}
+
+/* Scratch memory: deltas, partial gradients of extra tokens, then the groups' own. */
 static void lay_scratch(plan_maker *m)
 {
     const nf_problem *p = m->request->problem;
+    const bool backward = (p->direction & NF_BWD) != 0;
     int64_t *header = m->packer.header;
-    const int64_t deltas = p->direction & NF_BWD ? p->batch * p->heads * header[GPU_QUERIES] : 0;
-    const int64_t before = round_up(deltas * m->shape.real_size, SCRATCH_ALIGNMENT);
+    const int64_t deltas = backward ? p->batch * p->heads * header[GPU_QUERIES] : 0;
+    int64_t used = round_up(deltas * m->shape.real_size, SCRATCH_ALIGNMENT);
+    header[GPU_SCRATCH_PARTIAL] = used;
+    header[GPU_SPLITS] = 1;
+    if (backward && p->extra) {
+        const int64_t part = p->batch * p->kv_heads * p->extra * (p->head_dim + p->value_dim) * m->shape.real_size;
+        header[GPU_SPLITS] = count_splits(m, part);
+        used += round_up(part * header[GPU_SPLITS], SCRATCH_ALIGNMENT);
+    }
     if (m->shape.by_lanes) {
-        const int64_t room = nf_max64((m->device->buffer_bytes - before) / m->group_bytes, 1);
+        const int64_t room = nf_max64((m->device->buffer_bytes - used) / m->group_bytes, 1);
         m->groups = nf_min64(nf_max64(m->device->units, 1) * GROUPS_PER_UNIT, room);
     }
-    header[GPU_SCRATCH_GROUPS] = before;
+    header[GPU_SCRATCH_GROUPS] = used;
     header[GPU_SCRATCH_GROUP_BYTES] = m->group_bytes;
-    m->plan->scratch_bytes = (size_t)(before + m->groups * m->group_bytes);
+    m->plan->scratch_bytes = (size_t)(used + m->groups * m->group_bytes);
 }
 
 static nf_status cut_work(plan_maker *m)

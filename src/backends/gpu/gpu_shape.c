@@ -1,5 +1,5 @@
 /* Which shape of program runs a problem, and how its rows and columns are cut into boxes. A row tile is as wide as the
- * program makes it, however few rows fill it; so the best box is the one whose tiles meet the fewest columns. */
+ * program makes it, however few rows fill it: the best box is the one whose tiles cost the least. */
 #include "backends/gpu/gpu_shape.h"
 
 #include <inttypes.h>
@@ -10,83 +10,120 @@
 
 enum {
     LANES_COLUMNS = 64,
-    LANES_BLOCK = 4,
     WIDE_VECTOR = 64, /* bytes: such a device has 32 registers */
     DEFAULT_VECTOR = 32,
     LEAST_VECTOR = 16,
     HULL_SAMPLES = 64, /* runs of rows looked at for a sum */
-    MAX_SIZES = 24     /* extents that a box may have on an axis */
+    MAX_SIZES = 24,    /* extents that a box may have on an axis */
+    MOST_ROWS = 64     /* of a row tile of any shape */
 };
 
-static const double OPERATIONS_PER_SECOND =
-    1.5e9; /* vectors multiplied and added, of one unit: a guess that only ranks */
-static const double TILE_OPERATIONS_PER_SECOND = 1e11; /* the same for scalars and a unit of a GPU */
+/* Guesses that only rank. */
+static const double OPERATIONS_PER_SECOND = 1.5e9;     /* of vectors, by one unit */
+static const double TILE_OPERATIONS_PER_SECOND = 1e11; /* of scalars, by one unit of a GPU */
 static const double SOFTMAX_OPERATIONS = 24;           /* per vector of scores */
-static const double ITEM_OPERATIONS = 20000;           /* to open and end an item */
+static const double COLUMN_OPERATIONS = 12;            /* to find a column and where it lies */
+static const double NARROW_OPERATIONS = 6;             /* to see whether a vector sees it */
+static const double ITEM_OPERATIONS = 2000;            /* to open and end an item */
+static const double ROW_OPERATIONS = 150;              /* per row of it: rows lie far apart in memory */
 
-/* Candidates on one axis: extents, and the columns that all tiles of that extent meet. */
+/* What a walk costs, in multiply-adds of the vectors or scalars that a device computes with. */
+typedef struct walk_cost {
+    int64_t rows, together; /* of a row tile; that meet columns together, and no others than one of them sees */
+    double pair;            /* of one column and the rows that meet it together */
+    double column;          /* of one column of a row tile: to find it */
+    double item;            /* to open and end a row tile */
+} walk_cost;
+
+/* Candidates on one axis: extents of a box, how many boxes there are, and the columns that one sees on average. */
 typedef struct axis_sizes {
+    const nf_axis_table *table;
+    nf_axis_class c; /* the first class: one of the longest */
+    nf_side side;
     int count;
     int32_t size[MAX_SIZES];
-    double columns[MAX_SIZES], tiles[MAX_SIZES];
+    double tiles[MAX_SIZES];
+    double hull[MOST_ROWS + 1]; /* by extent; 0: not yet measured */
 } axis_sizes;
 
-/* Sums over all classes what runs of so many rows see, from samples of the longest class. */
-static void measure(const nf_axis_table *table, nf_side side, int32_t size, double *columns, double *tiles)
+/* What a run of so many rows sees on average, from samples. */
+static double hull_of(axis_sizes *sizes, int32_t size)
 {
-    const nf_axis_class c = nf_axis_table_class(table, 0);
-    const nf_interval rows = nf_class_rows(&c, side);
+    const nf_interval rows = nf_class_rows(&sizes->c, sizes->side);
     const int32_t count = nf_interval_size(rows), runs = count ? (count - 1) / size + 1 : 0;
     const int32_t step = runs / HULL_SAMPLES + 1;
     double sum = 0, seen = 0;
+    if (sizes->hull[size] > 0)
+        return sizes->hull[size];
     for (int32_t i = 0; i < runs; i += step, seen++) {
         const int32_t first = rows.begin + i * size, last = nf_min32(rows.end - first, size) + first - 1;
-        sum += nf_max32(nf_class_sees(&c, side, last).end - nf_class_sees(&c, side, first).begin, 0);
+        const nf_interval begin = nf_class_sees(&sizes->c, sizes->side, first);
+        const nf_interval end = nf_class_sees(&sizes->c, sizes->side, last);
+        sum += nf_max32(end.end - begin.begin, 0);
     }
-    *tiles = runs * (double)table->dilation;
-    *columns = seen > 0 ? sum / seen * *tiles : 0;
+    sizes->hull[size] = seen > 0 ? fmax(sum / seen, 1) : 1;
+    return sizes->hull[size];
 }
 
-static void add_size(axis_sizes *sizes, const nf_axis_table *table, nf_side side, int64_t size, int64_t most)
+static void add_size(axis_sizes *sizes, int64_t size, int64_t most)
 {
-    const nf_axis_class c = nf_axis_table_class(table, 0);
-    size = nf_min64(nf_min64(size, most), nf_interval_size(nf_class_rows(&c, side)));
+    const int32_t rows = nf_max32(nf_interval_size(nf_class_rows(&sizes->c, sizes->side)), 1);
+    size = nf_min64(nf_min64(size, most), rows);
     for (int i = 0; i < sizes->count; i++)
         if (sizes->size[i] == size)
             return;
-    if (size < 1 || sizes->count == MAX_SIZES)
+    if (sizes->count == MAX_SIZES)
         return;
     sizes->size[sizes->count] = (int32_t)size;
-    measure(table, side, (int32_t)size, &sizes->columns[sizes->count], &sizes->tiles[sizes->count]);
-    sizes->count++;
+    sizes->tiles[sizes->count++] = (double)((rows - 1) / size + 1) * (double)sizes->table->dilation;
 }
 
 static void list_sizes(axis_sizes *sizes, const nf_request *request, nf_side side, int32_t axis, int64_t most)
 {
-    static const int32_t common[] = {1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128};
+    static const int32_t common[] = {1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 48, 64};
     const nf_axis_table *table = &request->grid->axis[axis];
-    *sizes = (axis_sizes){0};
-    add_size(sizes, table, side, most, most);
-    add_size(sizes, table, side, request->problem->axis[axis].stride, most);
+    *sizes = (axis_sizes){.table = table, .c = nf_axis_table_class(table, 0), .side = side};
+    add_size(sizes, most, most);
+    add_size(sizes, request->problem->axis[axis].stride, most);
     for (size_t i = 0; i < sizeof common / sizeof *common; i++)
-        add_size(sizes, table, side, common[i], most);
-    if (sizes->count == 0) /* a range may leave the longest class no row */
-        *sizes = (axis_sizes){.count = 1, .size = {1}, .columns = {1}, .tiles = {1}};
+        add_size(sizes, common[i], most);
 }
 
 typedef struct box_search {
     int32_t rank;
-    int64_t most; /* rows of a box */
+    walk_cost cost;
     axis_sizes axis[NF_MAX_RANK];
-    double column_cost, item_cost;
     double best, best_tiles;
     int32_t chosen[NF_MAX_RANK], size[NF_MAX_RANK];
 } box_search;
 
-static void search_boxes(box_search *s, int32_t axis, int64_t volume, double columns, double tiles)
+/* The columns that rows which meet them together see: so many consecutive rows of a box, row-major. */
+static double columns_together(box_search *s)
+{
+    int64_t rest = s->cost.together;
+    double columns = 1;
+    for (int32_t a = s->rank - 1; a >= 0; a--) {
+        const int32_t extent = (int32_t)nf_min64(s->size[a], rest);
+        columns *= hull_of(&s->axis[a], extent);
+        rest = (rest - 1) / s->size[a] + 1;
+    }
+    return columns;
+}
+
+static double columns_of_box(box_search *s)
+{
+    double columns = 1;
+    for (int32_t a = 0; a < s->rank; a++)
+        columns *= hull_of(&s->axis[a], s->size[a]);
+    return columns;
+}
+
+static void search_boxes(box_search *s, int32_t axis, int64_t volume, double tiles)
 {
     if (axis == s->rank) {
-        const double cost = columns * s->column_cost + tiles * s->item_cost;
+        const double meetings = (double)(s->cost.rows / s->cost.together);
+        const double cost =
+            tiles * (meetings * columns_together(s) * s->cost.pair + columns_of_box(s) * s->cost.column + s->cost.item);
         if (cost < s->best) {
             s->best = cost;
             s->best_tiles = tiles;
@@ -97,10 +134,10 @@ static void search_boxes(box_search *s, int32_t axis, int64_t volume, double col
     }
     const axis_sizes *sizes = &s->axis[axis];
     for (int i = 0; i < sizes->count; i++) {
-        if (volume * sizes->size[i] > s->most)
+        if (volume * sizes->size[i] > s->cost.rows)
             continue;
         s->size[axis] = sizes->size[i];
-        search_boxes(s, axis + 1, volume * sizes->size[i], columns * sizes->columns[i], tiles * sizes->tiles[i]);
+        search_boxes(s, axis + 1, volume * sizes->size[i], tiles * sizes->tiles[i]);
     }
 }
 
@@ -135,17 +172,13 @@ static void choose_columns(const nf_request *request, int64_t most, nf_work_spec
 }
 
 /* Predicted cost of the best boxes of one walk, for one batch and head, and how many items it has. */
-static double cut_walk(const nf_request *request, nf_side side, int64_t rows, int64_t columns, double column_cost,
+static double cut_walk(const nf_request *request, nf_side side, const walk_cost *cost, int64_t columns,
                        nf_work_spec *spec, double *items)
 {
-    box_search search = {.rank = request->problem->rank,
-                         .most = rows,
-                         .column_cost = column_cost,
-                         .item_cost = ITEM_OPERATIONS,
-                         .best = INFINITY};
+    box_search search = {.rank = request->problem->rank, .cost = *cost, .best = INFINITY};
     for (int32_t a = 0; a < search.rank; a++)
-        list_sizes(&search.axis[a], request, side, a, rows);
-    search_boxes(&search, 0, 1, 1, 1);
+        list_sizes(&search.axis[a], request, side, a, cost->rows);
+    search_boxes(&search, 0, 1, 1);
     *spec = (nf_work_spec){.rows = side};
     for (int32_t a = 0; a < NF_MAX_RANK; a++)
         spec->tile[a] = spec->group[a] = spec->columns[a] = a < search.rank ? search.chosen[a] : 1;
@@ -154,38 +187,50 @@ static double cut_walk(const nf_request *request, nf_side side, int64_t rows, in
     return search.best;
 }
 
-/* Vectors side by side in a row tile: how many columns at a time keep the multipliers busy, and how busy. */
+/* Cost of the directions that a problem names, for all batches and heads. groups: how many run side by side in forward.
+ */
+static double cut_walks(gpu_shape *shape, const nf_request *request, const walk_cost *cost, double *groups)
+{
+    static const double dq_products = 1.5, dkv_products = 2; /* times those of forward */
+    const nf_problem *p = request->problem;
+    const double streams = (double)p->batch * (double)p->heads;
+    double items, key_items;
+    const double by_query = cut_walk(request, NF_ROWS_QUERIES, cost, shape->columns, &shape->by_query, &items);
+    double sum = p->direction & NF_FWD ? by_query : 0;
+    if (p->direction & NF_BWD)
+        sum += dq_products * by_query +
+               dkv_products * cut_walk(request, NF_ROWS_KEYS, cost, shape->columns, &shape->by_key, &key_items);
+    *groups = items * streams;
+    return sum * streams;
+}
+
+/* Vectors side by side in a row tile, and how busy they keep the multipliers. */
 static const struct {
-    int64_t vectors, block;
+    int64_t vectors;
     double efficiency;
-} lane_shapes[] = {{4, 4, 1}, {2, 4, 0.8}, {1, 8, 0.6}};
+} lane_shapes[] = {{4, 1}, {2, 0.95}, {1, 0.9}};
 
 static void choose_lanes(gpu_shape *shape, const gpu_device *device, const nf_request *request)
 {
     const nf_problem *p = request->problem;
-    const int64_t known = device->vector_bytes ? device->vector_bytes : DEFAULT_VECTOR,
-                  vector = nf_max64(known, LEAST_VECTOR);
-    const double dims = (double)p->head_dim + (double)p->value_dim, heads = (double)p->batch * (double)p->heads;
-    const int first = vector < WIDE_VECTOR ? 1 : 0, last = (int)(sizeof lane_shapes / sizeof *lane_shapes);
+    const int64_t known = device->vector_bytes ? device->vector_bytes : DEFAULT_VECTOR;
+    const int64_t vector = nf_max64(known, LEAST_VECTOR);
+    const double dims = (double)p->head_dim + (double)p->value_dim;
     shape->lanes = vector / shape->real_size;
     shape->columns = LANES_COLUMNS;
     shape->group_items = 1;
     shape->seconds = INFINITY;
-    for (int i = first; i < last; i++) {
+    for (size_t i = vector < WIDE_VECTOR; i < sizeof lane_shapes / sizeof *lane_shapes; i++) {
         gpu_shape tried = *shape;
-        const double vectors = (double)lane_shapes[i].vectors;
-        const double product = vectors * dims / lane_shapes[i].efficiency, softmax = vectors * SOFTMAX_OPERATIONS;
-        double cost = 0, items;
+        double groups;
         tried.rows = lane_shapes[i].vectors * shape->lanes;
-        tried.block = lane_shapes[i].block;
-        const double by_query =
-            cut_walk(request, NF_ROWS_QUERIES, tried.rows, tried.columns, product + softmax, &tried.by_query, &items);
-        const double busy = fmin((double)nf_max64(device->units, 1), items * heads);
-        cost += p->direction & NF_FWD ? by_query : 0;
-        if (p->direction & NF_BWD)
-            cost += 1.5 * by_query + 2 * cut_walk(request, NF_ROWS_KEYS, tried.rows, tried.columns, product + softmax,
-                                                  &tried.by_key, &items);
-        tried.seconds = cost * heads / OPERATIONS_PER_SECOND / busy;
+        const walk_cost cost = {.rows = tried.rows,
+                                .together = shape->lanes,
+                                .pair = dims / lane_shapes[i].efficiency + SOFTMAX_OPERATIONS,
+                                .column = COLUMN_OPERATIONS + NARROW_OPERATIONS * (double)lane_shapes[i].vectors,
+                                .item = ITEM_OPERATIONS + ROW_OPERATIONS * (double)tried.rows};
+        const double operations = cut_walks(&tried, request, &cost, &groups);
+        tried.seconds = operations / OPERATIONS_PER_SECOND / (double)nf_max64(device->units, 1);
         if (tried.seconds < shape->seconds)
             *shape = tried;
     }
@@ -211,21 +256,18 @@ static int64_t tile_bytes(const gpu_shape *shape, int32_t rank)
            (int64_t)sizeof(int64_t);
 }
 
-/* Seconds of both directions, with as many groups at work as there are. */
+/* Seconds of the directions, with as many groups at work as there are. */
 static double tile_seconds(gpu_shape *shape, const gpu_device *device, const nf_request *request, double slowness)
 {
     const nf_problem *p = request->problem;
-    const double units = (double)nf_max64(device->units, 1), streams = (double)p->batch * (double)p->heads;
-    const double product = (double)shape->rows * ((double)p->head_dim + (double)p->value_dim) * slowness;
-    double groups, cost = 0;
-    const double by_query =
-        cut_walk(request, NF_ROWS_QUERIES, shape->rows, shape->columns, product, &shape->by_query, &groups);
-    const double busy = fmin(units, groups * streams);
-    cost += p->direction & NF_FWD ? by_query : 0;
-    if (p->direction & NF_BWD)
-        cost += 1.5 * by_query +
-                2 * cut_walk(request, NF_ROWS_KEYS, shape->rows, shape->columns, product, &shape->by_key, &groups);
-    return cost * streams / busy / TILE_OPERATIONS_PER_SECOND;
+    const double dims = (double)p->head_dim + (double)p->value_dim;
+    const walk_cost cost = {.rows = shape->rows,
+                            .together = shape->rows,
+                            .pair = (double)shape->rows * dims * slowness,
+                            .item = ITEM_OPERATIONS};
+    double groups;
+    const double operations = cut_walks(shape, request, &cost, &groups);
+    return operations / fmin((double)nf_max64(device->units, 1), groups) / TILE_OPERATIONS_PER_SECOND;
 }
 
 static nf_status choose_tile(gpu_shape *shape, const gpu_device *device, const nf_request *request)
@@ -274,8 +316,7 @@ void gpu_shape_options(const gpu_shape *shape, const nf_problem *problem, nf_tex
     nf_text_printf(text, "-DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d -DCOLUMNS=%d", (int)problem->rank, (int)problem->dtype,
                    (int)problem->out_dtype, (int)shape->columns);
     if (shape->by_lanes)
-        nf_text_printf(text, " -DLANES=%d -DVECTORS=%d -DBLOCK=%d", (int)shape->lanes,
-                       (int)(shape->rows / shape->lanes), (int)shape->block);
+        nf_text_printf(text, " -DLANES=%d -DVECTORS=%d", (int)shape->lanes, (int)(shape->rows / shape->lanes));
     else
         nf_text_printf(text, " -DROWS=%d -DITEMS_X=%d -DITEMS_Y=%d -DCHUNK=%d -DOUT_DIMS=%d", (int)shape->rows,
                        (int)shape->items_x, (int)(shape->group_items / shape->items_x), (int)shape->chunk,

@@ -4,13 +4,15 @@
 
 #include "backends/gpu/gpu_plan.h"
 
+enum { GPU_LANES_PADDING = 8 }; /* NARROW_LINES of gpu_lanes.cl */
+
 /* The parameters of a program, and how the work is cut for it. */
 typedef struct gpu_shape {
     bool by_lanes;                                 /* lanes, else tile */
     int64_t real_size;                             /* bytes of what it computes with */
     int64_t rows;                                  /* of a row tile, at most */
     int64_t columns;                               /* of a column tile, at most */
-    int64_t lanes, block;                          /* of lanes: of a vector; columns or dimensions at a time */
+    int64_t lanes;                                 /* of lanes: of a vector */
     int64_t group_items;                           /* work-items of a group */
     int64_t items_x, chunk, out_dims, local_bytes; /* of tile: see gpu_tile.cl */
     nf_work_spec by_query, by_key;

@@ -72,12 +72,12 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_dq(GLOBAL const long *numbers, GLOBAL ch
     }
 }
 
-/* Sums what the queries of an item's columns contribute to the rows, over all heads that share them: dimensions from
- * `first` on of both gradients. */
+/* Sums what the queries of some of an item's column tiles contribute to the rows: dimensions from `first` on of both
+ * gradients. Tiles of all heads that share the rows are numbered one head after another. */
 static void add_queries(GLOBAL const long *numbers, LOCAL TILE *m, GLOBAL const REAL *deltas, GLOBAL const IN *keys,
                         long key_step, GLOBAL const IN *values, long value_step, GLOBAL const IN *q, long q_at,
                         GLOBAL const OUT *dout, long dout_at, GLOBAL const REAL *lse, const ITEM *item, long batch,
-                        long kv_head, long first, REAL (*dkeys)[DIMS_EACH], REAL (*dvalues)[DIMS_EACH])
+                        long kv_head, long begin, long end, long first, REAL (*dkeys)[DIMS_EACH], REAL (*dvalues)[DIMS_EACH])
 {
     const long n = numbers[GPU_HEAD_DIM], value_n = numbers[GPU_VALUE_DIM];
     const long group = numbers[GPU_HEADS] / numbers[GPU_KV_HEADS];
@@ -85,7 +85,7 @@ static void add_queries(GLOBAL const long *numbers, LOCAL TILE *m, GLOBAL const 
     REAL s[ROWS_EACH][COLUMNS_EACH], ds[ROWS_EACH][COLUMNS_EACH];
     MEETING meeting;
     meeting.rows = volume(&item->rows);
-    for (long t = 0; t < item->tiles * group; t++) {
+    for (long t = begin; t < end; t++) {
         const long head = kv_head * group + t / item->tiles;
         BOX columns;
         meeting.full = column_tile(item, t % item->tiles, &columns);
@@ -117,22 +117,6 @@ static long gradient_parts(GLOBAL const long *numbers)
     return (max(numbers[GPU_HEAD_DIM], numbers[GPU_VALUE_DIM]) + OUT_DIMS - 1) / OUT_DIMS;
 }
 
-/* Writes the dimensions that a group has of both gradients, as far as they are present. */
-static void store_gradients(GLOBAL const long *numbers, const BOX *rows, long batch, long kv_head, long first,
-                            GLOBAL IN *dk, long dk_at, int dk_tensor, REAL (*dkeys)[DIMS_EACH], GLOBAL IN *dv,
-                            long dv_at, int dv_tensor, REAL (*dvalues)[DIMS_EACH])
-{
-    REAL factor[ROWS_EACH];
-    EACH_ROW(i) factor[i] = SCALE;
-    if (dk_at >= 0)
-        store_in(numbers, dk + dk_at, dk_tensor, rows, base_of(numbers, dk_tensor, batch, kv_head), first,
-                 numbers[GPU_HEAD_DIM], dkeys, factor);
-    EACH_ROW(i) factor[i] = 1;
-    if (dv_at >= 0)
-        store_in(numbers, dv + dv_at, dv_tensor, rows, base_of(numbers, dv_tensor, batch, kv_head), first,
-                 numbers[GPU_VALUE_DIM], dvalues, factor);
-}
-
 KERNEL GROUP_ITEMS(ITEMS) void backward_dkv(GLOBAL const long *numbers, GLOBAL char *scratch, GLOBAL const IN *q,
                                             long q_at, GLOBAL const IN *k, long k_at, GLOBAL const IN *v, long v_at,
                                             GLOBAL const OUT *dout, long dout_at, GLOBAL const REAL *lse, long lse_at,
@@ -145,7 +129,7 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_dkv(GLOBAL const long *numbers, GLOBAL c
     for (long index = GROUP_INDEX; index < parts * in_walk * kv_heads * numbers[GPU_BATCH]; index += GROUP_COUNT) {
         const long first = index % parts * OUT_DIMS, stream = index / parts / in_walk;
         const long kv_head = stream % kv_heads, batch = stream / kv_heads;
-        REAL dkeys[ROWS_EACH][DIMS_EACH], dvalues[ROWS_EACH][DIMS_EACH];
+        REAL dkeys[ROWS_EACH][DIMS_EACH], dvalues[ROWS_EACH][DIMS_EACH], factor[ROWS_EACH];
         ITEM item;
         open_item(numbers, GPU_BY_KEY, index / parts % in_walk, &item);
         find_sight(numbers, &m, &item);
@@ -154,25 +138,36 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_dkv(GLOBAL const long *numbers, GLOBAL c
         clear(dkeys);
         clear(dvalues);
         add_queries(numbers, &m, deltas, k, STRIDE(GPU_K, GPU_STRIDE_DIM), v, STRIDE(GPU_V, GPU_STRIDE_DIM), q, q_at,
-                    dout, dout_at, lse + lse_at, &item, batch, kv_head, first, dkeys, dvalues);
-        store_gradients(numbers, &item.rows, batch, kv_head, first, dk, dk_at, GPU_DK, dkeys, dv, dv_at, GPU_DV, dvalues);
+                    dout, dout_at, lse + lse_at, &item, batch, kv_head, 0, item.tiles * (numbers[GPU_HEADS] / kv_heads),
+                    first, dkeys, dvalues);
+        EACH_ROW(i) factor[i] = SCALE;
+        if (dk_at >= 0)
+            store_in(numbers, dk + dk_at, GPU_DK, &item.rows, base_of(numbers, GPU_DK, batch, kv_head), first,
+                     numbers[GPU_HEAD_DIM], dkeys, factor);
+        EACH_ROW(i) factor[i] = 1;
+        if (dv_at >= 0)
+            store_in(numbers, dv + dv_at, GPU_DV, &item.rows, base_of(numbers, GPU_DV, batch, kv_head), first,
+                     numbers[GPU_VALUE_DIM], dvalues, factor);
         BARRIER();
     }
 }
 
+/* Gradients of extra tokens, of one part of the queries at a time: partial sums. */
 KERNEL GROUP_ITEMS(ITEMS) void backward_extra(GLOBAL const long *numbers, GLOBAL char *scratch, GLOBAL const IN *q,
                                               long q_at, GLOBAL const IN *extra_k, long extra_k_at,
                                               GLOBAL const IN *extra_v, long extra_v_at, GLOBAL const OUT *dout,
-                                              long dout_at, GLOBAL const REAL *lse, long lse_at, GLOBAL IN *dextra_k,
-                                              long dextra_k_at, GLOBAL IN *dextra_v, long dextra_v_at)
+                                              long dout_at, GLOBAL const REAL *lse, long lse_at)
 {
     LOCAL TILE m;
-    const long kv_heads = numbers[GPU_KV_HEADS], parts = gradient_parts(numbers);
+    const long kv_heads = numbers[GPU_KV_HEADS], streams = kv_heads * numbers[GPU_BATCH];
+    const long parts = gradient_parts(numbers), splits = numbers[GPU_SPLITS];
+    const long n = numbers[GPU_HEAD_DIM], value_n = numbers[GPU_VALUE_DIM];
     const int extra = (int)numbers[GPU_EXTRA], runs = (extra + ROWS - 1) / ROWS;
+    const REAL scale = SCALE;
     GLOBAL const REAL *deltas = (GLOBAL const REAL *)(scratch + numbers[GPU_SCRATCH_DELTA]);
-    for (long index = GROUP_INDEX; index < parts * runs * kv_heads * numbers[GPU_BATCH]; index += GROUP_COUNT) {
-        const long first = index % parts * OUT_DIMS, stream = index / parts / runs;
-        const long kv_head = stream % kv_heads, batch = stream / kv_heads;
+    for (long index = GROUP_INDEX; index < parts * runs * streams * splits; index += GROUP_COUNT) {
+        const long first = index % parts * OUT_DIMS, stream = index / parts / runs % streams;
+        const long split = index / parts / runs / streams, kv_head = stream % kv_heads, batch = stream / kv_heads;
         const int begin = (int)(index / parts % runs) * ROWS;
         REAL dkeys[ROWS_EACH][DIMS_EACH], dvalues[ROWS_EACH][DIMS_EACH];
         ITEM item;
@@ -183,11 +178,32 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_extra(GLOBAL const long *numbers, GLOBAL
                    extra_v_at + base_of(numbers, GPU_EXTRA_V, batch, kv_head));
         clear(dkeys);
         clear(dvalues);
+        const long tiles = item.tiles * (numbers[GPU_HEADS] / kv_heads);
         add_queries(numbers, &m, deltas, extra_k, STRIDE(GPU_EXTRA_K, GPU_STRIDE_DIM), extra_v,
-                    STRIDE(GPU_EXTRA_V, GPU_STRIDE_DIM), q, q_at, dout, dout_at, lse + lse_at, &item, batch, kv_head, first,
-                    dkeys, dvalues);
-        store_gradients(numbers, &item.rows, batch, kv_head, first, dextra_k, dextra_k_at, GPU_DEXTRA_K, dkeys, dextra_v,
-                        dextra_v_at, GPU_DEXTRA_V, dvalues);
+                    STRIDE(GPU_EXTRA_V, GPU_STRIDE_DIM), q, q_at, dout, dout_at, lse + lse_at, &item, batch, kv_head,
+                    tiles * split / splits, tiles * (split + 1) / splits, first, dkeys, dvalues);
+        EACH_ROW(i)
+        {
+            if (MY_ROW(i) < volume(&item.rows)) {
+                GLOBAL REAL *partial = partial_of(numbers, scratch, split, stream, begin + MY_ROW(i));
+                EACH_DIM(j)
+                {
+                    if (first + MY_DIM(j) < n)
+                        partial[first + MY_DIM(j)] = dkeys[i][j] * scale;
+                    if (first + MY_DIM(j) < value_n)
+                        partial[n + first + MY_DIM(j)] = dvalues[i][j];
+                }
+            }
+        }
         BARRIER();
     }
+}
+
+KERNEL GROUP_ITEMS(ITEMS) void backward_extra_sum(GLOBAL const long *numbers, GLOBAL char *scratch,
+                                                  GLOBAL IN *dextra_k, long dextra_k_at, GLOBAL IN *dextra_v,
+                                                  long dextra_v_at)
+{
+    const long count = extra_elements(numbers);
+    for (long i = GROUP_INDEX * ITEMS + ITEM_INDEX; i < count; i += GROUP_COUNT * ITEMS)
+        sum_extra(numbers, scratch, i, dextra_k, dextra_k_at, dextra_v, dextra_v_at);
 }
