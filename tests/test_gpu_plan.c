@@ -96,8 +96,12 @@ static void check_scratch(const gpu_plan *plan, const nf_problem *problem)
     const int64_t *header = plan->tables;
     const int64_t groups = header[GPU_SCRATCH_GROUPS], each = header[GPU_SCRATCH_GROUP_BYTES];
     const int64_t deltas = problem->direction & NF_BWD ? problem->batch * problem->heads * header[GPU_QUERIES] : 0;
-    const int64_t real = problem->dtype == NF_F64 ? 8 : 4;
-    ck_assert_int_ge(groups, header[GPU_SCRATCH_DELTA] + deltas * real);
+    const int64_t real = problem->dtype == NF_F64 ? 8 : 4, dims = problem->head_dim + problem->value_dim;
+    const int64_t partial =
+        problem->direction & NF_BWD ? problem->batch * problem->kv_heads * problem->extra * dims : 0;
+    ck_assert_int_ge(header[GPU_SCRATCH_PARTIAL], header[GPU_SCRATCH_DELTA] + deltas * real);
+    ck_assert_int_ge(header[GPU_SPLITS], 1);
+    ck_assert_int_ge(groups, header[GPU_SCRATCH_PARTIAL] + header[GPU_SPLITS] * partial * real);
     const gpu_launches *const directions[] = {&plan->forward, &plan->backward};
     for (int d = 0; d < 2; d++)
         for (int i = 0; i < directions[d]->count; i++)
@@ -110,7 +114,7 @@ static void check_launches(const gpu_plan *plan, const nf_problem *problem)
 {
     const gpu_launches *const directions[] = {&plan->forward, &plan->backward};
     ck_assert_int_eq(plan->forward.count, problem->direction & NF_FWD ? 1 : 0);
-    ck_assert_int_eq(plan->backward.count, problem->direction & NF_BWD ? 3 + (problem->extra > 0) : 0);
+    ck_assert_int_eq(plan->backward.count, problem->direction & NF_BWD ? 3 + (problem->extra ? 2 : 0) : 0);
     for (int d = 0; d < 2; d++)
         for (int i = 0; i < directions[d]->count; i++) {
             const gpu_launch *launch = &directions[d]->launch[i];
