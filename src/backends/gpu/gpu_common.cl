@@ -15,7 +15,8 @@ typedef int BITS;
 #define LN_2 0.69314718055994530942f
 #endif
 
-/* ---- Elements ------------------------------------------------------------------------------------------------------ */
+/* ---- Elements ------------------------------------------------------------------------------------------------------
+ */
 
 static float float_of_bf16(ushort bits)
 {
@@ -58,11 +59,12 @@ typedef float OUT;
 #define OUT_STORE(p, i, x) ((p)[i] = (x))
 #endif
 
-/* ---- Items --------------------------------------------------------------------------------------------------------- */
+/* ---- Items ---------------------------------------------------------------------------------------------------------
+ */
 
 #define INTS ((GLOBAL const int *)numbers)
 #define SCALE REAL_AS(numbers[GPU_SCALE])
-#define STRIDE(tensor, which) numbers[GPU_TENSOR + (tensor) * GPU_STRIDES + (which)]
+#define STRIDE(tensor, which) numbers[GPU_TENSOR + (tensor)*GPU_STRIDES + (which)]
 #define STRIDE_AXIS(tensor, axis) STRIDE(tensor, GPU_STRIDE_AXIS + (axis))
 
 /* Rows or columns of a class per axis: positions begin .. begin + count - 1; position p is token origin + step * p. */
@@ -74,9 +76,9 @@ typedef struct BOX {
 typedef struct ITEM {
     int segment[RANK]; /* where the segment lies among the ints */
     BOX rows;
-    BOX hull;          /* the columns that one of the rows sees; a count may be 0 */
-    int tile[RANK];    /* extents of a column tile */
-    long tiles;        /* column tiles */
+    BOX hull;       /* the columns that one of the rows sees; a count may be 0 */
+    int tile[RANK]; /* extents of a column tile */
+    long tiles;     /* column tiles */
     int full_begin[RANK], full_end[RANK];
 } ITEM;
 
@@ -168,7 +170,8 @@ static void row_sees(GLOBAL const long *numbers, const ITEM *item, int axis, int
     *end = min(INTS[segment[GPU_SEGMENT_END] + row], segment[GPU_SEGMENT_COLUMN_MAX]);
 }
 
-/* ---- Places -------------------------------------------------------------------------------------------------------- */
+/* ---- Places --------------------------------------------------------------------------------------------------------
+ */
 
 static long base_of(GLOBAL const long *numbers, int tensor, long batch, long head)
 {
@@ -222,10 +225,11 @@ static void one_delta(GLOBAL const long *numbers, long index, GLOBAL const OUT *
     delta[index] = sum;
 }
 
-/* ---- Gradients of extra tokens ------------------------------------------------------------------------------------- */
+/* ---- Gradients of extra tokens -------------------------------------------------------------------------------------
+ */
 
-/* Partial sums of a part of the queries, of one batch and key/value head, from an extra token on: the dimensions of dextra_k
- * and of dextra_v. */
+/* Partial sums of a part of the queries, of one batch and key/value head, from an extra token on: the dimensions of
+ * dextra_k and of dextra_v. */
 static GLOBAL REAL *partial_of(GLOBAL const long *numbers, GLOBAL char *scratch, long split, long stream, long first)
 {
     const long streams = numbers[GPU_BATCH] * numbers[GPU_KV_HEADS];
@@ -242,8 +246,8 @@ static long extra_elements(GLOBAL const long *numbers)
 }
 
 /* Sums one element over the parts, in their order. */
-static void sum_extra(GLOBAL const long *numbers, GLOBAL char *scratch, long index, GLOBAL IN *dextra_k, long dextra_k_at,
-                      GLOBAL IN *dextra_v, long dextra_v_at)
+static void sum_extra(GLOBAL const long *numbers, GLOBAL char *scratch, long index, GLOBAL IN *dextra_k,
+                      long dextra_k_at, GLOBAL IN *dextra_v, long dextra_v_at)
 {
     const long n = numbers[GPU_HEAD_DIM], pitch = n + numbers[GPU_VALUE_DIM], i = index % pitch;
     const long token = index / pitch % numbers[GPU_EXTRA], stream = index / pitch / numbers[GPU_EXTRA];

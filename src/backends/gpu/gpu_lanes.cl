@@ -1,11 +1,11 @@
-/* The shape for CPU devices: one work-item per group, rows in the lanes of wide vectors, columns one after another. A row's
- * softmax runs down its lane, the elements of a column are broadcast, and nothing but the rows has to be transposed.
- * Where all rows see all columns, the vectors of a row tile meet them side by side. Elsewhere each vector meets those
- * columns alone that its rows may see.
+/* The shape for CPU devices: one work-item per group, rows in the lanes of wide vectors, columns one after another. A
+ * row's softmax runs down its lane, the elements of a column are broadcast, and nothing but the rows has to be
+ * transposed. Where all rows see all columns, the vectors of a row tile meet them side by side. Elsewhere each vector
+ * meets those columns alone that its rows may see.
  *
  * LANES of a vector, VECTORS of a row tile, COLUMNS of a column tile at most. */
 #define ROWS (LANES * VECTORS)
-#define WIDE_LINES 4  /* columns or dimensions at a time by VECTORS: as many sums as registers hold */
+#define WIDE_LINES 4   /* columns or dimensions at a time by VECTORS: as many sums as registers hold */
 #define NARROW_LINES 8 /* by one vector */
 #define MOST_COLUMNS (COLUMNS + NARROW_LINES)
 #define JOIN_(a, b) a##b
@@ -67,7 +67,8 @@ static float float_of_f16(ushort bits)
 #define LANES_OUT_LOAD(p, i) OUT_LOAD(p, i)
 #endif
 
-/* ---- Rows and columns ---------------------------------------------------------------------------------------------- */
+/* ---- Rows and columns ----------------------------------------------------------------------------------------------
+ */
 
 /* Columns, and their rows in two tensors: element i of column c is base[which][place[which][c] + i]. */
 typedef struct COLUMN_SET {
@@ -127,29 +128,29 @@ static void list_places(GLOBAL const long *numbers, int tensor, const BOX *tile,
 }
 
 /* Finds the rows of columns as REAL: where they lie if possible, else in a copy. */
-#define DEFINE_FETCH(NAME, TYPE, LOAD, IS_REAL)                                                                          \
-    static void NAME(GLOBAL const long *numbers, GLOBAL const TYPE *x, int tensor, const BOX *tile, long base, long n,   \
-                     GLOBAL REAL *copy, int which, COLUMN_SET *set)                                                      \
-    {                                                                                                                    \
-        const long step = STRIDE(tensor, GPU_STRIDE_DIM);                                                                \
-        list_places(numbers, tensor, tile, set, base, set->place[which]);                                                \
-        if (IS_REAL && step == 1) {                                                                                      \
-            set->base[which] = (GLOBAL const REAL *)x;                                                                   \
-            return;                                                                                                      \
-        }                                                                                                                \
-        for (int c = 0; c < set->count; c++) {                                                                           \
-            GLOBAL const TYPE *from = x + set->place[which][c];                                                          \
-            GLOBAL REAL *to = copy + c * n;                                                                              \
-            if (step == 1)                                                                                               \
-                for (long i = 0; i < n; i++)                                                                             \
-                    to[i] = LOAD(from, i);                                                                               \
-            else                                                                                                         \
-                for (long i = 0; i < n; i++)                                                                             \
-                    to[i] = LOAD(from, i * step);                                                                        \
-        }                                                                                                                \
-        for (int c = 0; c < set->padded; c++)                                                                            \
-            set->place[which][c] = min(c, set->count - 1) * n;                                                           \
-        set->base[which] = copy;                                                                                         \
+#define DEFINE_FETCH(NAME, TYPE, LOAD, IS_REAL)                                                                        \
+    static void NAME(GLOBAL const long *numbers, GLOBAL const TYPE *x, int tensor, const BOX *tile, long base, long n, \
+                     GLOBAL REAL *copy, int which, COLUMN_SET *set)                                                    \
+    {                                                                                                                  \
+        const long step = STRIDE(tensor, GPU_STRIDE_DIM);                                                              \
+        list_places(numbers, tensor, tile, set, base, set->place[which]);                                              \
+        if (IS_REAL && step == 1) {                                                                                    \
+            set->base[which] = (GLOBAL const REAL *)x;                                                                 \
+            return;                                                                                                    \
+        }                                                                                                              \
+        for (int c = 0; c < set->count; c++) {                                                                         \
+            GLOBAL const TYPE *from = x + set->place[which][c];                                                        \
+            GLOBAL REAL *to = copy + c * n;                                                                            \
+            if (step == 1)                                                                                             \
+                for (long i = 0; i < n; i++)                                                                           \
+                    to[i] = LOAD(from, i);                                                                             \
+            else                                                                                                       \
+                for (long i = 0; i < n; i++)                                                                           \
+                    to[i] = LOAD(from, i * step);                                                                      \
+        }                                                                                                              \
+        for (int c = 0; c < set->padded; c++)                                                                          \
+            set->place[which][c] = min(c, set->count - 1) * n;                                                         \
+        set->base[which] = copy;                                                                                       \
     }
 DEFINE_FETCH(fetch_in, IN, LANES_IN_LOAD, IN_TYPE <= 1)
 DEFINE_FETCH(fetch_out, OUT, LANES_OUT_LOAD, OUT_TYPE <= 1)
@@ -168,45 +169,45 @@ static void place_rows(GLOBAL const long *numbers, int tensor, const BOX *rows, 
     }
 }
 
-/* The rows of a box, transposed: element i of row r becomes t[i * ROWS + r]. A vector is put together at a time: compilers
- * make scatters of loops over rows, which are slow. */
-#define DEFINE_LOAD_ROWS(NAME, TYPE, LOAD)                                                                               \
-    static void NAME(GLOBAL const long *numbers, GLOBAL const TYPE *x, int tensor, const BOX *rows, long base, long n,   \
-                     GLOBAL REAL *t)                                                                                     \
-    {                                                                                                                    \
-        const long step = STRIDE(tensor, GPU_STRIDE_DIM);                                                                \
-        long place[ROWS];                                                                                                \
-        place_rows(numbers, tensor, rows, base, place);                                                                  \
-        for (int v = 0; v < ROWS; v += LANES)                                                                            \
-            for (long i = 0; i < n; i++) {                                                                               \
-                REAL lane[LANES];                                                                                        \
-                UNROLL for (int r = 0; r < LANES; r++) lane[r] = LOAD(x + place[v + r], i * step);                       \
-                STOREV(LOADV(lane), t + i * ROWS + v);                                                                   \
-            }                                                                                                            \
+/* The rows of a box, transposed: element i of row r becomes t[i * ROWS + r]. A vector is put together at a time:
+ * compilers make scatters of loops over rows, which are slow. */
+#define DEFINE_LOAD_ROWS(NAME, TYPE, LOAD)                                                                             \
+    static void NAME(GLOBAL const long *numbers, GLOBAL const TYPE *x, int tensor, const BOX *rows, long base, long n, \
+                     GLOBAL REAL *t)                                                                                   \
+    {                                                                                                                  \
+        const long step = STRIDE(tensor, GPU_STRIDE_DIM);                                                              \
+        long place[ROWS];                                                                                              \
+        place_rows(numbers, tensor, rows, base, place);                                                                \
+        for (int v = 0; v < ROWS; v += LANES)                                                                          \
+            for (long i = 0; i < n; i++) {                                                                             \
+                REAL lane[LANES];                                                                                      \
+                UNROLL for (int r = 0; r < LANES; r++) lane[r] = LOAD(x + place[v + r], i * step);                     \
+                STOREV(LOADV(lane), t + i * ROWS + v);                                                                 \
+            }                                                                                                          \
     }
 DEFINE_LOAD_ROWS(load_rows_in, IN, LANES_IN_LOAD)
 DEFINE_LOAD_ROWS(load_rows_out, OUT, LANES_OUT_LOAD)
 
 /* Writes row r's elements, each t[i * ROWS + r] * factor[r]. */
-#define DEFINE_STORE_ROWS(NAME, TYPE, STORE)                                                                             \
-    static void NAME(GLOBAL const long *numbers, GLOBAL TYPE *x, int tensor, const BOX *rows, long base, long n,         \
-                     GLOBAL const REAL *t, const REAL *factor)                                                           \
-    {                                                                                                                    \
-        const long step = STRIDE(tensor, GPU_STRIDE_DIM);                                                                \
-        const int count = volume(rows);                                                                                  \
-        long place[ROWS];                                                                                                \
-        place_rows(numbers, tensor, rows, base, place);                                                                  \
-        for (int v = 0; v < count; v += LANES)                                                                           \
-            for (long i = 0; i < n; i++) {                                                                               \
-                REAL lane[LANES];                                                                                        \
-                STOREV(LOADV(t + i * ROWS + v) * LOADV(factor + v), lane);                                               \
-                if (v + LANES <= count) {                                                                                \
-                    UNROLL for (int r = 0; r < LANES; r++) STORE(x, place[v + r] + i * step, lane[r]);                   \
-                } else {                                                                                                 \
-                    for (int r = 0; v + r < count; r++)                                                                  \
-                        STORE(x, place[v + r] + i * step, lane[r]);                                                      \
-                }                                                                                                        \
-            }                                                                                                            \
+#define DEFINE_STORE_ROWS(NAME, TYPE, STORE)                                                                           \
+    static void NAME(GLOBAL const long *numbers, GLOBAL TYPE *x, int tensor, const BOX *rows, long base, long n,       \
+                     GLOBAL const REAL *t, const REAL *factor)                                                         \
+    {                                                                                                                  \
+        const long step = STRIDE(tensor, GPU_STRIDE_DIM);                                                              \
+        const int count = volume(rows);                                                                                \
+        long place[ROWS];                                                                                              \
+        place_rows(numbers, tensor, rows, base, place);                                                                \
+        for (int v = 0; v < count; v += LANES)                                                                         \
+            for (long i = 0; i < n; i++) {                                                                             \
+                REAL lane[LANES];                                                                                      \
+                STOREV(LOADV(t + i * ROWS + v) * LOADV(factor + v), lane);                                             \
+                if (v + LANES <= count) {                                                                              \
+                    UNROLL for (int r = 0; r < LANES; r++) STORE(x, place[v + r] + i * step, lane[r]);                 \
+                } else {                                                                                               \
+                    for (int r = 0; v + r < count; r++)                                                                \
+                        STORE(x, place[v + r] + i * step, lane[r]);                                                    \
+                }                                                                                                      \
+            }                                                                                                          \
     }
 DEFINE_STORE_ROWS(store_rows_in, IN, IN_STORE)
 DEFINE_STORE_ROWS(store_rows_out, OUT, OUT_STORE)
@@ -289,7 +290,8 @@ static INTV sees(const SIGHT *sight, const COLUMN_SET *set, int column, int v)
     return mask;
 }
 
-/* ---- Products ------------------------------------------------------------------------------------------------------ */
+/* ---- Products ------------------------------------------------------------------------------------------------------
+ */
 
 /* Sums are named one by one: compilers leave arrays of vectors in memory. EACH_VECTOR(DO, b): DO(b, v) for every v. */
 #if VECTORS == 4
@@ -303,9 +305,9 @@ static INTV sees(const SIGHT *sight, const COLUMN_SET *set, int column, int v)
 #define FOR_NARROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 
 #define CLEAR_SUM(b, v) REALV sum##b##_##v = 0;
-#define LOAD_SUM(b, v) REALV sum##b##_##v = LOADV(sums + (b) * sums_pitch + (v) * LANES);
-#define STORE_SUM(b, v) STOREV(sum##b##_##v, sums + (b) * sums_pitch + (v) * LANES);
-#define LOAD_VECTOR(b, v) const REALV vector##v = LOADV(vectors + (v) * LANES);
+#define LOAD_SUM(b, v) REALV sum##b##_##v = LOADV(sums + (b)*sums_pitch + (v)*LANES);
+#define STORE_SUM(b, v) STOREV(sum##b##_##v, sums + (b)*sums_pitch + (v)*LANES);
+#define LOAD_VECTOR(b, v) const REALV vector##v = LOADV(vectors + (v)*LANES);
 #define ADD_TO_SUM(b, v) sum##b##_##v += element##b * vector##v;
 #define WIDE_CLEAR(b) EACH_VECTOR(CLEAR_SUM, b)
 #define WIDE_LOAD(b) EACH_VECTOR(LOAD_SUM, b)
@@ -320,45 +322,45 @@ static INTV sees(const SIGHT *sight, const COLUMN_SET *set, int column, int v)
 #define TAKE_FROM_COLUMN(b) const REAL element##b = line[b];
 
 /* s[c][r] = sum over i of x[c][i] * t[i][r], by whole blocks of columns. */
-#define DEFINE_MULTIPLY(NAME, LINES, FOR_LINES, CLEAR, STORE, ADD, LOAD_VECTORS)                                         \
-    static void NAME(GLOBAL const REAL *base, const long *place, int columns, GLOBAL const REAL *t, long n,              \
-                     GLOBAL REAL *s, int sums_pitch)                                                                     \
-    {                                                                                                                    \
-        for (int c = 0; c < columns; c += LINES) {                                                                       \
-            GLOBAL REAL *sums = s + c * sums_pitch;                                                                      \
-            FOR_LINES(START_LINE)                                                                                        \
-            FOR_LINES(CLEAR)                                                                                             \
-            for (long i = 0; i < n; i++) {                                                                               \
-                GLOBAL const REAL *vectors = t + i * ROWS;                                                               \
-                LOAD_VECTORS                                                                                             \
-                FOR_LINES(TAKE_FROM_LINE)                                                                                \
-                FOR_LINES(ADD)                                                                                           \
-            }                                                                                                            \
-            FOR_LINES(STORE)                                                                                             \
-        }                                                                                                                \
+#define DEFINE_MULTIPLY(NAME, LINES, FOR_LINES, CLEAR, STORE, ADD, LOAD_VECTORS)                                       \
+    static void NAME(GLOBAL const REAL *base, const long *place, int columns, GLOBAL const REAL *t, long n,            \
+                     GLOBAL REAL *s, int sums_pitch)                                                                   \
+    {                                                                                                                  \
+        for (int c = 0; c < columns; c += LINES) {                                                                     \
+            GLOBAL REAL *sums = s + c * sums_pitch;                                                                    \
+            FOR_LINES(START_LINE)                                                                                      \
+            FOR_LINES(CLEAR)                                                                                           \
+            for (long i = 0; i < n; i++) {                                                                             \
+                GLOBAL const REAL *vectors = t + i * ROWS;                                                             \
+                LOAD_VECTORS                                                                                           \
+                FOR_LINES(TAKE_FROM_LINE)                                                                              \
+                FOR_LINES(ADD)                                                                                         \
+            }                                                                                                          \
+            FOR_LINES(STORE)                                                                                           \
+        }                                                                                                              \
     }
 DEFINE_MULTIPLY(multiply_wide, WIDE_LINES, FOR_WIDE, WIDE_CLEAR, WIDE_STORE, WIDE_ADD, EACH_VECTOR(LOAD_VECTOR, 0))
 DEFINE_MULTIPLY(multiply_narrow, NARROW_LINES, FOR_NARROW, NARROW_CLEAR, NARROW_STORE, NARROW_ADD, LOAD_VECTOR(0, 0))
 
 /* t[i][r] += sum over columns of x[c][i] * p[c][r], from i = begin on by whole blocks. Returns where those end. */
-#define DEFINE_ACCUMULATE(NAME, LINES, FOR_LINES, LOAD, STORE, ADD, LOAD_VECTORS)                                        \
-    static long NAME(GLOBAL const REAL *base, const long *place, int columns, GLOBAL const REAL *p, int pitch,           \
-                     long begin, long n, GLOBAL REAL *t)                                                                 \
-    {                                                                                                                    \
-        const int sums_pitch = ROWS;                                                                                     \
-        long i = begin;                                                                                                  \
-        for (; i + LINES <= n; i += LINES) {                                                                             \
-            GLOBAL REAL *sums = t + i * ROWS;                                                                            \
-            FOR_LINES(LOAD)                                                                                              \
-            for (int c = 0; c < columns; c++) {                                                                          \
-                GLOBAL const REAL *line = base + place[c] + i, *vectors = p + c * pitch;                                 \
-                LOAD_VECTORS                                                                                             \
-                FOR_LINES(TAKE_FROM_COLUMN)                                                                              \
-                FOR_LINES(ADD)                                                                                           \
-            }                                                                                                            \
-            FOR_LINES(STORE)                                                                                             \
-        }                                                                                                                \
-        return i;                                                                                                        \
+#define DEFINE_ACCUMULATE(NAME, LINES, FOR_LINES, LOAD, STORE, ADD, LOAD_VECTORS)                                      \
+    static long NAME(GLOBAL const REAL *base, const long *place, int columns, GLOBAL const REAL *p, int pitch,         \
+                     long begin, long n, GLOBAL REAL *t)                                                               \
+    {                                                                                                                  \
+        const int sums_pitch = ROWS;                                                                                   \
+        long i = begin;                                                                                                \
+        for (; i + LINES <= n; i += LINES) {                                                                           \
+            GLOBAL REAL *sums = t + i * ROWS;                                                                          \
+            FOR_LINES(LOAD)                                                                                            \
+            for (int c = 0; c < columns; c++) {                                                                        \
+                GLOBAL const REAL *line = base + place[c] + i, *vectors = p + c * pitch;                               \
+                LOAD_VECTORS                                                                                           \
+                FOR_LINES(TAKE_FROM_COLUMN)                                                                            \
+                FOR_LINES(ADD)                                                                                         \
+            }                                                                                                          \
+            FOR_LINES(STORE)                                                                                           \
+        }                                                                                                              \
+        return i;                                                                                                      \
     }
 #define FOR_ONE(DO) DO(0)
 DEFINE_ACCUMULATE(accumulate_wide, WIDE_LINES, FOR_WIDE, WIDE_LOAD, WIDE_STORE, WIDE_ADD, EACH_VECTOR(LOAD_VECTOR, 0))
@@ -390,8 +392,8 @@ static void accumulate(const COLUMN_SET *set, int which, STRIP strip, GLOBAL con
 }
 
 /* As accumulate, but rows that do not see a column never meet its elements: one of them is NaN or infinite. */
-static void accumulate_seen(const COLUMN_SET *set, int which, STRIP strip, const SIGHT *sight, GLOBAL const REAL *p, long n,
-                            GLOBAL REAL *t)
+static void accumulate_seen(const COLUMN_SET *set, int which, STRIP strip, const SIGHT *sight, GLOBAL const REAL *p,
+                            long n, GLOBAL REAL *t)
 {
     for (int c = 0; c < set->count; c++)
         for (int v = 0; v < strip.vectors; v++) {
@@ -432,7 +434,8 @@ static void add_columns(const COLUMN_SET *set, int which, STRIP strip, const SIG
         accumulate(set, which, strip, p, n, t);
 }
 
-/* ---- Forward ------------------------------------------------------------------------------------------------------- */
+/* ---- Forward -------------------------------------------------------------------------------------------------------
+ */
 
 /* What the rows have seen so far: the largest score, in base 2, and the sum of exponentials. */
 typedef struct SOFTMAX {
@@ -440,8 +443,8 @@ typedef struct SOFTMAX {
 } SOFTMAX;
 
 /* Turns scores into weights, and shrinks what has been summed to match. */
-static void softmax(const COLUMN_SET *set, STRIP strip, const SIGHT *sight, bool full, REAL factor, GLOBAL REAL *s, long n,
-                    GLOBAL REAL *out, SOFTMAX *state)
+static void softmax(const COLUMN_SET *set, STRIP strip, const SIGHT *sight, bool full, REAL factor, GLOBAL REAL *s,
+                    long n, GLOBAL REAL *out, SOFTMAX *state)
 {
     for (int i = 0; i < strip.vectors; i++) {
         const int v = strip.first + i;
@@ -503,8 +506,8 @@ static QUERY_ROWS query_rows(GLOBAL const long *numbers, GLOBAL char *scratch, b
     return s;
 }
 
-/* Opens the index-th column tile of an item whose rows are queries; extra tokens follow the grid's. Returns whether all rows
- * see all of it. */
+/* Opens the index-th column tile of an item whose rows are queries; extra tokens follow the grid's. Returns whether all
+ * rows see all of it. */
 static bool open_keys(GLOBAL const long *numbers, const QUERY_ROWS *s, const ITEM *item, long index, GLOBAL const IN *k,
                       GLOBAL const IN *v, GLOBAL const IN *extra_k, GLOBAL const IN *extra_v, long batch, long kv_head,
                       COLUMN_SET *set)
@@ -522,8 +525,8 @@ static bool open_keys(GLOBAL const long *numbers, const QUERY_ROWS *s, const ITE
     list_columns(&tile, set);
     fetch_in(numbers, more ? extra_k : k, key_tensor, &tile, base_of(numbers, key_tensor, batch, kv_head), s->n,
              s->copies[FIRST], FIRST, set);
-    fetch_in(numbers, more ? extra_v : v, value_tensor, &tile, base_of(numbers, value_tensor, batch, kv_head), s->value_n,
-             s->copies[SECOND], SECOND, set);
+    fetch_in(numbers, more ? extra_v : v, value_tensor, &tile, base_of(numbers, value_tensor, batch, kv_head),
+             s->value_n, s->copies[SECOND], SECOND, set);
     return full;
 }
 
@@ -543,7 +546,8 @@ static void store_lse(GLOBAL const long *numbers, GLOBAL REAL *lse, const BOX *r
     for (int r = 0; r < count; r++) {
         int position[RANK];
         position_at(rows, r, position);
-        lse[base + place_of(numbers, GPU_LSE, rows, position)] = sum[r] == 0 ? -INFINITY : largest[r] * LN_2 + log(sum[r]);
+        lse[base + place_of(numbers, GPU_LSE, rows, position)] =
+            sum[r] == 0 ? -INFINITY : largest[r] * LN_2 + log(sum[r]);
     }
 }
 

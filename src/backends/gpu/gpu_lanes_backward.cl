@@ -127,7 +127,8 @@ KERNEL GROUP_ITEMS(1) void backward_dq(GLOBAL const long *numbers, GLOBAL char *
             }
         }
         fill(scale, SCALE);
-        store_rows_in(numbers, dq + dq_at, GPU_DQ, &item.rows, base_of(numbers, GPU_DQ, batch, head), s.n, s.sums, scale);
+        store_rows_in(numbers, dq + dq_at, GPU_DQ, &item.rows, base_of(numbers, GPU_DQ, batch, head), s.n, s.sums,
+                      scale);
     }
 }
 
@@ -156,8 +157,8 @@ static KEY_ROWS key_rows(GLOBAL const long *numbers, GLOBAL char *scratch)
 }
 
 /* Lets a strip of keys meet queries. */
-static void contribute(const KEY_ROWS *s, const COLUMN_SET *set, STRIP strip, const SIGHT *sight, bool full, bool careful,
-                       const COLUMN_TERMS *terms)
+static void contribute(const KEY_ROWS *s, const COLUMN_SET *set, STRIP strip, const SIGHT *sight, bool full,
+                       bool careful, const COLUMN_TERMS *terms)
 {
     multiply(set, FIRST, strip, s->keys, s->n, s->scores);
     multiply(set, SECOND, strip, s->values, s->value_n, s->dscores);
@@ -166,11 +167,11 @@ static void contribute(const KEY_ROWS *s, const COLUMN_SET *set, STRIP strip, co
     add_columns(set, FIRST, strip, sight, careful, s->dscores, s->n, s->dkeys);
 }
 
-/* Sums what the queries of some of an item's column tiles contribute to the rows; tiles of all heads that share the rows
- * are numbered one head after another. */
+/* Sums what the queries of some of an item's column tiles contribute to the rows; tiles of all heads that share the
+ * rows are numbered one head after another. */
 static void add_queries(GLOBAL const long *numbers, const KEY_ROWS *s, GLOBAL const REAL *deltas, GLOBAL const IN *q,
-                        GLOBAL const OUT *dout, GLOBAL const REAL *lse, const ITEM *item, const SIGHT *sight, long batch,
-                        long kv_head, long begin, long end)
+                        GLOBAL const OUT *dout, GLOBAL const REAL *lse, const ITEM *item, const SIGHT *sight,
+                        long batch, long kv_head, long begin, long end)
 {
     const long group = numbers[GPU_HEADS] / numbers[GPU_KV_HEADS];
     for (long t = begin; t < end; t++) {
@@ -182,10 +183,11 @@ static void add_queries(GLOBAL const long *numbers, const KEY_ROWS *s, GLOBAL co
         const bool full = column_tile(item, t % item->tiles, &tile);
         list_columns(&tile, &set);
         fetch_in(numbers, q, GPU_Q, &tile, base_of(numbers, GPU_Q, batch, head), s->n, s->copies[FIRST], FIRST, &set);
-        fetch_out(numbers, dout, GPU_DOUT, &tile, base_of(numbers, GPU_DOUT, batch, head), s->value_n, s->copies[SECOND],
-                  SECOND, &set);
+        fetch_out(numbers, dout, GPU_DOUT, &tile, base_of(numbers, GPU_DOUT, batch, head), s->value_n,
+                  s->copies[SECOND], SECOND, &set);
         load_column_terms(numbers, lse, GPU_LSE, &tile, &set, base_of(numbers, GPU_LSE, batch, head), terms.lse);
-        load_column_terms(numbers, deltas, GPU_DELTA, &tile, &set, base_of(numbers, GPU_DELTA, batch, head), terms.delta);
+        load_column_terms(numbers, deltas, GPU_DELTA, &tile, &set, base_of(numbers, GPU_DELTA, batch, head),
+                          terms.delta);
         if (full) {
             contribute(s, &set, (STRIP){0, VECTORS, ROWS}, sight, true, false, &terms);
             continue;
@@ -247,10 +249,10 @@ KERNEL GROUP_ITEMS(1) void backward_dkv(GLOBAL const long *numbers, GLOBAL char 
 }
 
 /* Gradients of extra tokens, of one part of the queries at a time: partial sums. */
-KERNEL GROUP_ITEMS(1) void backward_extra(GLOBAL const long *numbers, GLOBAL char *scratch, GLOBAL const IN *q, long q_at,
-                                          GLOBAL const IN *extra_k, long extra_k_at, GLOBAL const IN *extra_v,
-                                          long extra_v_at, GLOBAL const OUT *dout, long dout_at, GLOBAL const REAL *lse,
-                                          long lse_at)
+KERNEL GROUP_ITEMS(1) void backward_extra(GLOBAL const long *numbers, GLOBAL char *scratch, GLOBAL const IN *q,
+                                          long q_at, GLOBAL const IN *extra_k, long extra_k_at,
+                                          GLOBAL const IN *extra_v, long extra_v_at, GLOBAL const OUT *dout,
+                                          long dout_at, GLOBAL const REAL *lse, long lse_at)
 {
     const long kv_heads = numbers[GPU_KV_HEADS], streams = kv_heads * numbers[GPU_BATCH], splits = numbers[GPU_SPLITS];
     const int extra = (int)numbers[GPU_EXTRA], runs = (extra + ROWS - 1) / ROWS;
@@ -264,10 +266,10 @@ KERNEL GROUP_ITEMS(1) void backward_extra(GLOBAL const long *numbers, GLOBAL cha
         SIGHT sight;
         extra_box(first, min(extra - first, ROWS), &item.rows);
         see_all_queries(numbers, COLUMNS, &item);
-        load_rows_in(numbers, extra_k + extra_k_at, GPU_EXTRA_K, &item.rows, base_of(numbers, GPU_EXTRA_K, batch, kv_head),
-                     s.n, s.keys);
-        load_rows_in(numbers, extra_v + extra_v_at, GPU_EXTRA_V, &item.rows, base_of(numbers, GPU_EXTRA_V, batch, kv_head),
-                     s.value_n, s.values);
+        load_rows_in(numbers, extra_k + extra_k_at, GPU_EXTRA_K, &item.rows,
+                     base_of(numbers, GPU_EXTRA_K, batch, kv_head), s.n, s.keys);
+        load_rows_in(numbers, extra_v + extra_v_at, GPU_EXTRA_V, &item.rows,
+                     base_of(numbers, GPU_EXTRA_V, batch, kv_head), s.value_n, s.values);
         clear(s.dkeys, s.n);
         clear(s.dvalues, s.value_n);
         const long tiles = item.tiles * (numbers[GPU_HEADS] / kv_heads);

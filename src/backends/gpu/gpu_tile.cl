@@ -1,6 +1,6 @@
-/* The shape for GPUs: a group computes a tile of ROWS by COLUMNS, each of its ITEMS_X by ITEMS_Y work-items a block of it in
- * registers. Rows and columns come through local memory CHUNK dimensions at a time, weights lie there whole, and of the
- * results a group keeps OUT_DIMS dimensions: where there are more, other groups compute the weights again.
+/* The shape for GPUs: a group computes a tile of ROWS by COLUMNS, each of its ITEMS_X by ITEMS_Y work-items a block of
+ * it in registers. Rows and columns come through local memory CHUNK dimensions at a time, weights lie there whole, and
+ * of the results a group keeps OUT_DIMS dimensions: where there are more, other groups compute the weights again.
  *
  * Every work-item of a group takes the same way through loops and branches that hold barriers. */
 #define ITEMS (ITEMS_X * ITEMS_Y)
@@ -12,7 +12,7 @@
 #define REDUCE_PITCH (ITEMS_X + 1)
 #define MORE_OF(a, b) ((a) > (b) ? (a) : (b))
 #define TERMS MORE_OF(ROWS, COLUMNS)
-#define AREA MORE_OF(MORE_OF(CHUNK * (ROW_PITCH + COLUMN_PITCH), CHUNK * OUT_DIMS), ROWS * REDUCE_PITCH)
+#define AREA MORE_OF(MORE_OF(CHUNK *(ROW_PITCH + COLUMN_PITCH), CHUNK *OUT_DIMS), ROWS *REDUCE_PITCH)
 #define MY_X (ITEM_INDEX % ITEMS_X)
 #define MY_ROW(i) (ITEM_INDEX / ITEMS_X * ROWS_EACH + (i))
 #define MY_COLUMN(j) (MY_X + ITEMS_X * (j))
@@ -26,7 +26,7 @@ enum { FIRST, SECOND }; /* of the two tensors that rows or columns have: q and d
 /* Local memory of a group. gpu_shape.c counts its bytes. */
 typedef struct TILE {
     REAL weights[COLUMNS * ROW_PITCH];
-    REAL area[AREA]; /* chunks of rows and columns; columns' values; partial maxima: one after another */
+    REAL area[AREA];               /* chunks of rows and columns; columns' values; partial maxima: one after another */
     REAL lse[TERMS], delta[TERMS]; /* of the queries, be they rows or columns */
     long row_place[2][ROWS], column_place[2][COLUMNS];
     int begin[RANK][ROWS], end[RANK][ROWS]; /* what rows see on an axis */
@@ -41,7 +41,8 @@ typedef struct MEETING {
     bool open;         /* and the tile is filled up: no mask */
 } MEETING;
 
-/* ---- Rows and columns ---------------------------------------------------------------------------------------------- */
+/* ---- Rows and columns ----------------------------------------------------------------------------------------------
+ */
 
 /* Where the rows of a box lie in a tensor. */
 static void place_rows(GLOBAL const long *numbers, LOCAL TILE *m, int which, int tensor, const BOX *rows, long base)
@@ -108,47 +109,48 @@ static bool sees(LOCAL const TILE *m, const MEETING *meeting, int row, int colum
     return seen;
 }
 
-/* ---- Products ------------------------------------------------------------------------------------------------------ */
+/* ---- Products ------------------------------------------------------------------------------------------------------
+ */
 
 /* Brings CHUNK dimensions of rows or columns to local memory, transposed; 0 where there is nothing. */
-#define DEFINE_BRING(NAME, TYPE, LOAD)                                                                                   \
-    static void NAME(LOCAL REAL *to, int pitch, int lines, int count, GLOBAL const TYPE *x, LOCAL const long *place,     \
-                     long step, long first, long n)                                                                      \
-    {                                                                                                                    \
-        for (int t = ITEM_INDEX; t < CHUNK * lines; t += ITEMS) {                                                        \
-            const int i = t % CHUNK, line = t / CHUNK;                                                                   \
-            to[i * pitch + line] = line < count && first + i < n ? LOAD(x, place[line] + (first + i) * step) : 0;        \
-        }                                                                                                                \
+#define DEFINE_BRING(NAME, TYPE, LOAD)                                                                                 \
+    static void NAME(LOCAL REAL *to, int pitch, int lines, int count, GLOBAL const TYPE *x, LOCAL const long *place,   \
+                     long step, long first, long n)                                                                    \
+    {                                                                                                                  \
+        for (int t = ITEM_INDEX; t < CHUNK * lines; t += ITEMS) {                                                      \
+            const int i = t % CHUNK, line = t / CHUNK;                                                                 \
+            to[i * pitch + line] = line < count && first + i < n ? LOAD(x, place[line] + (first + i) * step) : 0;      \
+        }                                                                                                              \
     }
 DEFINE_BRING(bring_in, IN, IN_LOAD)
 DEFINE_BRING(bring_out, OUT, OUT_LOAD)
 
 /* s = rows times columns, over n dimensions of the tensors numbered `which` of both. */
-#define DEFINE_MULTIPLY(NAME, ROW_TYPE, BRING_ROWS, COLUMN_TYPE, BRING_COLUMNS)                                          \
-    static void NAME(LOCAL TILE *m, const MEETING *meeting, int which, GLOBAL const ROW_TYPE *x, long row_step,          \
-                     GLOBAL const COLUMN_TYPE *y, long column_step, long n, REAL (*s)[COLUMNS_EACH])                     \
-    {                                                                                                                    \
-        LOCAL REAL *rows = m->area, *columns = rows + CHUNK * ROW_PITCH;                                                 \
-        EACH_ROW(i)                                                                                                      \
-        {                                                                                                                \
-            EACH_COLUMN(j) s[i][j] = 0;                                                                                  \
-        }                                                                                                                \
-        for (long first = 0; first < n; first += CHUNK) {                                                                \
-            BRING_ROWS(rows, ROW_PITCH, ROWS, meeting->rows, x, m->row_place[which], row_step, first, n);                \
-            BRING_COLUMNS(columns, COLUMN_PITCH, COLUMNS, meeting->columns, y, m->column_place[which], column_step,      \
-                          first, n);                                                                                     \
-            BARRIER();                                                                                                   \
-            for (int k = 0; k < CHUNK; k++) {                                                                            \
-                REAL column[COLUMNS_EACH];                                                                               \
-                EACH_COLUMN(j) column[j] = columns[k * COLUMN_PITCH + MY_COLUMN(j)];                                     \
-                EACH_ROW(i)                                                                                              \
-                {                                                                                                        \
-                    const REAL row = rows[k * ROW_PITCH + MY_ROW(i)];                                                    \
-                    EACH_COLUMN(j) s[i][j] += row * column[j];                                                           \
-                }                                                                                                        \
-            }                                                                                                            \
-            BARRIER();                                                                                                   \
-        }                                                                                                                \
+#define DEFINE_MULTIPLY(NAME, ROW_TYPE, BRING_ROWS, COLUMN_TYPE, BRING_COLUMNS)                                        \
+    static void NAME(LOCAL TILE *m, const MEETING *meeting, int which, GLOBAL const ROW_TYPE *x, long row_step,        \
+                     GLOBAL const COLUMN_TYPE *y, long column_step, long n, REAL(*s)[COLUMNS_EACH])                    \
+    {                                                                                                                  \
+        LOCAL REAL *rows = m->area, *columns = rows + CHUNK * ROW_PITCH;                                               \
+        EACH_ROW(i)                                                                                                    \
+        {                                                                                                              \
+            EACH_COLUMN(j) s[i][j] = 0;                                                                                \
+        }                                                                                                              \
+        for (long first = 0; first < n; first += CHUNK) {                                                              \
+            BRING_ROWS(rows, ROW_PITCH, ROWS, meeting->rows, x, m->row_place[which], row_step, first, n);              \
+            BRING_COLUMNS(columns, COLUMN_PITCH, COLUMNS, meeting->columns, y, m->column_place[which], column_step,    \
+                          first, n);                                                                                   \
+            BARRIER();                                                                                                 \
+            for (int k = 0; k < CHUNK; k++) {                                                                          \
+                REAL column[COLUMNS_EACH];                                                                             \
+                EACH_COLUMN(j) column[j] = columns[k * COLUMN_PITCH + MY_COLUMN(j)];                                   \
+                EACH_ROW(i)                                                                                            \
+                {                                                                                                      \
+                    const REAL row = rows[k * ROW_PITCH + MY_ROW(i)];                                                  \
+                    EACH_COLUMN(j) s[i][j] += row * column[j];                                                         \
+                }                                                                                                      \
+            }                                                                                                          \
+            BARRIER();                                                                                                 \
+        }                                                                                                              \
     }
 DEFINE_MULTIPLY(multiply_in_in, IN, bring_in, IN, bring_in)
 DEFINE_MULTIPLY(multiply_out_in, OUT, bring_out, IN, bring_in)
@@ -171,29 +173,30 @@ static void add_chunk(LOCAL const TILE *m, const MEETING *meeting, int first_col
     }
 }
 
-/* sum += weights times columns, dimensions first .. first + OUT_DIMS - 1 of n, of the columns' tensor numbered `which`. */
-#define DEFINE_ACCUMULATE(NAME, TYPE, LOAD)                                                                              \
-    static void NAME(LOCAL TILE *m, const MEETING *meeting, int which, GLOBAL const TYPE *x, long step, long first,      \
-                     long n, REAL (*sum)[DIMS_EACH])                                                                     \
-    {                                                                                                                    \
-        for (int c = 0; c < COLUMNS; c += CHUNK) {                                                                       \
-            bool not_finite = false;                                                                                     \
-            for (int t = ITEM_INDEX; t < CHUNK * OUT_DIMS; t += ITEMS) {                                                 \
-                const int i = t % OUT_DIMS, column = c + t / OUT_DIMS;                                                   \
-                const bool there = column < meeting->columns && first + i < n;                                           \
-                const REAL value = there ? LOAD(x, m->column_place[which][column] + (first + i) * step) : 0;             \
-                not_finite = not_finite || value - value != 0;                                                           \
-                m->area[t] = value;                                                                                      \
-            }                                                                                                            \
-            if (!meeting->full && not_finite)                                                                            \
-                LOCAL_OR(&m->not_finite, 1);                                                                             \
-            BARRIER();                                                                                                   \
-            if (m->not_finite)                                                                                           \
-                add_chunk(m, meeting, c, true, sum);                                                                     \
-            else                                                                                                         \
-                add_chunk(m, meeting, c, false, sum);                                                                    \
-            BARRIER();                                                                                                   \
-        }                                                                                                                \
+/* sum += weights times columns, dimensions first .. first + OUT_DIMS - 1 of n, of the columns' tensor numbered `which`.
+ */
+#define DEFINE_ACCUMULATE(NAME, TYPE, LOAD)                                                                            \
+    static void NAME(LOCAL TILE *m, const MEETING *meeting, int which, GLOBAL const TYPE *x, long step, long first,    \
+                     long n, REAL(*sum)[DIMS_EACH])                                                                    \
+    {                                                                                                                  \
+        for (int c = 0; c < COLUMNS; c += CHUNK) {                                                                     \
+            bool not_finite = false;                                                                                   \
+            for (int t = ITEM_INDEX; t < CHUNK * OUT_DIMS; t += ITEMS) {                                               \
+                const int i = t % OUT_DIMS, column = c + t / OUT_DIMS;                                                 \
+                const bool there = column < meeting->columns && first + i < n;                                         \
+                const REAL value = there ? LOAD(x, m->column_place[which][column] + (first + i) * step) : 0;           \
+                not_finite = not_finite || value - value != 0;                                                         \
+                m->area[t] = value;                                                                                    \
+            }                                                                                                          \
+            if (!meeting->full && not_finite)                                                                          \
+                LOCAL_OR(&m->not_finite, 1);                                                                           \
+            BARRIER();                                                                                                 \
+            if (m->not_finite)                                                                                         \
+                add_chunk(m, meeting, c, true, sum);                                                                   \
+            else                                                                                                       \
+                add_chunk(m, meeting, c, false, sum);                                                                  \
+            BARRIER();                                                                                                 \
+        }                                                                                                              \
     }
 DEFINE_ACCUMULATE(accumulate_in, IN, IN_LOAD)
 DEFINE_ACCUMULATE(accumulate_out, OUT, OUT_LOAD)
@@ -215,30 +218,31 @@ static void put_weights(LOCAL TILE *m, REAL (*s)[COLUMNS_EACH])
 }
 
 /* Writes the dimensions that this group has of the rows of a box, times a factor. */
-#define DEFINE_STORE(NAME, TYPE, STORE)                                                                                  \
-    static void NAME(GLOBAL const long *numbers, GLOBAL TYPE *x, int tensor, const BOX *rows, long base, long first,     \
-                     long n, REAL (*sum)[DIMS_EACH], const REAL *factor)                                                 \
-    {                                                                                                                    \
-        const long step = STRIDE(tensor, GPU_STRIDE_DIM);                                                                \
-        const int count = volume(rows);                                                                                  \
-        EACH_ROW(i)                                                                                                      \
-        {                                                                                                                \
-            if (MY_ROW(i) < count) {                                                                                     \
-                int position[RANK];                                                                                      \
-                position_at(rows, MY_ROW(i), position);                                                                  \
-                const long place = base + place_of(numbers, tensor, rows, position);                                     \
-                EACH_DIM(j)                                                                                              \
-                {                                                                                                        \
-                    if (first + MY_DIM(j) < n)                                                                           \
-                        STORE(x, place + (first + MY_DIM(j)) * step, sum[i][j] * factor[i]);                             \
-                }                                                                                                        \
-            }                                                                                                            \
-        }                                                                                                                \
+#define DEFINE_STORE(NAME, TYPE, STORE)                                                                                \
+    static void NAME(GLOBAL const long *numbers, GLOBAL TYPE *x, int tensor, const BOX *rows, long base, long first,   \
+                     long n, REAL(*sum)[DIMS_EACH], const REAL *factor)                                                \
+    {                                                                                                                  \
+        const long step = STRIDE(tensor, GPU_STRIDE_DIM);                                                              \
+        const int count = volume(rows);                                                                                \
+        EACH_ROW(i)                                                                                                    \
+        {                                                                                                              \
+            if (MY_ROW(i) < count) {                                                                                   \
+                int position[RANK];                                                                                    \
+                position_at(rows, MY_ROW(i), position);                                                                \
+                const long place = base + place_of(numbers, tensor, rows, position);                                   \
+                EACH_DIM(j)                                                                                            \
+                {                                                                                                      \
+                    if (first + MY_DIM(j) < n)                                                                         \
+                        STORE(x, place + (first + MY_DIM(j)) * step, sum[i][j] * factor[i]);                           \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
     }
 DEFINE_STORE(store_in, IN, IN_STORE)
 DEFINE_STORE(store_out, OUT, OUT_STORE)
 
-/* ---- Forward ------------------------------------------------------------------------------------------------------- */
+/* ---- Forward -------------------------------------------------------------------------------------------------------
+ */
 
 /* What this work-item's rows have seen: the largest score in base 2, of all columns, and of its own columns the sum of
  * exponentials. */
@@ -316,8 +320,8 @@ static void store_lse(GLOBAL const long *numbers, GLOBAL REAL *lse, const BOX *r
     }
 }
 
-/* Opens the index-th column tile of an item with queries as rows; extra tokens follow the grid's. Returns whether it is one
- * of theirs. */
+/* Opens the index-th column tile of an item with queries as rows; extra tokens follow the grid's. Returns whether it is
+ * one of theirs. */
 static bool open_keys(GLOBAL const long *numbers, LOCAL TILE *m, const ITEM *item, long index, long batch, long kv_head,
                       MEETING *meeting)
 {
@@ -380,8 +384,8 @@ KERNEL GROUP_ITEMS(ITEMS) void forward(GLOBAL const long *numbers, GLOBAL char *
         }
         total(&m, &state);
         EACH_ROW(i) inverse[i] = state.sum[i] == 0 ? 0 : 1 / state.sum[i];
-        store_out(numbers, out + out_at, GPU_OUT, &item.rows, base_of(numbers, GPU_OUT, batch, head), first, value_n, sum,
-                  inverse);
+        store_out(numbers, out + out_at, GPU_OUT, &item.rows, base_of(numbers, GPU_OUT, batch, head), first, value_n,
+                  sum, inverse);
         if (lse_at >= 0 && first == 0)
             store_lse(numbers, lse + lse_at, &item.rows, base_of(numbers, GPU_LSE, batch, head), &state);
     }

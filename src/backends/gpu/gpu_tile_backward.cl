@@ -30,8 +30,8 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_delta(GLOBAL const long *numbers, GLOBAL
 KERNEL GROUP_ITEMS(ITEMS) void backward_dq(GLOBAL const long *numbers, GLOBAL char *scratch, GLOBAL const IN *q,
                                            long q_at, GLOBAL const IN *k, long k_at, GLOBAL const IN *v, long v_at,
                                            GLOBAL const IN *extra_k, long extra_k_at, GLOBAL const IN *extra_v,
-                                           long extra_v_at, GLOBAL const OUT *dout, long dout_at, GLOBAL const REAL *lse,
-                                           long lse_at, GLOBAL IN *dq, long dq_at)
+                                           long extra_v_at, GLOBAL const OUT *dout, long dout_at,
+                                           GLOBAL const REAL *lse, long lse_at, GLOBAL IN *dq, long dq_at)
 {
     LOCAL TILE m;
     const long heads = numbers[GPU_HEADS], kv_heads = numbers[GPU_KV_HEADS], n = numbers[GPU_HEAD_DIM];
@@ -77,7 +77,8 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_dq(GLOBAL const long *numbers, GLOBAL ch
 static void add_queries(GLOBAL const long *numbers, LOCAL TILE *m, GLOBAL const REAL *deltas, GLOBAL const IN *keys,
                         long key_step, GLOBAL const IN *values, long value_step, GLOBAL const IN *q, long q_at,
                         GLOBAL const OUT *dout, long dout_at, GLOBAL const REAL *lse, const ITEM *item, long batch,
-                        long kv_head, long begin, long end, long first, REAL (*dkeys)[DIMS_EACH], REAL (*dvalues)[DIMS_EACH])
+                        long kv_head, long begin, long end, long first, REAL (*dkeys)[DIMS_EACH],
+                        REAL (*dvalues)[DIMS_EACH])
 {
     const long n = numbers[GPU_HEAD_DIM], value_n = numbers[GPU_VALUE_DIM];
     const long group = numbers[GPU_HEADS] / numbers[GPU_KV_HEADS];
@@ -173,7 +174,8 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_extra(GLOBAL const long *numbers, GLOBAL
         ITEM item;
         extra_box(begin, min(extra - begin, ROWS), &item.rows);
         see_all_queries(numbers, COLUMNS, &item);
-        place_rows(numbers, &m, FIRST, GPU_EXTRA_K, &item.rows, extra_k_at + base_of(numbers, GPU_EXTRA_K, batch, kv_head));
+        place_rows(numbers, &m, FIRST, GPU_EXTRA_K, &item.rows,
+                   extra_k_at + base_of(numbers, GPU_EXTRA_K, batch, kv_head));
         place_rows(numbers, &m, SECOND, GPU_EXTRA_V, &item.rows,
                    extra_v_at + base_of(numbers, GPU_EXTRA_V, batch, kv_head));
         clear(dkeys);
@@ -199,9 +201,8 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_extra(GLOBAL const long *numbers, GLOBAL
     }
 }
 
-KERNEL GROUP_ITEMS(ITEMS) void backward_extra_sum(GLOBAL const long *numbers, GLOBAL char *scratch,
-                                                  GLOBAL IN *dextra_k, long dextra_k_at, GLOBAL IN *dextra_v,
-                                                  long dextra_v_at)
+KERNEL GROUP_ITEMS(ITEMS) void backward_extra_sum(GLOBAL const long *numbers, GLOBAL char *scratch, GLOBAL IN *dextra_k,
+                                                  long dextra_k_at, GLOBAL IN *dextra_v, long dextra_v_at)
 {
     const long count = extra_elements(numbers);
     for (long i = GROUP_INDEX * ITEMS + ITEM_INDEX; i < count; i += GROUP_COUNT * ITEMS)
