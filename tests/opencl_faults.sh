@@ -98,6 +98,7 @@ check no_memory_for_the_last_buffer fails 'fail=clCreateBuffer:-4:3' 'plan: memo
 check no_memory_at_a_launch fails 'fail=clEnqueueNDRangeKernel:-4' 'forward: memory: ' 'backward: memory: ' 'kernel'
 check no_resources_at_a_launch fails 'fail=clEnqueueNDRangeKernel:-5' 'forward: memory: ' 'CL_OUT_OF_RESOURCES'
 check lost_device fails 'lost' 'plan: ok' 'forward: device: ' 'forward again: device: ' 'CL_DEVICE_NOT_AVAILABLE'
+check kernel_fails_in_the_end fails 'verdict=-5' 'forward: memory: ' 'forward again: memory: ' 'CL_OUT_OF_RESOURCES'
 check unknown_error fails 'fail=clEnqueueNDRangeKernel:-9999' 'forward: device: ' '-9999'
 recovers() { fails 'fail=clEnqueueNDRangeKernel:-5:1:1' 'forward: memory: ' 'forward again: ok' 'backward: ok'; }
 check recovers recovers

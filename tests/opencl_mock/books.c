@@ -50,6 +50,7 @@ static const struct {
     {"fp64", &mock.fp64, NULL},
     {"log", &mock.log, NULL},
     {"binary", &mock.binary, NULL},
+    {"verdict", &mock.verdict, NULL},
     {"version", NULL, mock.version},
     {"c_version", NULL, mock.c_version},
     {"name", NULL, mock.name},

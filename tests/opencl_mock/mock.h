@@ -24,6 +24,7 @@ typedef struct mock_settings {
     long empty;              /* so many platforms, the first ones, have no device */
     long local, group, kernel_group, alloc, units, type, available, compiler, fp64;
     long log, binary; /* bytes of a build log and of a program's binary */
+    long verdict;     /* how kernels end: 0, or the negative status of their events */
     char version[MOCK_TEXT], c_version[MOCK_TEXT], name[MOCK_TEXT], driver[MOCK_TEXT], vendor[MOCK_TEXT];
     char extensions[MOCK_TEXT];
 } mock_settings;
@@ -73,6 +74,7 @@ struct _cl_kernel {
 };
 struct _cl_event {
     mock_handle base;
+    cl_int status;
 };
 
 /* Counts a call; what it must fail with, or CL_SUCCESS. The second is for calls that need the device, which may be
