@@ -239,6 +239,18 @@ START_TEST(cuda_memory_is_refused)
 }
 END_TEST
 
+/* Pairs with extra tokens are computed, too. */
+START_TEST(extra_tokens_count)
+{
+    plan_case c;
+    open_case(&c, "na1d f32 h2 d8 100 x3");
+    make_plan(&c, &cpu);
+    ck_assert_double_eq(c.plan->counts.useful_pairs, 100 * 103);
+    ck_assert_double_eq(c.plan->counts.computed_pairs, 100 * 103);
+    close_case(&c);
+}
+END_TEST
+
 /* The same problem, device and layout make the same options, tables and launches. */
 START_TEST(plans_repeat)
 {
@@ -267,6 +279,7 @@ int main(void)
     tcase_add_test(tests, segments_cover_rows);
     tcase_add_test(tests, refusals_have_reasons);
     tcase_add_test(tests, cuda_memory_is_refused);
+    tcase_add_test(tests, extra_tokens_count);
     tcase_add_test(tests, plans_repeat);
     suite_add_tcase(suite, tests);
     return nf_test_main(suite);

@@ -198,6 +198,9 @@ static nf_status make_plan(plan_maker *m, const nf_tensor layout[NF_ROLES])
 {
     const nf_problem *p = m->request->problem;
     const bool backward = (p->direction & NF_BWD) != 0;
+    double extra_pairs = (double)p->extra;
+    for (int32_t a = 0; a < p->rank; a++)
+        extra_pairs *= (double)nf_axis_query_range(&p->axis[a]).count;
     nf_status status = cut_work(m);
     if (status == NF_OK)
         status = gpu_pack_begin(&m->packer, m->request, layout, &m->by_query, backward ? &m->by_key : NULL);
@@ -214,6 +217,8 @@ static nf_status make_plan(plan_maker *m, const nf_tensor layout[NF_ROLES])
     m->plan->shape = m->shape.by_lanes ? "lanes" : "tile";
     m->plan->source = m->shape.by_lanes ? gpu_lanes_source : gpu_tile_source;
     m->plan->counts = m->by_query.counts;
+    m->plan->counts.useful_pairs += extra_pairs;
+    m->plan->counts.computed_pairs += extra_pairs;
     for (int32_t a = 0; a < p->rank; a++) {
         m->plan->query_tile[a] = m->shape.by_query.tile[a];
         m->plan->key_tile[a] = m->shape.by_query.columns[a];

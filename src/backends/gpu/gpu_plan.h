@@ -60,7 +60,7 @@ typedef struct gpu_plan {
     size_t table_bytes;
     size_t scratch_bytes;           /* of device memory that a call needs, 0 if none; nothing in it outlives the call */
     gpu_launches forward, backward; /* in order: each may read what the ones before wrote */
-    nf_work_counts counts;          /* of forward, one batch and head, extra tokens left out */
+    nf_work_counts counts;          /* of forward, one batch and head; pairs with extra tokens count as pairs */
     int64_t query_tile[NF_MAX_RANK], key_tile[NF_MAX_RANK];
 } gpu_plan;
 
