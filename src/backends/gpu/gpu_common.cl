@@ -3,20 +3,17 @@
  * IN_TYPE and OUT_TYPE are values of nf_dtype: of q, k, v and their gradients, and of out and its gradient. */
 #if IN_TYPE == 1
 typedef double REAL;
-typedef long BITS;
 #define REAL_AS(bits) as_double(bits)
 #define LOG2_E 1.44269504088896340736
 #define LN_2 0.69314718055994530942
 #else
 typedef float REAL;
-typedef int BITS;
 #define REAL_AS(bits) as_float((int)(bits))
 #define LOG2_E 1.44269504088896340736f
 #define LN_2 0.69314718055994530942f
 #endif
 
-/* ---- Elements ------------------------------------------------------------------------------------------------------
- */
+/* ---- Elements ---------------------------------------------------------------------------------------------------- */
 
 static float float_of_bf16(ushort bits)
 {
@@ -59,8 +56,7 @@ typedef float OUT;
 #define OUT_STORE(p, i, x) ((p)[i] = (x))
 #endif
 
-/* ---- Items ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Items ------------------------------------------------------------------------------------------------------- */
 
 #define INTS ((GLOBAL const int *)numbers)
 #define SCALE REAL_AS(numbers[GPU_SCALE])
@@ -170,8 +166,7 @@ static void row_sees(GLOBAL const long *numbers, const ITEM *item, int axis, int
     *end = min(INTS[segment[GPU_SEGMENT_END] + row], segment[GPU_SEGMENT_COLUMN_MAX]);
 }
 
-/* ---- Places --------------------------------------------------------------------------------------------------------
- */
+/* ---- Places ------------------------------------------------------------------------------------------------------ */
 
 static long base_of(GLOBAL const long *numbers, int tensor, long batch, long head)
 {
@@ -225,8 +220,7 @@ static void one_delta(GLOBAL const long *numbers, long index, GLOBAL const OUT *
     delta[index] = sum;
 }
 
-/* ---- Gradients of extra tokens -------------------------------------------------------------------------------------
- */
+/* ---- Gradients of extra tokens ----------------------------------------------------------------------------------- */
 
 /* Partial sums of a part of the queries, of one batch and key/value head, from an extra token on: the dimensions of
  * dextra_k and of dextra_v. */

@@ -12,10 +12,8 @@
 #define JOIN(a, b) JOIN_(a, b)
 #if IN_TYPE == 1
 typedef JOIN(double, LANES) REALV;
-typedef JOIN(long, LANES) BITSV;
 #else
 typedef JOIN(float, LANES) REALV;
-typedef JOIN(int, LANES) BITSV;
 #endif
 typedef JOIN(int, LANES) INTV;
 #define LOADV(p) JOIN(vload, LANES)(0, p)
@@ -67,8 +65,7 @@ static float float_of_f16(ushort bits)
 #define LANES_OUT_LOAD(p, i) OUT_LOAD(p, i)
 #endif
 
-/* ---- Rows and columns ----------------------------------------------------------------------------------------------
- */
+/* ---- Rows and columns -------------------------------------------------------------------------------------------- */
 
 /* Columns, and their rows in two tensors: element i of column c is base[which][place[which][c] + i]. */
 typedef struct COLUMN_SET {
@@ -290,8 +287,7 @@ static INTV sees(const SIGHT *sight, const COLUMN_SET *set, int column, int v)
     return mask;
 }
 
-/* ---- Products ------------------------------------------------------------------------------------------------------
- */
+/* ---- Products ---------------------------------------------------------------------------------------------------- */
 
 /* Sums are named one by one: compilers leave arrays of vectors in memory. EACH_VECTOR(DO, b): DO(b, v) for every v. */
 #if VECTORS == 4
@@ -434,8 +430,7 @@ static void add_columns(const COLUMN_SET *set, int which, STRIP strip, const SIG
         accumulate(set, which, strip, p, n, t);
 }
 
-/* ---- Forward -------------------------------------------------------------------------------------------------------
- */
+/* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
 /* What the rows have seen so far: the largest score, in base 2, and the sum of exponentials. */
 typedef struct SOFTMAX {

@@ -41,8 +41,7 @@ typedef struct MEETING {
     bool open;         /* and the tile is filled up: no mask */
 } MEETING;
 
-/* ---- Rows and columns ----------------------------------------------------------------------------------------------
- */
+/* ---- Rows and columns -------------------------------------------------------------------------------------------- */
 
 /* Where the rows of a box lie in a tensor. */
 static void place_rows(GLOBAL const long *numbers, LOCAL TILE *m, int which, int tensor, const BOX *rows, long base)
@@ -109,8 +108,7 @@ static bool sees(LOCAL const TILE *m, const MEETING *meeting, int row, int colum
     return seen;
 }
 
-/* ---- Products ------------------------------------------------------------------------------------------------------
- */
+/* ---- Products ---------------------------------------------------------------------------------------------------- */
 
 /* Brings CHUNK dimensions of rows or columns to local memory, transposed; 0 where there is nothing. */
 #define DEFINE_BRING(NAME, TYPE, LOAD)                                                                                 \
@@ -241,8 +239,7 @@ static void put_weights(LOCAL TILE *m, REAL (*s)[COLUMNS_EACH])
 DEFINE_STORE(store_in, IN, IN_STORE)
 DEFINE_STORE(store_out, OUT, OUT_STORE)
 
-/* ---- Forward -------------------------------------------------------------------------------------------------------
- */
+/* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
 /* What this work-item's rows have seen: the largest score in base 2, of all columns, and of its own columns the sum of
  * exponentials. */
