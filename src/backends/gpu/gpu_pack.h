@@ -5,14 +5,15 @@
 #include "backends/gpu/gpu_plan.h"
 #include "backends/gpu/gpu_tables.h"
 
-/* Starts tables with everything that follows from the problem and the layout; walks and scratch are still missing.
- * extra_ints: of int32 that will be appended. */
+/* Tables being filled. */
 typedef struct gpu_packer {
     int64_t *header;
-    int32_t *ints;
+    int32_t *ints;          /* the same memory */
     int64_t used, capacity; /* of ints, the header's included */
 } gpu_packer;
 
+/* Starts tables with all that follows from the problem and the layout, and room for the walks; by_key may be NULL. What
+ * says how scratch memory is laid out stays 0. header is the caller's to release. */
 nf_status gpu_pack_begin(gpu_packer *packer, const nf_request *request, const nf_tensor layout[NF_ROLES],
                          const nf_work *by_query, const nf_work *by_key);
 
