@@ -72,7 +72,7 @@ case ${1-} in
     ;;
 esac
 # shellcheck disable=SC2086
-install_packages $build_packages || exit
+install_packages $build_packages $test_packages || exit
 build_and_test gcc CC=gcc
 if [ "${1-}" = --full ]; then
     # shellcheck disable=SC2086

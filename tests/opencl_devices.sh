@@ -63,6 +63,20 @@ else
     skip rusticl "rusticl has no device here: $(tail -n 1 "$work/said")"
 fi
 
+# ---- Intel's CPU runtime ---------------------------------------------------------------------------------------------
+# From PyPI: pip install intel-opencl-rt intel-cmplr-lib-rt. INTEL_OPENCL names the folder of its libraries.
+intel_driver=${INTEL_OPENCL-}/libintelocl.so
+on_intel() {
+    OCL_ICD_VENDORS=$intel_driver LD_LIBRARY_PATH=$INTEL_OPENCL${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$@"
+}
+if [ -e "$intel_driver" ] && on_intel has_device Intel; then
+    check intel on_intel "$NEARFIELD" verify --backend opencl --cases "$few" --seed 1300
+    check intel_tile on_intel "$NEARFIELD" verify --backend opencl --algo tile --cases "$few" --seed 1500
+    check intel_repeats on_intel repeats
+else
+    skip intel 'INTEL_OPENCL names no folder with libintelocl.so'
+fi
+
 # ---- All that this machine has ---------------------------------------------------------------------------------------
 crosschecks() { # DEVICES PROBLEM...: at least so many of OpenCL, and the host's own, all right
     local devices=$1
