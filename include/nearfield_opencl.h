@@ -1,15 +1,15 @@
 /* nearfield_opencl.h - attention on a program's own OpenCL objects, so that nothing is copied.
  *
- * Make a context as usual, then hand it your cl_context with nf_opencl_use. Describe tensors whose memory is NF_OPENCL: data
- * is a cl_mem of that cl_context, offset says where element [0, 0, ...] lies in it, strides may be any; several tensors
- * may share one cl_mem. Pass such descriptions as the layout of a plan (nf_plan_options) and the same in each call;
- * tensors in host memory may be mixed in. nf_exec.queue may name a cl_command_queue of your own for one call, of either
- * kind of order; the call runs after all that is in it.
+ * Make a context as usual, then hand it your cl_context with nf_opencl_use. Describe tensors whose memory is NF_OPENCL:
+ * data is a cl_mem of that cl_context, offset says where element [0, 0, ...] lies in it, strides may be any; several
+ * tensors may share one cl_mem. Pass such descriptions as the layout of a plan (nf_plan_options) and the same in each
+ * call; tensors in host memory may be mixed in. nf_exec.queue may name a cl_command_queue of your own for one call, of
+ * either kind of order; the call runs after all that is in it.
  *
- * A call whose tensors are all NF_OPENCL, on a queue of yours, returns once its commands are enqueued and flushed: what you
- * enqueue next on an in-order queue finds its results, elsewhere wait (clEnqueueBarrierWithWaitList, clFinish). If the
- * device fails after that, your queue says so, and outputs may be partly written. Every other call returns when its results
- * are there. Calls of one plan run one after the other, whatever their queues.
+ * A call whose tensors are all NF_OPENCL, on a queue of yours, returns once its commands are enqueued and flushed: what
+ * you enqueue next on an in-order queue finds its results, elsewhere wait (clEnqueueBarrierWithWaitList, clFinish). If
+ * the device fails after that, your queue says so, and outputs may be partly written. Every other call returns when its
+ * results are there. Calls of one plan run one after the other, whatever their queues.
  *
  * The header needs none of OpenCL's: its types are those that <CL/cl.h> names cl_context, cl_device_id and
  * cl_command_queue. */
@@ -26,10 +26,11 @@ struct _cl_context;
 struct _cl_device_id;
 struct _cl_command_queue;
 
-/* Lets a context run the opencl backend on this device of this cl_context, in preference to all other backends. queue is
- * where calls run that name none; NULL: each plan makes its own. Call it before the context's first plan. The cl_context and
- * the queue are retained until the context is destroyed. NF_ERR_UNAVAILABLE: this build has no such backend, there is no
- * libOpenCL, or the device cannot be used; NF_ERR_ARGUMENT: device or queue do not belong to the cl_context. */
+/* Lets a context run the opencl backend on this device of this cl_context, in preference to all other backends. queue
+ * is where calls run that name none; NULL: each plan makes its own. Call it before the context's first plan. The
+ * cl_context and the queue are retained until the context is destroyed. NF_ERR_UNAVAILABLE: this build has no such
+ * backend, there is no libOpenCL, or the device cannot be used; NF_ERR_ARGUMENT: device or queue do not belong to the
+ * cl_context. */
 NF_API nf_status nf_opencl_use(nf_context *context, struct _cl_context *context_to_use, struct _cl_device_id *device,
                                struct _cl_command_queue *queue);
 

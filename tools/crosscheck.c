@@ -11,25 +11,26 @@ static const char *const self = "crosscheck";
 
 /* Every rank, type and feature, small enough for a simulated device. */
 static const char *const default_problems[] = {
-    "na1d f32 h2 d32 300 w33",                               /* several tiles, ordinary */
+    "na1d f32 h2 d32 300 w33", /* several tiles, ordinary */
     "na1d f64 h2 d24/40 90 w9 s4 dil3",
     "na1d bf16 h4/2 d64 200 w70 c1",
     "na1d f16 b2 h2 d17 70 w12 s5 c1",
-    "na1d f32 h2/1 d64 140",                                 /* dense */
-    "na1d bf16 d8 20/90 c1",                                 /* cross attention */
-    "na1d f32 d256/192 48 w17",                              /* large head_dim */
-    "na2d f32 b2 h4/2 d17/9 9x11 w5x3 s2x1 dil1x2 c0x1 x3",  /* extra tokens, all at once */
-    "na2d f64 h2 d8 10x9 w4x9 s4x3",                         /* blocked */
+    "na1d f32 h2/1 d64 140",                                /* dense */
+    "na1d bf16 d8 20/90 c1",                                /* cross attention */
+    "na1d f32 d256/192 48 w17",                             /* large head_dim */
+    "na2d f32 b2 h4/2 d17/9 9x11 w5x3 s2x1 dil1x2 c0x1 x3", /* extra tokens, all at once */
+    "na2d f64 h2 d8 10x9 w4x9 s4x3",                        /* blocked */
     "na2d bf16 out=f32 h2 d32 14x14 w7 dil2",
     "na2d f16 h3/1 d48/16 12x13 w5x6 s2x6 x2",
-    "na2d f32 d8 9x11 w5 q2:6x0:11 k1:7x2:9",                /* ranges: some rows see little or nothing */
+    "na2d f32 d8 9x11 w5 q2:6x0:11 k1:7x2:9", /* ranges: some rows see little or nothing */
     "na3d f32 h2 d24 6x7x8 w3x5x4 s2x3x4",
     "na3d bf16 h2/1 d16 5x8x6 w4x3x6 dil1x2x1 c1x0x0",
     "na4d f32 h2 d12 3x4x5x4 w2x3x3x1 s1x2x3x1 c0x1x0x0 x1",
     "na4d f16 d8 4x3x4x3 w2x1x3x3 dil2x1x1x1",
 };
 
-/* What each problem is given on each device. Layouts other than the contiguous one are converted or refused by a device. */
+/* What each problem is given on each device. Layouts other than the contiguous one are converted or refused by a
+ * device. */
 static const struct {
     verify_kind kind;
     verify_layout layout;
@@ -82,7 +83,9 @@ static int add_device(session *s, const char *backend, const char *name, nf_cont
     }
     device *d = &s->devices[s->count++];
     snprintf(d->name, sizeof d->name, "%s: %s", backend, name);
-    d->engine = (verify_engine){.context = context, .truth = s->truth, .backend = backend,
+    d->engine = (verify_engine){.context = context,
+                                .truth = s->truth,
+                                .backend = backend,
                                 .algo = s->algo,
                                 .is_reference = strcmp(backend, "reference") == 0};
     d->engine.must_run = !s->algo && (d->engine.is_reference || strcmp(backend, "cpu") == 0);
@@ -146,12 +149,13 @@ static void close_devices(session *s)
     nf_context_destroy(s->truth);
 }
 
-static verify_outcome run_trials(const session *s, const device *d, const nf_problem *problem, double *worst,
-                                 char *why)
+static verify_outcome run_trials(const session *s, const device *d, const nf_problem *problem, double *worst, char *why)
 {
     verify_outcome outcome = VERIFY_PASS;
     for (int i = 0; i < TRIALS && outcome == VERIFY_PASS; i++) {
-        verify_case c = {.problem = *problem, .seed = (uint64_t)(s->seed + i), .kind = trials[i].kind,
+        verify_case c = {.problem = *problem,
+                         .seed = (uint64_t)(s->seed + i),
+                         .kind = trials[i].kind,
                          .call = verify_call_plain(&d->engine)};
         c.call.layout = trials[i].layout;
         c.call.seed = c.seed;
@@ -235,24 +239,44 @@ static int check_all(session *s, const char *const *problems, int count)
 int nf_tool_crosscheck(int argc, char **argv)
 {
     session s = {.seed = 1};
-    const nf_tool_option options[] = {
-        {.name = "backend", .kind = NF_TOOL_STRING, .target = &s.backend, .value = "NAME",
-         .help = "check the devices of this backend only"},
-        {.name = "algo", .kind = NF_TOOL_STRING, .target = &s.algo, .value = "NAME",
-         .help = "check this algorithm of the backend"},
-        {.name = "device", .kind = NF_TOOL_STRING, .target = &s.device, .value = "TEXT",
-         .help = "check this device only, as NEARFIELD_DEVICE"},
-        {.name = "isa", .kind = NF_TOOL_STRING, .target = &s.isa, .value = "NAMES",
-         .help = "check the cpu backend with each instruction set, as in baseline,avx2"},
-        {.name = "seed", .kind = NF_TOOL_INT, .target = &s.seed, .value = "N", .minimum = 0, .maximum = 1e15,
-         .help = "seed of the inputs (default 1)"},
-        {0}};
+    const nf_tool_option options[] = {{.name = "backend",
+                                       .kind = NF_TOOL_STRING,
+                                       .target = &s.backend,
+                                       .value = "NAME",
+                                       .help = "check the devices of this backend only"},
+                                      {.name = "algo",
+                                       .kind = NF_TOOL_STRING,
+                                       .target = &s.algo,
+                                       .value = "NAME",
+                                       .help = "check this algorithm of the backend"},
+                                      {.name = "device",
+                                       .kind = NF_TOOL_STRING,
+                                       .target = &s.device,
+                                       .value = "TEXT",
+                                       .help = "check this device only, as NEARFIELD_DEVICE"},
+                                      {.name = "isa",
+                                       .kind = NF_TOOL_STRING,
+                                       .target = &s.isa,
+                                       .value = "NAMES",
+                                       .help = "check the cpu backend with each instruction set, as in baseline,avx2"},
+                                      {.name = "seed",
+                                       .kind = NF_TOOL_INT,
+                                       .target = &s.seed,
+                                       .value = "N",
+                                       .minimum = 0,
+                                       .maximum = 1e15,
+                                       .help = "seed of the inputs (default 1)"},
+                                      {0}};
     const nf_tool_command command = {
-        .name = self, .words = "[PROBLEM...]", .max_words = -1, .options = options,
-        .summary = "Runs each problem on every device of every backend, forward and backward, on ordinary, large and\n"
-                   "poisoned numbers in several layouts, and prints a matrix of devices by worst error, as a fraction of\n"
-                   "what nearfield verify tolerates. Without a PROBLEM, a set that covers all features. The last line\n"
-                   "counts the cells."};
+        .name = self,
+        .words = "[PROBLEM...]",
+        .max_words = -1,
+        .options = options,
+        .summary =
+            "Runs each problem on every device of every backend, forward and backward, on ordinary, large and\n"
+            "poisoned numbers in several layouts, and prints a matrix of devices by worst error, as a fraction of\n"
+            "what nearfield verify tolerates. Without a PROBLEM, a set that covers all features. The last line\n"
+            "counts the cells."};
     const int stop = nf_tool_parse(&command, &argc, argv);
     if (stop != NF_TOOL_CONTINUE)
         return stop;

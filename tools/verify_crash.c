@@ -14,8 +14,8 @@ static void on_crash(int signal_number)
 {
     static const char crashed[] = "FAIL crashed: ", summary[] = "\n0 passed, 1 failed, 0 skipped\n";
     (void)signal_number;
-    if (write(STDOUT_FILENO, crashed, sizeof crashed - 1) < 0 ||
-        write(STDOUT_FILENO, watched, strlen(watched)) < 0 || write(STDOUT_FILENO, summary, sizeof summary - 1) < 0)
+    if (write(STDOUT_FILENO, crashed, sizeof crashed - 1) < 0 || write(STDOUT_FILENO, watched, strlen(watched)) < 0 ||
+        write(STDOUT_FILENO, summary, sizeof summary - 1) < 0)
         _exit(NF_TOOL_BAD);
     _exit(NF_TOOL_FAILED);
 }
