@@ -98,11 +98,13 @@ static void meet_columns(const dq_scratch *s, const cpu_span *columns, bool fini
     for (int64_t t = 0; t < s->item.tile_count; t++) {
         const cpu_row_tile *tile = &s->tiles[t];
         const bool masked = columns->item && tile->kind == NF_TILE_PARTIAL;
-        cpu_reach reach[CPU_TILE_BLOCKS];
+        cpu_reach runs[CPU_TILE_ROWS], reach[CPU_TILE_BLOCKS];
         if (columns->item && tile->kind == NF_TILE_ABSENT)
             continue;
-        if (masked)
-            cpu_find_reach(work, &s->item.work, &tile->box, columns->box, tile->heads, reach);
+        if (masked) {
+            cpu_find_runs(work, &s->item.work, &tile->box, columns->box, runs);
+            cpu_find_reach(runs, tile->positions, tile->heads, reach);
+        }
         if (masked && tile->head == 0)
             cpu_build_mask(work, &s->item.work, &tile->box, columns->box, s->mask);
         meet_tile(s, tile, columns->count, masked ? reach : NULL, finite);

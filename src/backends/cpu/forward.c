@@ -23,6 +23,7 @@ typedef struct forward_scratch {
     bool *kept;                        /* which of them are packed */
     int64_t kept_stream;               /* and of which batch and head; -1: none */
     void *k_packed, *v_packed;         /* the column tile at hand */
+    bool lines;                        /* its keys are packed as lines: some row tile sees a part of it */
     void *converted;
     void *scores;
     uint32_t *mask;
@@ -34,10 +35,18 @@ static int64_t score_stride(const cpu_walk *walk)
     return walk->columns + CPU_SCORE_PAD;
 }
 
+/* Lines of keys: whole vectors more than a tile has columns, an odd number of cache lines apart. */
+static int64_t line_stride(const cpu_tile_plan *p)
+{
+    enum { LINE = 64 };
+    const int64_t line = LINE / p->kernels->real_size;
+    return (((p->by_query.columns + p->kernels->lanes) / line + 1) | 1) * line;
+}
+
 /* Reals of a packed column tile. */
 static int64_t k_slot(const cpu_tile_plan *p)
 {
-    return (p->by_query.columns + p->kernels->panel) * p->head_dim;
+    return nf_max64(p->by_query.columns + p->kernels->panel, line_stride(p)) * p->head_dim;
 }
 
 static int64_t v_slot(const cpu_tile_plan *p)
@@ -124,6 +133,7 @@ static cpu_meeting meeting_of(forward_scratch *s, const cpu_row_tile *tile, int6
         .q_stride = p->head_dim,
         .score_stride = score_stride(&p->by_query),
         .out_stride = p->value_dim,
+        .k_stride = s->lines ? line_stride(p) : 0,
         .scale = p->scale,
         .ahead = &s->ahead,
     };
@@ -133,12 +143,14 @@ static cpu_meeting meeting_of(forward_scratch *s, const cpu_row_tile *tile, int6
 static void meet_part(forward_scratch *s, const cpu_row_tile *tile, const cpu_span *columns, bool finite)
 {
     const nf_work *work = &s->call->plan->by_query.work;
-    cpu_reach reach[CPU_TILE_BLOCKS];
-    if (tile->head == 0)
+    cpu_reach runs[CPU_TILE_ROWS], reach[CPU_TILE_BLOCKS];
+    const bool solid = cpu_find_runs(work, &s->item.work, &tile->box, columns->box, runs) && s->call->plan->scale >= 0;
+    if (tile->head == 0 && (!solid || !finite))
         cpu_build_mask(work, &s->item.work, &tile->box, columns->box, s->mask);
-    cpu_find_reach(work, &s->item.work, &tile->box, columns->box, tile->heads, reach);
+    cpu_find_reach(runs, tile->positions, tile->heads, reach);
     cpu_meeting meeting = meeting_of(s, tile, columns->count);
     meeting.reach = reach;
+    meeting.runs = solid ? runs : NULL;
     meeting.mask = s->mask;
     meeting.mask_rows = tile->positions;
     meeting.finite = finite;
@@ -170,7 +182,10 @@ static void pack_keys(const forward_scratch *s, const cpu_span *columns, const c
         return;
     }
     cpu_fetch_rows(k, columns, view, s->item.batch, s->item.kv_head, n, s->call->plan->head_dim, s->converted, s->rows);
-    k->pack_transposed(s->k_packed, s->rows, columns->count, n);
+    if (s->lines)
+        k->pack_lines(s->k_packed, line_stride(s->call->plan), s->rows, columns->count, n);
+    else
+        k->pack_transposed(s->k_packed, s->rows, columns->count, n);
 }
 
 /* Packs values likewise. Returns whether they are finite, if asked to look. */
@@ -299,6 +314,7 @@ static bool take_columns(forward_scratch *s, const cpu_span *columns, bool look)
     const int64_t slot = keep ? s->item.column_tile : p->kept_tiles;
     s->k_packed = cpu_at(p->kernels, s->k_slots, slot * k_slot(p));
     s->v_packed = cpu_at(p->kernels, s->v_slots, slot * v_slot(p));
+    s->lines = look && !p->kernels->pairs && p->scale >= 0;
     if (keep && s->kept[slot])
         return true;
     if (keep)

@@ -145,12 +145,12 @@ SIMD_INLINE void multiply_reach_bf16(float *c, int64_t c_stride, const float *a,
                                      const cpu_reach *reach_depth, cpu_ahead *ahead)
 {
     uint32_t rounded[BLOCK_ROWS_f32 * PAIR_DEPTH / 2];
-    const cpu_reach every_column = {0, (int32_t)n}, all_depth = {0, (int32_t)depth};
+    const cpu_reach every_column = {.end = (int32_t)n}, all_depth = {.end = (int32_t)depth};
     const int64_t pairs = (depth + 1) / 2;
-    for (int64_t r = 0, i = 0; r < m; r += BLOCK_ROWS_f32, i++) {
-        const int64_t rows = m - r < BLOCK_ROWS_f32 ? m - r : BLOCK_ROWS_f32;
+    for (int64_t start = 0, i = 0; start < m; start += BLOCK_ROWS_f32, i++) {
         const cpu_reach across = reach_columns ? reach_columns[i] : every_column;
         const cpu_reach along = reach_depth ? reach_depth[i] : all_depth;
+        const int64_t r = start + across.first + along.first, rows = across.rows + along.rows;
         for (int64_t k = along.begin / 2 * 2; k < along.end; k += PAIR_DEPTH) {
             const int64_t step = along.end - k < PAIR_DEPTH ? along.end - k : PAIR_DEPTH;
             round_rows(rounded, a + r * a_row + k, a_row, rows, step, 0);

@@ -90,8 +90,7 @@ static void attend_part_bf16(const cpu_meeting *t)
 {
     multiply_reach_bf16(t->scores, t->score_stride, t->q, t->q_stride, t->k, t->rows, t->columns, t->head_dim, t->reach,
                         NULL, t->ahead);
-    softmax_reach_f32(t->scores, t->score_stride, t->rows, t->reach, t->scale, t->mask, t->mask_rows, t->max, t->sum,
-                      t->out, t->out_stride, t->out_stride);
+    softmax_reach_f32(t);
     if (!t->finite)
         product_masked_bf16(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns,
                             t->mask, t->mask_rows);

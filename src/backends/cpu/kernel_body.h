@@ -80,21 +80,47 @@ SIMD_INLINE void NAME(block)(int rows, int vectors, REAL *c, int64_t c_stride, c
     }
 }
 
+/* A block of at most six rows by 1 .. BLOCK_VECTORS vectors. */
+SIMD_INLINE void NAME(few_rows)(int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, const REAL *b,
+                                int64_t b_stride, int64_t rows, int64_t depth, bool accumulate)
+{
+    switch (rows) {
+    case 6: NAME(block)(6, vectors, c, c_stride, a, a_row, 1, b, b_stride, depth, accumulate); break;
+    case 5: NAME(block)(5, vectors, c, c_stride, a, a_row, 1, b, b_stride, depth, accumulate); break;
+    case 4: NAME(block)(4, vectors, c, c_stride, a, a_row, 1, b, b_stride, depth, accumulate); break;
+    case 3: NAME(block)(3, vectors, c, c_stride, a, a_row, 1, b, b_stride, depth, accumulate); break;
+    case 2: NAME(block)(2, vectors, c, c_stride, a, a_row, 1, b, b_stride, depth, accumulate); break;
+    default: NAME(block)(1, vectors, c, c_stride, a, a_row, 1, b, b_stride, depth, accumulate); break;
+    }
+}
+
+static void NAME(rows_block)(int64_t vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, const REAL *b,
+                             int64_t b_stride, int64_t rows, int64_t depth, bool accumulate)
+{
+    switch (vectors) {
+#if SIMD_REGISTERS == 32
+    case 4: NAME(few_rows)(4, c, c_stride, a, a_row, b, b_stride, rows, depth, accumulate); break;
+    case 3: NAME(few_rows)(3, c, c_stride, a, a_row, b, b_stride, rows, depth, accumulate); break;
+#endif
+    case 2: NAME(few_rows)(2, c, c_stride, a, a_row, b, b_stride, rows, depth, accumulate); break;
+    default: NAME(few_rows)(1, c, c_stride, a, a_row, b, b_stride, rows, depth, accumulate); break;
+    }
+}
+
 /* All rows of one panel: blocks of six, then what is left. */
-SIMD_INLINE void NAME(panel)(int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, int64_t a_depth,
-                             const REAL *b, int64_t m, int64_t depth, bool accumulate, cpu_ahead *ahead)
+SIMD_INLINE void NAME(panel)(int vectors, REAL *c, int64_t c_stride, const REAL *a, int64_t a_row, const REAL *b,
+                             int64_t m, int64_t depth, bool accumulate, cpu_ahead *ahead)
 {
     const int64_t width = vectors * NAME(LANES);
     int64_t r = 0;
-    for (; r + 6 <= m; r += 6) {
+    for (; r + NAME(BLOCK_ROWS) <= m; r += NAME(BLOCK_ROWS)) {
         if (ahead)
             cpu_fetch_ahead(ahead);
-        NAME(block)(6, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_depth, b, width, depth, accumulate);
+        NAME(block)(NAME(BLOCK_ROWS), vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, 1, b, width, depth,
+                    accumulate);
     }
-    for (; r + 2 <= m; r += 2)
-        NAME(block)(2, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_depth, b, width, depth, accumulate);
-    for (; r < m; r++)
-        NAME(block)(1, vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, a_depth, b, width, depth, accumulate);
+    if (r < m)
+        NAME(rows_block)(vectors, c + r * c_stride, c_stride, a + r * a_row, a_row, b, width, m - r, depth, accumulate);
 }
 
 /* Panel by panel, so deep that a strip of the panel stays in the first-level cache while all rows pass over it. */
@@ -110,11 +136,11 @@ static void NAME(multiply)(REAL *c, int64_t c_stride, const REAL *a, int64_t a_r
             cpu_ahead *now = k == 0 ? ahead : NULL;
             switch (width / NAME(LANES)) {
 #if SIMD_REGISTERS == 32
-            case 4: NAME(panel)(4, c + first, c_stride, from, a_row, 1, strip, m, step, add, now); break;
-            case 3: NAME(panel)(3, c + first, c_stride, from, a_row, 1, strip, m, step, add, now); break;
+            case 4: NAME(panel)(4, c + first, c_stride, from, a_row, strip, m, step, add, now); break;
+            case 3: NAME(panel)(3, c + first, c_stride, from, a_row, strip, m, step, add, now); break;
 #endif
-            case 2: NAME(panel)(2, c + first, c_stride, from, a_row, 1, strip, m, step, add, now); break;
-            default: NAME(panel)(1, c + first, c_stride, from, a_row, 1, strip, m, step, add, now); break;
+            case 2: NAME(panel)(2, c + first, c_stride, from, a_row, strip, m, step, add, now); break;
+            default: NAME(panel)(1, c + first, c_stride, from, a_row, strip, m, step, add, now); break;
             }
         }
     }
@@ -170,8 +196,13 @@ static void NAME(product_transposed_masked)(void *c, int64_t c_stride, const voi
 
 static void NAME(attend)(const cpu_meeting *t)
 {
-    NAME(multiply)(t->scores, t->score_stride, t->q, t->q_stride, t->k, t->rows, t->columns, t->head_dim, false,
-                   t->ahead);
+    const cpu_part keys = {.data = t->k, .stride = t->k_stride};
+    if (t->k_stride)
+        NAME(product_ahead)(t->scores, t->score_stride, t->q, t->q_stride, &keys, t->rows, t->columns, t->head_dim,
+                            t->ahead);
+    else
+        NAME(multiply)(t->scores, t->score_stride, t->q, t->q_stride, t->k, t->rows, t->columns, t->head_dim, false,
+                       t->ahead);
     NAME(softmax)(t->scores, t->score_stride, t->rows, t->columns, t->scale, NULL, 1, t->max, t->sum, t->out,
                   t->out_stride, t->out_stride);
     NAME(multiply)(t->out, t->out_stride, t->scores, t->score_stride, t->v, t->rows, t->value_dim, t->columns, true,

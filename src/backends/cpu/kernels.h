@@ -95,23 +95,27 @@ static inline void cpu_fetch_ahead(cpu_ahead *ahead)
     }
 }
 
-/* What some row of a block of CPU_BLOCK_ROWS rows sees lies in columns begin .. end - 1. Nothing: begin = end. */
+/* What some row of a block of CPU_BLOCK_ROWS rows sees lies in columns begin .. end - 1, and those that see anything
+ * are among `rows` rows from the block's row `first` on. Nothing: begin = end, rows = 0. */
 typedef struct cpu_reach {
     int32_t begin, end;
+    int32_t first, rows;
 } cpu_reach;
 
 /* Rows of forward meeting a column tile. */
 typedef struct cpu_meeting {
     int64_t rows, columns, head_dim, value_dim;
-    const void *q, *k, *v; /* rows, packed transposed, packed straight */
+    const void *q, *k, *v; /* rows, packed transposed or lines, packed straight */
     void *scores;          /* room for the rows' scores and a vector more */
     void *max, *sum, *out; /* carried from tile to tile */
     int64_t q_stride, score_stride, out_stride;
+    int64_t k_stride;      /* of lines; 0: packed */
     double scale;
     cpu_ahead *ahead;      /* a table may fetch from it once per block of rows and panel of k or v */
     /* If the rows see the columns in part: */
     const cpu_reach *reach; /* of each block */
-    const uint32_t *mask;   /* of row r: mask + CPU_MASK_WORDS * (r % mask_rows) */
+    const cpu_reach *runs;  /* of row r, if all it sees is one run of columns: runs[r % mask_rows]; NULL: see mask */
+    const uint32_t *mask;   /* of row r: mask + CPU_MASK_WORDS * (r % mask_rows); made only if it is needed */
     int64_t mask_rows;
     bool finite;            /* nothing in v is NaN or infinite */
 } cpu_meeting;
@@ -176,7 +180,7 @@ typedef struct cpu_kernels {
     void (*product_transposed_masked)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                                       int64_t n, int64_t depth, const uint32_t *mask, int64_t mask_rows);
 
-    /* c = a b within the reach of each block of c's rows; what lies beside it in c may be overwritten. */
+    /* c = a b within the reach of each block of c's rows; what lies beside it in their columns may be overwritten. */
     void (*product_to_reach)(void *c, int64_t c_stride, const void *a, int64_t a_stride, const void *b, int64_t m,
                              int64_t n, int64_t depth, const cpu_reach *reach);
     /* c += a b, of each block's depth only what it reaches: a is not read beside it, but for zeros to a whole vector. */

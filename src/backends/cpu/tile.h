@@ -15,8 +15,8 @@ static inline int cpu_thread_index(void) { return 0; }
 #endif
 
 enum {
-    CPU_TILE_ROWS = 48,             /* rows of a tile: eight register blocks of six */
-    CPU_TILE_BLOCKS = CPU_TILE_ROWS / CPU_BLOCK_ROWS,
+    CPU_TILE_ROWS = 64,             /* rows of a tile: 4x4x4, or ten register blocks of six and one of four */
+    CPU_TILE_BLOCKS = (CPU_TILE_ROWS + CPU_BLOCK_ROWS - 1) / CPU_BLOCK_ROWS,
     CPU_SCORE_PAD = 64 / sizeof(float), /* keeps rows of scores off the same cache sets */
     CPU_GROUP_TILES = 16            /* row tiles that may share packed columns */
 };
@@ -142,9 +142,12 @@ static inline void *cpu_at(const cpu_kernels *k, const void *reals, int64_t inde
 void cpu_build_mask(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
                     uint32_t *mask);
 
+/* The first and last column of a partial tile that each row of one head sees. Returns whether they see all between. */
+bool cpu_find_runs(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
+                   cpu_reach *runs);
+
 /* What the blocks of a partial tile's rows see, the rows of each of so many heads following those of the one before. */
-void cpu_find_reach(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
-                    int64_t heads, cpu_reach *reach);
+void cpu_find_reach(const cpu_reach *runs, int64_t positions, int64_t heads, cpu_reach *reach);
 
 /* A workspace handed out in aligned pieces; base NULL only counts. */
 typedef struct cpu_arena {

@@ -84,12 +84,13 @@ static double pairs_of_tile(const cpu_walk *walk, const nf_work_item *item, cons
     const nf_tile_kind kind = nf_work_classify(&walk->work, item, rows, columns);
     if (kind != NF_TILE_PARTIAL)
         return kind == NF_TILE_ABSENT ? 0 : (double)(count * nf_box_volume(columns, rank));
-    cpu_reach reach[CPU_TILE_BLOCKS];
+    cpu_reach runs[CPU_TILE_ROWS], reach[CPU_TILE_BLOCKS];
     double pairs = 0;
-    cpu_find_reach(&walk->work, item, rows, columns, walk->fold, reach);
+    cpu_find_runs(&walk->work, item, rows, columns, runs);
+    cpu_find_reach(runs, nf_box_volume(rows, rank), walk->fold, reach);
     for (int64_t r = 0; r < count; r += CPU_BLOCK_ROWS) {
         const cpu_reach *block = &reach[r / CPU_BLOCK_ROWS];
-        pairs += (double)(nf_min64(count - r, CPU_BLOCK_ROWS) * (block->end - block->begin));
+        pairs += (double)block->rows * (block->end - block->begin);
     }
     return pairs;
 }

@@ -10,6 +10,7 @@ static const double PACK_OPERATIONS = 0.9; /* per packed element and product it 
 static const double SOFTMAX_OPERATIONS = 24;      /* per vector */
 static const double SOFTMAX_ROW_OPERATIONS = 60;  /* per row of a tile */
 static const double BLOCK_OPERATIONS = 100;
+static const double SHORT_BLOCK_ROWS = 0.7; /* that a block of fewer rows costs beyond its own */
 static const double TILE_OPERATIONS = 1500;
 static const double BALANCE_THREADS = 2; /* half a group of idling for each of these; not the threads at hand, on
                                             which results must not depend */
@@ -18,7 +19,7 @@ static const double GROUP_BYTES = 1 << 20; /* state of the rows of a group */
 enum {
     HULL_SAMPLES = 32, /* runs of rows looked at for an average */
     KNOWN_HULLS = 96,
-    MOST_TILES = 512, /* that list_tiles finds: 496 on four axes */
+    MOST_TILES = 640, /* that list_tiles finds: 584 on four axes */
     FEW_TILES = 8,
     LEAST_ROWS = 24
 };
@@ -36,10 +37,12 @@ typedef struct shape_axis {
     shape_hull hulls[KNOWN_HULLS];
 } shape_axis;
 
-/* Rows of a tile that are computed together, what they see on each axis, and how many blocks of the tile are like it. */
+/* Rows of a tile that are computed together, what they see on each axis, and how many blocks of the tile are like it.
+ * Rows that differ on the leading axis leave those out that see nothing of a column tile. */
 typedef struct shape_block {
     double rows, times;
     double hull[NF_MAX_RANK];
+    int32_t lead;
 } shape_block;
 
 /* A tile, and what it costs per row at least, whatever the group. */
@@ -122,11 +125,10 @@ static void choose_columns(const shape_search *s, const int32_t *group_hull, int
     }
 }
 
-/* Register blocks of six rows are worth six; what is left costs more than its share. */
+/* Register blocks of six rows; one with fewer costs a little more than its share. */
 static double row_operations(double rows)
 {
-    const double blocks = floor(rows / 6), rest = rows - 6 * blocks;
-    return 6 * blocks + 2.6 * floor(rest / 2) + 2 * fmod(rest, 2);
+    return rows + (fmod(rows, CPU_BLOCK_ROWS) > 0 ? SHORT_BLOCK_ROWS : 0);
 }
 
 /* Consecutive rows of a tile, row-major: which extents they span. Rows of several heads span the whole tile. */
@@ -146,11 +148,17 @@ static void span_rows(const shape_search *s, const int32_t *tile, int64_t positi
     }
 }
 
+/* Of a block's rows, how many see a place of the leading axis that some of them see. */
+static double seen_share(shape_search *s, const shape_block *block)
+{
+    return hull_of(s, block->lead, 1)->mean / block->hull[block->lead];
+}
+
 static void add_block(shape_search *s, const shape_block *block)
 {
     const nf_problem *problem = s->request->problem;
     const double lanes = (double)s->kernels->lanes, values = ceil((double)problem->value_dim / lanes);
-    double pairs = 1;
+    double pairs = s->by_blocks && block->lead < s->rank - 1 ? seen_share(s, block) : 1;
     for (int32_t a = 0; a < s->rank; a++)
         pairs *= block->hull[a];
     const double visit = block->rows * SOFTMAX_ROW_OPERATIONS + BLOCK_OPERATIONS;
@@ -178,8 +186,10 @@ static void list_blocks(shape_search *s, const int32_t *tile, int64_t positions,
         shape_block block = {.rows = (double)nf_min64(step, rows - r), .times = 1};
         int32_t extents[NF_MAX_RANK];
         span_rows(s, tile, positions, r, nf_min64(r + step, rows) - 1, extents);
-        for (int32_t a = 0; a < s->rank; a++)
+        for (int32_t a = s->rank - 1; a >= 0; a--) {
             block.hull[a] = hull_of(s, a, extents[a])->mean;
+            block.lead = extents[a] > 1 ? a : block.lead;
+        }
         add_block(s, &block);
     }
 }
@@ -192,11 +202,11 @@ static double pieces_met(double part, double whole, double columns)
 }
 
 /* One block against all it sees. whole: hull of the group. */
-static double block_cost(const shape_search *s, const shape_block *block, const double *whole, const int32_t *columns)
+static double block_cost(shape_search *s, const shape_block *block, const double *whole, const int32_t *columns)
 {
     const nf_problem *problem = s->request->problem;
     const double lanes = (double)s->kernels->lanes, values = ceil((double)problem->value_dim / lanes);
-    double visits = 1, reach = 1, box = 1;
+    double visits = 1, reach = 1, box = 1, rows = block->rows, row_cost = row_operations(rows);
     for (int32_t a = 0; a < s->rank; a++) {
         const double met = pieces_met(block->hull[a], whole[a], columns[a]), each = block->hull[a] / met;
         visits *= met;
@@ -205,10 +215,15 @@ static double block_cost(const shape_search *s, const shape_block *block, const 
     }
     if (!s->by_blocks)
         reach = box;
+    if (s->by_blocks && columns[block->lead] == 1) { /* short while its rows come in one by one, and while they leave */
+        const double share = seen_share(s, block);
+        rows *= share;
+        row_cost = row_cost * share + SHORT_BLOCK_ROWS * fmin(2 * (1 - share), 1);
+    }
     const double vectors = fmin(reach / lanes + (lanes - 1) / lanes, ceil(box / lanes));
     return visits
-           * (row_operations(block->rows) * (vectors * (double)problem->head_dim + fmin(reach, box) * values)
-              + block->rows * (vectors * SOFTMAX_OPERATIONS + SOFTMAX_ROW_OPERATIONS) + BLOCK_OPERATIONS);
+           * (row_cost * (vectors * (double)problem->head_dim + fmin(reach, box) * values)
+              + rows * (vectors * SOFTMAX_OPERATIONS + SOFTMAX_ROW_OPERATIONS) + BLOCK_OPERATIONS);
 }
 
 /* Of packing so many columns. */
@@ -295,7 +310,7 @@ static void list_tile(shape_search *s, const int32_t *extents, int64_t rows)
 /* Lists all tiles of at most CPU_TILE_ROWS rows; axes of few tiles are cut evenly. */
 static void list_tiles(shape_search *s, int32_t *extents, int32_t axis, int64_t rows)
 {
-    static const int32_t sizes[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 48};
+    static const int32_t sizes[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 48, 64};
     if (axis == s->rank) {
         list_tile(s, extents, rows);
         return;

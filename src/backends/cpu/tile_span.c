@@ -274,39 +274,51 @@ void cpu_build_mask(const nf_work *work, const nf_work_item *item, const nf_box 
     }
 }
 
-/* Extends the reach of a row over one more axis. */
-static cpu_reach extend_reach(cpu_reach before, nf_interval seen, int32_t extent)
+/* Extends the reach of a row over one more axis; solid: the row sees all of it, which holds on only if it does so along
+ * the axis or has one place so far. */
+static cpu_reach extend_reach(cpu_reach before, nf_interval seen, int32_t extent, bool *solid)
 {
     if (before.begin == before.end || seen.begin >= seen.end)
-        return (cpu_reach){0, 0};
-    return (cpu_reach){before.begin * extent + seen.begin, (before.end - 1) * extent + seen.end};
+        return (cpu_reach){0};
+    *solid &= before.end - before.begin == 1 || nf_interval_size(seen) == extent;
+    return (cpu_reach){.begin = before.begin * extent + seen.begin, .end = (before.end - 1) * extent + seen.end};
 }
 
-void cpu_find_reach(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
-                    int64_t heads, cpu_reach *reach)
+bool cpu_find_runs(const nf_work *work, const nf_work_item *item, const nf_box *rows, const nf_box *columns,
+                   cpu_reach *runs)
 {
-    cpu_reach row[CPU_TILE_ROWS] = {{0, 1}};
     int64_t count = 1;
+    bool solid = true;
+    runs[0] = (cpu_reach){.end = 1};
     for (int32_t a = 0; a < work->grid->rank; a++) {
         const int32_t along = nf_interval_size(rows->axis[a]);
+        nf_interval seen[CPU_TILE_ROWS];
+        for (int32_t r = 0; r < along; r++)
+            seen[r] = seen_in_box(&item->axis_class[a], work->spec.rows, rows->axis[a].begin + r, columns->axis[a]);
         for (int64_t i = count - 1; i >= 0; i--) {
-            const cpu_reach before = row[i];
+            const cpu_reach before = runs[i];
             for (int32_t r = 0; r < along; r++)
-                row[i * along + r] = extend_reach(
-                    before, seen_in_box(&item->axis_class[a], work->spec.rows, rows->axis[a].begin + r, columns->axis[a]),
-                    nf_interval_size(columns->axis[a]));
+                runs[i * along + r] = extend_reach(before, seen[r], nf_interval_size(columns->axis[a]), &solid);
         }
         count *= along;
     }
-    for (int64_t r = 0; r < count * heads; r++) {
-        const cpu_reach own = row[r % count];
+    return solid;
+}
+
+void cpu_find_reach(const cpu_reach *runs, int64_t positions, int64_t heads, cpu_reach *reach)
+{
+    for (int64_t r = 0; r < positions * heads; r++) {
+        const cpu_reach own = runs[r % positions];
+        const int32_t place = (int32_t)(r % CPU_BLOCK_ROWS);
         cpu_reach *block = &reach[r / CPU_BLOCK_ROWS];
-        if (r % CPU_BLOCK_ROWS == 0)
-            *block = (cpu_reach){0, 0};
+        if (place == 0)
+            *block = (cpu_reach){0};
         if (own.begin == own.end)
             continue;
-        const bool none = block->begin == block->end;
+        const bool none = block->rows == 0;
         block->begin = none ? own.begin : nf_min32(block->begin, own.begin);
         block->end = none ? own.end : nf_max32(block->end, own.end);
+        block->first = none ? place : block->first;
+        block->rows = place + 1 - block->first;
     }
 }

@@ -113,12 +113,13 @@ static void score_tile(const query_item *q, const cpu_row_tile *tile, const cpu_
     const cpu_unfused_plan *plan = pass->plan;
     const cpu_kernels *k = plan->kernels;
     const int64_t stride = score_stride(plan), m = tile->positions * tile->heads, n = columns->count;
-    cpu_reach reach[CPU_TILE_BLOCKS];
+    cpu_reach runs[CPU_TILE_ROWS], reach[CPU_TILE_BLOCKS];
     if (!columns->item || tile->kind == NF_TILE_FULL) {
         k->product(q->s.scores, stride, tile_rows(q, tile, 0), plan->wide, q->s.packed, m, n, pass->dim, false);
         return;
     }
-    cpu_find_reach(&plan->by_query.work, &q->item.work, &tile->box, columns->box, tile->heads, reach);
+    cpu_find_runs(&plan->by_query.work, &q->item.work, &tile->box, columns->box, runs);
+    cpu_find_reach(runs, tile->positions, tile->heads, reach);
     k->product_to_reach(q->s.scores, stride, tile_rows(q, tile, 0), plan->wide, q->s.packed, m, n, pass->dim, reach);
 }
 
@@ -186,11 +187,12 @@ static void apply_tile(const query_item *q, const cpu_row_tile *tile, const cpu_
     const cpu_kernels *k = plan->kernels;
     const int64_t stride = score_stride(plan), m = tile->positions * tile->heads, n = columns->count;
     void *sums = tile_rows(q, tile, 0);
-    cpu_reach reach[CPU_TILE_BLOCKS];
+    cpu_reach runs[CPU_TILE_ROWS], reach[CPU_TILE_BLOCKS];
     if (!columns->item || tile->kind == NF_TILE_FULL) {
         k->product(sums, plan->wide, q->s.scores, stride, q->s.packed, m, pass->dim, n, true);
     } else if (finite) {
-        cpu_find_reach(&plan->by_query.work, &q->item.work, &tile->box, columns->box, tile->heads, reach);
+        cpu_find_runs(&plan->by_query.work, &q->item.work, &tile->box, columns->box, runs);
+        cpu_find_reach(runs, tile->positions, tile->heads, reach);
         k->product_from_reach(sums, plan->wide, q->s.scores, stride, q->s.packed, m, pass->dim, n, reach);
     } else {
         cpu_build_mask(&plan->by_query.work, &q->item.work, &tile->box, columns->box, q->s.mask);
