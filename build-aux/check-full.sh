@@ -40,7 +40,7 @@ if [ ! -e $intel/lib/libintelocl.so ]; then
     python3 -m venv $intel && $intel/bin/pip -q install intel-opencl-rt intel-cmplr-lib-rt && rm -f $intel/lib/libOpenCL.so*
 fi
 step 'OpenCL devices' env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
-    INTEL_OPENCL="$PWD/$intel/lib" OPENCL_CASES=1000 OPENCL_FEW_CASES=60 tests/opencl_devices.sh
+    INTEL_OPENCL="$PWD/$intel/lib" OPENCL_CASES=1000 OPENCL_FEW_CASES=20 tests/opencl_devices.sh
 
 # ---- Fuzzing: ten minutes in all --------------------------------------------------------------------------------------
 fuzz_flags="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"

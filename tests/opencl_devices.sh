@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The opencl backend on the implementations that need no GPU: PoCL, Mesa's rusticl on llvmpipe, and Oclgrind, which also
 # looks for races, bounds and divergent barriers. PoCL compiles for several seconds per problem, so the cases are few;
-# fuller: OPENCL_CASES=1000 OPENCL_FEW_CASES=60.
+# fuller: OPENCL_CASES=1000 OPENCL_FEW_CASES=20.
 . "$top_srcdir/tests/count.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
