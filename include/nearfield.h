@@ -253,14 +253,16 @@ typedef struct nf_plan nf_plan;
 typedef struct nf_plan_options {
     size_t size;          /* sizeof(nf_plan_options) */
     const char *backend;  /* only this backend; NULL: the context's choice */
-    const char *algo;     /* only this algorithm of the backend, e.g. "tile"; NULL: the library's choice */
+    const char *algo;     /* only this algorithm of the backend, e.g. "tile"; NULL: the library's choice for each
+                             direction */
     const nf_io *layout;  /* dtype, memory and strides of the tensors that calls will pass (data is ignored); a NULL
                              member, or NULL here, means contiguous heads-last host memory */
 } nf_plan_options;
 
 NF_API void nf_plan_options_init(nf_plan_options *options);
 
-/* Chooses a backend and algorithm and prepares everything, workspace included. options may be NULL. */
+/* Chooses a backend, and an algorithm of it for each direction, and prepares everything, workspace included. options
+ * may be NULL. */
 NF_API nf_status nf_plan_create(nf_plan **plan, nf_context *context, const nf_problem *problem,
                                 const nf_plan_options *options);
 NF_API void nf_plan_destroy(nf_plan *plan);
@@ -270,7 +272,7 @@ NF_API void nf_plan_destroy(nf_plan *plan);
 typedef struct nf_plan_info {
     size_t size;             /* sizeof(nf_plan_info); fill in before the call */
     const char *backend;     /* valid while the plan lives */
-    const char *algo;
+    const char *algo;        /* of forward; of backward where the plan has no forward */
     const char *kernel;      /* e.g. the instruction set of the cpu backend; "" if there is no choice */
     double useful_pairs;     /* visible pairs */
     double computed_pairs;   /* pairs in the tiles that forward computes, masked ones included */
@@ -283,11 +285,12 @@ typedef struct nf_plan_info {
     size_t plan_bytes;       /* of the plan itself: tables, lists and its own workspace */
     int64_t threads;
     int64_t query_tile[NF_MAX_RANK], key_tile[NF_MAX_RANK]; /* forward tile shapes */
+    const char *backward_algo; /* may differ from algo; "" where the plan has no backward */
 } nf_plan_info;
 
 NF_API nf_status nf_plan_get_info(const nf_plan *plan, nf_plan_info *info);
 
-/* What was chosen and why, and why each other candidate was not. Text as for nf_problem_format. */
+/* What was chosen for which direction and why, and why each other candidate was not. Text as for nf_problem_format. */
 NF_API nf_status nf_plan_describe(const nf_plan *plan, char *buffer, size_t capacity, size_t *length);
 
 /* How one call runs; NULL means all defaults. */

@@ -9,6 +9,7 @@
 
 #include "core/context.h"
 #include "core/mem.h"
+#include "core/problem_text.h"
 
 fake_control fake;
 
@@ -45,21 +46,25 @@ static nf_status slow_supports(const void *state, const nf_request *request)
 
 static nf_status fast_supports(const void *state, const nf_request *request)
 {
-    if (fake.refuses_fast)
+    if (fake.fast_refuses & request->problem->direction)
         return nf_fail(NF_ERR_UNSUPPORTED, "too tired");
     return slow_supports(state, request);
 }
 
-static double slow_cost(const void *state, const nf_request *request)
+static void slow_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
     (void)state;
-    (void)request;
-    return 2e-3;
+    for (nf_direction direction = NF_FWD; direction <= NF_BWD; direction++)
+        if (request->problem->direction & direction)
+            seconds[direction - 1] = 2e-3;
 }
 
-static double fast_cost(const void *state, const nf_request *request)
+static void fast_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
-    return slow_cost(state, request) / 2;
+    (void)state;
+    for (nf_direction direction = NF_FWD; direction <= NF_BWD; direction++)
+        if (request->problem->direction & direction)
+            seconds[direction - 1] = fake.fast_lags & direction ? 4e-3 : 1e-3;
 }
 
 static nf_status fake_prepare(const void *state, const nf_request *request, void **prepared)
@@ -71,6 +76,7 @@ static nf_status fake_prepare(const void *state, const nf_request *request, void
         nf_release(request->context, first);
         return NF_ERR_MEMORY;
     }
+    *(nf_direction *)first = request->problem->direction;
     *prepared = first;
     fake.prepared++;
     return NF_OK;
@@ -84,8 +90,8 @@ static void fake_release(const nf_request *request, void *prepared)
 
 static size_t fake_workspace(const void *prepared)
 {
-    (void)prepared;
-    return fake.workspace_bytes;
+    const nf_direction *direction = prepared;
+    return fake.workspace_bytes + (*direction & NF_BWD ? fake.backward_bytes : 0);
 }
 
 static void fake_info(const void *prepared, nf_plan_info *info)
@@ -97,8 +103,8 @@ static void fake_info(const void *prepared, nf_plan_info *info)
 
 static void fake_describe_plan(const void *prepared, nf_text *text)
 {
-    (void)prepared;
-    nf_text_printf(text, "a plan to do nothing\n");
+    const nf_direction *direction = prepared;
+    nf_text_printf(text, "a plan to do nothing for %s\n", nf_direction_name(*direction));
 }
 
 static nf_status run(void *workspace)

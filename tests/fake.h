@@ -6,9 +6,12 @@
 
 /* What the fakes do, and what was done to them. */
 typedef struct fake_control {
-    bool absent;                    /* open fails */
-    bool refuses_fast, refuses_all; /* supports */
+    bool absent;               /* open fails */
+    bool refuses_all;          /* supports */
+    nf_direction fast_refuses; /* supports, of "fast" */
+    nf_direction fast_lags;    /* where "fast" costs twice as much as "slow", not half */
     size_t workspace_bytes;
+    size_t backward_bytes; /* of workspace, in addition, for what runs backward */
     nf_status run_status;
     void (*on_run)(void); /* while the plan's workspace is in use */
     _Atomic int opened, closed, prepared, released, forwards, backwards;

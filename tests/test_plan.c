@@ -61,7 +61,7 @@ START_TEST(cheapest_algorithm_of_the_first_backend)
                                                  "  fake slow: predicted 2 ms, fast 1 ms\n"
                                                  "  other: fake is preferred\n"
                                                  "  hidden: never chosen unless it is named\n"));
-    ck_assert_ptr_nonnull(strstr(describe(plan), "a plan to do nothing\n"));
+    ck_assert_ptr_nonnull(strstr(describe(plan), "a plan to do nothing for fwd\n"));
     nf_plan_destroy(plan);
     nf_plan_destroy(NULL);
 }
@@ -69,10 +69,90 @@ END_TEST
 
 START_TEST(refusals_are_kept)
 {
-    fake.refuses_fast = true;
+    fake.fast_refuses = NF_BOTH;
     nf_plan *plan = make_plan("na1d d4 16 w3", NULL);
     ck_assert_ptr_nonnull(strstr(describe(plan), "chosen: fake slow none, predicted 2 ms\n"));
     ck_assert_ptr_nonnull(strstr(describe(plan), "  fake fast: too tired\n"));
+    nf_plan_destroy(plan);
+}
+END_TEST
+
+/* Forward by "fast", backward by "slow"; lines about why not the other way round. */
+static void expect_mixed(const nf_plan *plan, const char *reasons)
+{
+    char start[1024];
+    snprintf(start, sizeof start,
+             "problem: na1d f32 b1 h1 d4 16 w3 both\n"
+             "chosen: fake fast none for fwd, predicted 1 ms\n"
+             "chosen: fake slow none for bwd, predicted 2 ms\n"
+             "not chosen:\n"
+             "  missing: disabled at build time\n"
+             "%s"
+             "  other: fake is preferred\n"
+             "  hidden: never chosen unless it is named\n",
+             reasons);
+    ck_assert_msg(strncmp(describe(plan), start, strlen(start)) == 0, "%s", describe(plan));
+    ck_assert_ptr_nonnull(strstr(describe(plan), "fast, fwd:\na plan to do nothing for fwd\n"
+                                                 "slow, bwd:\na plan to do nothing for bwd\n"));
+}
+
+/* Each direction has the algorithm that is fastest there, which prepares that direction alone. */
+START_TEST(an_algorithm_for_each_direction)
+{
+    fake.fast_lags = NF_BWD;
+    fake.backward_bytes = 6400;
+    nf_plan *plan = make_plan("na1d d4 16 w3 both", NULL);
+    expect_mixed(plan, "  fake slow for fwd: predicted 2 ms, fast 1 ms\n"
+                       "  fake fast for bwd: predicted 4 ms, slow 2 ms\n");
+    nf_plan_info info = {.size = sizeof info};
+    ck_assert_int_eq(nf_plan_get_info(plan, &info), NF_OK);
+    ck_assert_str_eq(info.algo, "fast");
+    ck_assert_str_eq(info.backward_algo, "slow");
+    ck_assert_uint_eq(info.workspace_bytes, 640 + 6400);
+    ck_assert_uint_lt(info.plan_bytes, 2 * 65536);
+    ck_assert_int_eq(fake.prepared, 2);
+    nf_plan_destroy(plan);
+}
+END_TEST
+
+START_TEST(an_algorithm_may_refuse_one_direction)
+{
+    fake.fast_refuses = NF_BWD;
+    nf_plan *plan = make_plan("na1d d4 16 w3 both", NULL);
+    expect_mixed(plan, "  fake fast for bwd: too tired\n"
+                       "  fake slow for fwd: predicted 2 ms, fast 1 ms\n");
+    nf_plan_destroy(plan);
+}
+END_TEST
+
+/* A backend that runs one direction only is none for both: the next one runs them. */
+START_TEST(one_backend_runs_both_directions)
+{
+    nf_problem p;
+    nf_plan_options options;
+    nf_plan_options_init(&options);
+    options.algo = "fast";
+    fake.fast_refuses = NF_BWD;
+    ck_assert_int_eq(nf_problem_parse(&p, "na1d d4 16 w3 both"), NF_OK);
+    nf_plan *plan = NULL;
+    ck_assert_int_eq(nf_plan_create(&plan, context, &p, &options), NF_ERR_UNSUPPORTED);
+    ck_assert_str_eq(nf_last_error(),
+                     "no backend allowed here can run this problem: missing: disabled at build time; "
+                     "fake slow: not the algorithm asked for; fake fast for bwd: too tired; "
+                     "other slow: not the algorithm asked for; hidden: never chosen unless it is named");
+}
+END_TEST
+
+/* An algorithm that is asked for runs all directions, however slow it is, and prepares them together. */
+START_TEST(an_algorithm_asked_for_runs_both_directions)
+{
+    nf_plan_options options;
+    nf_plan_options_init(&options);
+    options.algo = "fast";
+    fake.fast_lags = NF_BWD;
+    nf_plan *plan = make_plan("na1d d4 16 w3 both", &options);
+    ck_assert_ptr_nonnull(strstr(describe(plan), "chosen: fake fast none, predicted 5 ms\n"));
+    ck_assert_ptr_nonnull(strstr(describe(plan), "\na plan to do nothing for both\n"));
     nf_plan_destroy(plan);
 }
 END_TEST
@@ -132,8 +212,8 @@ END_TEST
 /* Costs count each direction that a plan names, so naming more of them never makes an algorithm look better. */
 START_TEST(the_choice_keeps_no_scores)
 {
-    static const char *const problems[] = {"na1d f32 h2 d64 1024", "na2d f32 h2 d32 56x56 w7", "na3d f32 h1 d64 8x16x16 w5",
-                                           "na1d bf16 h2 d64 2048 w257"};
+    static const char *const problems[] = {"na1d f32 h2 d64 1024", "na2d f32 h2 d32 56x56 w7",
+                                           "na3d f32 h1 d64 8x16x16 w5", "na1d bf16 h2 d64 2048 w257"};
     static const char *const directions[] = {"fwd", "bwd", "both"};
     nf_context *real;
     ck_assert_int_eq(nf_context_create(&real, NULL), NF_OK);
@@ -147,8 +227,48 @@ START_TEST(the_choice_keeps_no_scores)
         ck_assert_msg(nf_plan_create(&plan, real, &p, NULL) == NF_OK, "%s", nf_last_error());
         ck_assert_int_eq(nf_plan_get_info(plan, &info), NF_OK);
         ck_assert_msg(strcmp(info.algo, "tile") == 0 || strcmp(info.algo, "stencil") == 0, "%s: %s", text, info.algo);
+        ck_assert_str_ne(info.backward_algo, "unfused");
         nf_plan_destroy(plan);
     }
+    nf_context_destroy(real);
+}
+END_TEST
+
+/* A plan of both directions runs each as a plan of that direction alone does, on one algorithm or on two. */
+START_TEST(both_directions_are_each_alone)
+{
+    static const char *const problems[] = {"na2d f32 h8/2 d32 14x14 w7 dil2", "na2d bf16 h2 d16/24 12x12 w3 dil4",
+                                           "na2d f32 h16 d32 7x7 w7", "na2d f64 h2 d16 20x33 w5",
+                                           "na1d f32 h2 d64 300"};
+    enum { PROBLEMS = sizeof problems / sizeof problems[0] };
+    nf_context *real;
+    int mixed = 0;
+    ck_assert_int_eq(nf_context_create(&real, NULL), NF_OK);
+    for (int i = 0; i < PROBLEMS; i++) {
+        attend both, alone;
+        uint64_t seed = 1, same_seed = 1;
+        attend_create_text(&both, problems[i]);
+        attend_create_text(&alone, problems[i]);
+        attend_fill(&both, &seed, 1);
+        attend_fill(&alone, &same_seed, 1);
+        attend_run(&both, real, "cpu", NULL, NF_BOTH);
+        attend_run(&alone, real, "cpu", NULL, NF_FWD);
+        attend_run(&alone, real, "cpu", NULL, NF_BWD);
+        for (int role = 0; role < NF_SCORES; role++)
+            ck_assert_msg(!both.tensor[role].rank || tensor_equal(&both.tensor[role], &alone.tensor[role]), "%s: %s",
+                          problems[i], nf_role_name((nf_role)role));
+        both.problem.direction = NF_BOTH;
+        nf_plan *plan;
+        nf_plan_info info = {.size = sizeof info};
+        ck_assert_int_eq(nf_plan_create(&plan, real, &both.problem, NULL), NF_OK);
+        ck_assert_int_eq(nf_plan_get_info(plan, &info), NF_OK);
+        mixed += strcmp(info.algo, info.backward_algo) != 0;
+        nf_plan_destroy(plan);
+        attend_destroy(&both);
+        attend_destroy(&alone);
+    }
+    ck_assert_int_gt(mixed, 0);
+    ck_assert_int_lt(mixed, PROBLEMS);
     nf_context_destroy(real);
 }
 END_TEST
@@ -164,6 +284,7 @@ START_TEST(figures)
     ck_assert_uint_eq(info.size, sizeof info);
     ck_assert_str_eq(info.backend, "fake");
     ck_assert_str_eq(info.algo, "fast");
+    ck_assert_str_eq(info.backward_algo, "fast");
     ck_assert_str_eq(info.kernel, "none");
     const double pairs = 2 * 6 * 35 * (9 + 5);
     ck_assert_double_eq(info.useful_pairs, pairs);
@@ -178,6 +299,7 @@ START_TEST(figures)
     plan = make_plan("na1d d4 16 w3", NULL);
     ck_assert_int_eq(nf_plan_get_info(plan, &info), NF_OK);
     ck_assert_double_eq(info.backward_flops, 0);
+    ck_assert_str_eq(info.backward_algo, "");
     nf_plan_destroy(plan);
 }
 END_TEST
@@ -472,6 +594,7 @@ END_TEST
 
 START_TEST(verbose_lines)
 {
+    fake.fast_lags = NF_BWD;
     nf_context_destroy(context);
     setenv("NEARFIELD_VERBOSE", "1", 1);
     context = fake_context(&book);
@@ -482,7 +605,7 @@ START_TEST(verbose_lines)
     ck_assert_int_eq(nf_backward(c.plan, &c.io, NULL), NF_OK);
     ck_assert_int_eq(book.lines, 2);
     ck_assert_ptr_nonnull(strstr(book.text, "1 fake fast forward "));
-    ck_assert_ptr_nonnull(strstr(book.text, "1 fake fast backward "));
+    ck_assert_ptr_nonnull(strstr(book.text, "1 fake slow backward "));
     ck_assert_ptr_nonnull(strstr(book.text, " ms: na1d f32 b1 h1 d4 16 w3 both\n"));
     call_destroy(&c);
 }
@@ -493,9 +616,14 @@ START_TEST(very_verbose_lines)
     nf_context_destroy(context);
     setenv("NEARFIELD_VERBOSE", "2", 1);
     context = fake_context(&book);
-    nf_plan_destroy(make_plan("na1d d4 16 w3 both", NULL));
+    nf_plan_destroy(make_plan("na1d d4 16 w3", NULL));
     ck_assert_ptr_nonnull(strstr(book.text, "2 not fake slow: predicted 2 ms, fast 1 ms\n"));
     ck_assert_ptr_nonnull(strstr(book.text, "2 plan: fake fast, predicted 1 ms, workspace 640 bytes, na1d"));
+    fake.fast_lags = NF_BWD;
+    nf_plan_destroy(make_plan("na1d d4 16 w3 both", NULL));
+    ck_assert_ptr_nonnull(strstr(book.text, "2 not fake fast for bwd: predicted 4 ms, slow 2 ms\n"));
+    ck_assert_ptr_nonnull(strstr(book.text, "2 plan: fake fast for fwd, predicted 1 ms, workspace 640 bytes, na1d"));
+    ck_assert_ptr_nonnull(strstr(book.text, "2 plan: fake slow for bwd, predicted 2 ms, workspace 640 bytes, na1d"));
 }
 END_TEST
 
@@ -528,18 +656,21 @@ static void miser_release(void *user, void *memory, size_t bytes)
 
 static const struct {
     const char *backend, *problem; /* backend NULL: the fakes */
+    nf_direction fast_lags;        /* of the fakes */
 } fault_cases[] = {
-    {NULL, "na2d d4 8x9 w3 both"},
-    {"cpu", "na1d d8 33 w5 both"},
-    {"cpu", "na3d bf16 b2 h4/2 d16/8 6x7x8 w3x5x4 s1x2x4 dil2x1x2 c0x1x0 x3 both"},
-    {"cpu", "na1d f64 d3 16/64 c1 k5:40 bwd"},
-    {"reference", "na2d f16 out=f32 d5 7x9 w3x4 dil2x1 x2 both"},
+    {NULL, "na2d d4 8x9 w3 both", 0},
+    {NULL, "na2d d4 8x9 w3 both", NF_BWD},
+    {"cpu", "na1d d8 33 w5 both", 0},
+    {"cpu", "na3d bf16 b2 h4/2 d16/8 6x7x8 w3x5x4 s1x2x4 dil2x1x2 c0x1x0 x3 both", 0},
+    {"cpu", "na1d f64 d3 16/64 c1 k5:40 bwd", 0},
+    {"reference", "na2d f16 out=f32 d5 7x9 w3x4 dil2x1 x2 both", 0},
 };
 
 /* Fails the n-th allocation of a plan for every n until none is left to fail. */
 START_TEST(every_allocation_may_fail)
 {
     miser m = {.countdown = -1};
+    fake.fast_lags = fault_cases[_i].fast_lags;
     nf_context_options options;
     nf_context_options_init(&options);
     options.allocate = miser_allocate;
@@ -679,10 +810,15 @@ int main(void)
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_add_test(cases, cheapest_algorithm_of_the_first_backend);
     tcase_add_test(cases, refusals_are_kept);
+    tcase_add_test(cases, an_algorithm_for_each_direction);
+    tcase_add_test(cases, an_algorithm_may_refuse_one_direction);
+    tcase_add_test(cases, one_backend_runs_both_directions);
+    tcase_add_test(cases, an_algorithm_asked_for_runs_both_directions);
     tcase_add_test(cases, nobody_supports);
     tcase_add_test(cases, options_narrow_the_choice);
     tcase_add_test(cases, the_real_library_prefers_cpu);
     tcase_add_test(cases, the_choice_keeps_no_scores);
+    tcase_add_test(cases, both_directions_are_each_alone);
     tcase_add_test(cases, figures);
     tcase_add_test(cases, info_of_a_newer_caller);
     tcase_add_test(cases, memory_is_returned);

@@ -52,8 +52,10 @@ typedef struct bench_run {
 
 static void report_wrong(const bench_case *c)
 {
-    fprintf(stderr, "nearfield bench: %s: %s/%s is wrong: %s is off by %.3e, the limit is %.1e\n", c->problem,
-            c->info.backend, c->info.algo, c->verdict.tensor, c->verdict.error, c->verdict.limit);
+    fprintf(stderr, "nearfield bench: %s: ", c->problem);
+    bench_print_algorithms(stderr, &c->info);
+    fprintf(stderr, " is wrong: %s is off by %.3e, the limit is %.1e\n", c->verdict.tensor, c->verdict.error,
+            c->verdict.limit);
 }
 
 /* Times the cases in turn, prints and forgets them. */

@@ -23,13 +23,21 @@ static double waste(const nf_plan_info *info)
     return info->useful_pairs > 0 ? info->computed_pairs / info->useful_pairs : 0;
 }
 
+void bench_print_algorithms(FILE *stream, const nf_plan_info *info)
+{
+    fprintf(stream, "%s/%s%s%s", info->backend, info->algo, *info->kernel ? "/" : "", info->kernel);
+    if (*info->backward_algo && strcmp(info->algo, info->backward_algo) != 0)
+        fprintf(stream, ", backward %s", info->backward_algo);
+}
+
 void bench_print_case(bool csv, const bench_case *c)
 {
     if (csv)
         return;
     const nf_plan_info *info = &c->info;
-    printf("%s\n  %s/%s%s%s, %lld thread%s; ", c->problem, info->backend, info->algo, *info->kernel ? "/" : "",
-           info->kernel, (long long)info->threads, info->threads == 1 ? "" : "s");
+    printf("%s\n  ", c->problem);
+    bench_print_algorithms(stdout, info);
+    printf(", %lld thread%s; ", (long long)info->threads, info->threads == 1 ? "" : "s");
     if (strcmp(c->verdict.method, "none") == 0)
         printf("not verified\n");
     else
@@ -83,12 +91,12 @@ void bench_print_timing(bool csv, const bench_case *c, nf_direction direction)
     if (csv) {
         printf("%s,%s,%s,%s,%s,%lld,%s,%s,%.3e,%.1e,%.6e,%.6e,%.6e,%d,%d,%d,%.3f,%.4f,%.2f,%.4f,%.2f,%.4f,%zu,%zu,%zu,"
                "%zu,%.3e,%.3e,%.3e\n",
-               c->problem, name, info->backend, info->algo, info->kernel, (long long)info->threads, c->verdict.method,
-               c->verdict.tensor, c->verdict.error, c->verdict.limit, seconds, timing->seconds.minimum,
-               timing->seconds.maximum, timing->kept, timing->busy, timing->discarded, rate / giga, waste(info),
-               l.peak / giga, rate / l.peak, l.bandwidth / giga, l.bytes / seconds / l.bandwidth, info->plan_bytes,
-               info->workspace_bytes, c->library_peak, c->process_growth, c->plan_seconds, floor_seconds,
-               l.stream_seconds);
+               c->problem, name, info->backend, direction == NF_FWD ? info->algo : info->backward_algo, info->kernel,
+               (long long)info->threads, c->verdict.method, c->verdict.tensor, c->verdict.error, c->verdict.limit,
+               seconds, timing->seconds.minimum, timing->seconds.maximum, timing->kept, timing->busy, timing->discarded,
+               rate / giga, waste(info), l.peak / giga, rate / l.peak, l.bandwidth / giga,
+               l.bytes / seconds / l.bandwidth, info->plan_bytes, info->workspace_bytes, c->library_peak,
+               c->process_growth, c->plan_seconds, floor_seconds, l.stream_seconds);
     } else {
         printf("  %s %10.4f ms (%.4f .. %.4f) %8.2f GFLOP/s, %5.1f %% of the %s peak %.1f, %5.1f %% of %.1f GB/s; "
                "floor %.4f ms; %d samples",

@@ -20,14 +20,26 @@
 #include "core/work.h"
 #include "nearfield.h"
 
-/* What a plan is made for. Lives as long as the plan. */
+/* What an algorithm is asked to run: a plan's problem, or one direction of it. Prepare's lives as long as the plan. */
 typedef struct nf_request {
     const nf_context *context;
-    const nf_problem *problem;    /* checked, ranges and windows as given */
-    const nf_grid *grid;          /* its axis tables */
-    nf_tensor layout[NF_ROLES];   /* dtype, memory, extents and strides of each tensor; rank 0: the problem has none */
-    int64_t threads;              /* threads an execution may use, >= 1 */
+    const nf_problem *problem; /* checked, ranges and windows as given; direction: what the algorithm is to run */
+    const nf_grid *grid;       /* its axis tables */
+    const nf_tensor *layout;   /* by role: dtype, memory, extents and strides; rank 0: the problem has no such tensor */
+    int64_t threads;           /* threads an execution may use, >= 1 */
 } nf_request;
+
+enum { NF_DIRECTIONS = 2 }; /* forward and backward: of an array of them, by direction - 1 */
+
+/* A request of one direction of another one's problem; it goes into problem, which must live as long. */
+static inline nf_request nf_request_narrow(const nf_request *request, nf_direction direction, nf_problem *problem)
+{
+    nf_request narrow = *request;
+    *problem = *request->problem;
+    problem->direction = direction;
+    narrow.problem = problem;
+    return narrow;
+}
 
 /* The unfused pair of an algorithm that keeps scores, and its gradients: nf_qk, nf_av, nf_qk_backward, nf_av_backward.
  * Called like forward and backward below. */
@@ -42,14 +54,17 @@ typedef struct nf_pair {
 typedef struct nf_algorithm {
     const char *name; /* unique in its backend: "tile", "naive" */
 
-    /* NF_OK, or NF_ERR_UNSUPPORTED with the reason. Called for selection and again by nothing else: what it accepts must
-     * run. state is the backend's. */
+    /* NF_OK, or NF_ERR_UNSUPPORTED with the reason. Called for selection and again by nothing else: what it accepts
+     * must run. Asked for each direction by itself; one that accepts both must run both together. state is the
+     * backend's. */
     nf_status (*supports)(const void *state, const nf_request *request);
 
-    /* Predicted seconds of one execution of each direction that the problem names, to rank algorithms and devices. */
-    double (*cost)(const void *state, const nf_request *request);
+    /* Predicts seconds of one execution of each direction that the problem names, to rank algorithms: each direction
+     * goes to the fastest. */
+    void (*cost)(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS]);
 
-    /* Makes everything an execution needs: lists, tile shapes, compiled kernels. */
+    /* Makes everything an execution of the directions that the problem names needs: lists, tile shapes, compiled
+     * kernels. */
     nf_status (*prepare)(const void *state, const nf_request *request, void **prepared);
     void (*release)(const nf_request *request, void *prepared);
 

@@ -24,20 +24,40 @@ static void free_plan(nf_plan *plan, nf_pool *parent)
 {
     const nf_context *context = &plan->context;
     nf_release(context, plan->workspace);
-    if (plan->prepared)
-        plan->selection.algo->release(&plan->request, plan->prepared);
+    for (int i = 0; i < plan->parts; i++)
+        if (plan->part[i].prepared)
+            plan->part[i].algo->release(&plan->part[i].request, plan->part[i].prepared);
     nf_selection_destroy(&plan->selection, context);
     nf_grid_destroy(&plan->grid, context);
     nf_pool_release(parent, plan);
 }
 
-static nf_status prepare(nf_plan *plan)
+static nf_status prepare_part(nf_plan *plan, nf_direction direction)
 {
-    const nf_algorithm *algo = plan->selection.algo;
-    const nf_status status = algo->prepare(plan->selection.backend->state, &plan->request, &plan->prepared);
+    nf_plan_part *part = &plan->part[plan->parts++];
+    part->request = nf_request_narrow(&plan->request, direction, &part->problem);
+    for (nf_direction d = NF_FWD; d <= NF_BWD; d++)
+        if (direction & d) {
+            part->algo = plan->selection.choice[d - 1].algo;
+            part->seconds += plan->selection.choice[d - 1].seconds;
+        }
+    const nf_status status = part->algo->prepare(plan->selection.backend->state, &part->request, &part->prepared);
     if (status != NF_OK)
         return status;
-    plan->workspace_bytes = algo->workspace(plan->prepared);
+    const size_t bytes = part->algo->workspace(part->prepared);
+    plan->workspace_bytes = bytes > plan->workspace_bytes ? bytes : plan->workspace_bytes;
+    return NF_OK;
+}
+
+static nf_status prepare(nf_plan *plan)
+{
+    const nf_choice *choice = plan->selection.choice;
+    const bool split = plan->problem.direction == NF_BOTH && choice[0].algo != choice[1].algo;
+    nf_status status = prepare_part(plan, split ? NF_FWD : plan->problem.direction);
+    if (status == NF_OK && split)
+        status = prepare_part(plan, NF_BWD);
+    if (status != NF_OK)
+        return status;
     plan->workspace = nf_alloc(&plan->context, plan->workspace_bytes);
     return plan->workspace ? NF_OK : NF_ERR_MEMORY;
 }
@@ -53,8 +73,9 @@ static nf_status build(nf_plan *plan, const nf_problem *problem, const nf_plan_o
     request->context = &plan->context;
     request->problem = &plan->problem;
     request->grid = &plan->grid;
+    request->layout = plan->layout;
     request->threads = nf_context_threads(&plan->context);
-    status = nf_layout_complete(request->layout, &plan->problem, options ? options->layout : NULL);
+    status = nf_layout_complete(plan->layout, &plan->problem, options ? options->layout : NULL);
     if (status != NF_OK || (status = nf_grid_create(&plan->grid, &plan->context, &plan->problem)) != NF_OK ||
         (status = nf_select(&plan->selection, request, options)) != NF_OK)
         return status;
@@ -67,11 +88,18 @@ static void log_plan(const nf_plan *plan)
     if (!nf_log_wants(context, NF_LOG_PLANS))
         return;
     const nf_selection *s = &plan->selection;
-    for (int i = 0; i < s->count; i++)
-        nf_log(context, NF_LOG_PLANS, "not %s%s%s: %s", s->candidates[i].backend, *s->candidates[i].algo ? " " : "",
-               s->candidates[i].algo, s->candidates[i].reason);
-    nf_log(context, NF_LOG_PLANS, "plan: %s %s, predicted %.3g ms, workspace %zu bytes, %s", s->backend->backend->name,
-           s->algo->name, 1e3 * s->seconds, plan->workspace_bytes, plan->text);
+    for (int i = 0; i < s->count; i++) {
+        char reason[2 * NF_REASON_CAPACITY];
+        nf_text text;
+        nf_text_init(&text, reason, sizeof reason);
+        nf_selection_describe_one(s, i, &text);
+        nf_log(context, NF_LOG_PLANS, "not %s", reason);
+    }
+    for (int i = 0; i < plan->parts; i++)
+        nf_log(context, NF_LOG_PLANS, "plan: %s %s%s%s, predicted %.3g ms, workspace %zu bytes, %s",
+               s->backend->backend->name, plan->part[i].algo->name, plan->parts > 1 ? " for " : "",
+               plan->parts > 1 ? nf_direction_name(plan->part[i].problem.direction) : "", 1e3 * plan->part[i].seconds,
+               plan->workspace_bytes, plan->text);
 }
 
 nf_status nf_plan_create(nf_plan **plan, nf_context *context, const nf_problem *problem, const nf_plan_options *options)
@@ -106,14 +134,19 @@ void nf_plan_destroy(nf_plan *plan)
         free_plan(plan, plan->pool.parent);
 }
 
+const nf_plan_part *nf_plan_find_part(const nf_plan *plan, nf_direction direction)
+{
+    return plan->part[0].problem.direction & direction ? &plan->part[0] : &plan->part[1];
+}
+
 /* ---- Execution --------------------------------------------------------------------------------------------------- */
 
-static nf_status check_exec(const nf_plan *plan, const nf_exec *exec)
+static nf_status check_exec(const nf_plan *plan, const nf_plan_part *part, const nf_exec *exec)
 {
     const nf_status status = nf_check_size(exec, sizeof *exec, "exec", "nf_exec");
     if (status != NF_OK)
         return status;
-    if (exec->queue && plan->selection.algo->enqueue == nf_stub_enqueue)
+    if (exec->queue && part->algo->enqueue == nf_stub_enqueue)
         return nf_fail(NF_ERR_ARGUMENT, "exec: queue must be NULL, the %s backend has none",
                        plan->selection.backend->backend->name);
     if (!exec->workspace)
@@ -133,39 +166,39 @@ static double now_ms(void)
     return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
 }
 
-static nf_status run(const nf_plan *plan, const nf_tensor *const tensors[NF_ROLES], nf_operation operation,
+static nf_status run(const nf_plan_part *part, const nf_tensor *const tensors[NF_ROLES], nf_operation operation,
                      void *workspace, void *queue)
 {
-    const nf_algorithm *algo = plan->selection.algo;
+    const nf_algorithm *algo = part->algo;
     if (queue && (operation == NF_FORWARD || operation == NF_BACKWARD))
-        return algo->enqueue(plan->prepared, nf_operation_direction(operation), tensors, workspace, queue);
+        return algo->enqueue(part->prepared, nf_operation_direction(operation), tensors, workspace, queue);
     switch (operation) {
     case NF_FORWARD:
-        return algo->forward(plan->prepared, tensors, workspace);
+        return algo->forward(part->prepared, tensors, workspace);
     case NF_BACKWARD:
-        return algo->backward(plan->prepared, tensors, workspace);
+        return algo->backward(part->prepared, tensors, workspace);
     case NF_QK:
-        return algo->pair->qk(plan->prepared, tensors, workspace);
+        return algo->pair->qk(part->prepared, tensors, workspace);
     case NF_AV:
-        return algo->pair->av(plan->prepared, tensors, workspace);
+        return algo->pair->av(part->prepared, tensors, workspace);
     case NF_QK_BACKWARD:
-        return algo->pair->qk_backward(plan->prepared, tensors, workspace);
+        return algo->pair->qk_backward(part->prepared, tensors, workspace);
     case NF_AV_BACKWARD:
     default:
-        return algo->pair->av_backward(plan->prepared, tensors, workspace);
+        return algo->pair->av_backward(part->prepared, tensors, workspace);
     }
 }
 
-static nf_status dispatch(const nf_plan *plan, const nf_tensor *const tensors[NF_ROLES], nf_operation operation,
-                          void *workspace, void *queue)
+static nf_status dispatch(const nf_plan *plan, const nf_plan_part *part, const nf_tensor *const tensors[NF_ROLES],
+                          nf_operation operation, void *workspace, void *queue)
 {
     const bool logged = nf_log_wants(&plan->context, NF_LOG_CALLS);
     const double start = logged ? now_ms() : 0;
-    const nf_status status = run(plan, tensors, operation, workspace, queue);
+    const nf_status status = run(part, tensors, operation, workspace, queue);
     if (logged)
         nf_log(&plan->context, NF_LOG_CALLS, "%s %s %s %.3f ms%s: %s", plan->selection.backend->backend->name,
-               plan->selection.algo->name, nf_operation_name(operation), now_ms() - start,
-               status == NF_OK ? "" : " failed", plan->text);
+               part->algo->name, nf_operation_name(operation), now_ms() - start, status == NF_OK ? "" : " failed",
+               plan->text);
     return status;
 }
 
@@ -177,23 +210,24 @@ static nf_status execute(const nf_plan *plan, const nf_io *io, const nf_exec *ex
     if (!(plan->problem.direction & direction))
         return nf_fail(NF_ERR_ARGUMENT, "plan: made for %s, which does not include %s",
                        nf_direction_name(plan->problem.direction), nf_direction_name(direction));
+    const nf_plan_part *part = nf_plan_find_part(plan, direction);
     nf_status status = nf_check_size(io, sizeof *io, "io", "nf_io");
-    if (status != NF_OK || (exec && (status = check_exec(plan, exec)) != NF_OK))
+    if (status != NF_OK || (exec && (status = check_exec(plan, part, exec)) != NF_OK))
         return status;
     const nf_tensor *tensors[NF_ROLES];
     nf_io_by_role(io, tensors);
-    if ((status = nf_call_check(tensors, plan->request.layout, operation)) != NF_OK)
+    if ((status = nf_call_check(tensors, plan->layout, operation)) != NF_OK)
         return status;
     void *queue = exec ? exec->queue : NULL;
     if (exec && exec->workspace)
-        return dispatch(plan, tensors, operation, exec->workspace, queue);
+        return dispatch(plan, part, tensors, operation, exec->workspace, queue);
     /* The guard is the only part of a plan that changes; no plan is ever a const object. */
     atomic_flag *busy = &((nf_plan *)plan)->busy;
     if (atomic_flag_test_and_set(busy))
         return nf_fail(NF_ERR_BUSY,
                        "plan: another call is using its workspace; pass a workspace of %zu bytes in nf_exec",
                        plan->workspace_bytes);
-    status = dispatch(plan, tensors, operation, plan->workspace, queue);
+    status = dispatch(plan, part, tensors, operation, plan->workspace, queue);
     atomic_flag_clear(busy);
     return status;
 }

@@ -19,8 +19,8 @@ static double tensor_bytes(const nf_plan *plan)
     static const nf_role roles[] = {NF_Q, NF_K, NF_V, NF_EXTRA_K, NF_EXTRA_V, NF_OUT};
     double bytes = 0;
     for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++)
-        if (plan->request.layout[roles[i]].rank)
-            bytes += nf_tensor_bytes(&plan->request.layout[roles[i]]);
+        if (plan->layout[roles[i]].rank)
+            bytes += nf_tensor_bytes(&plan->layout[roles[i]]);
     return bytes;
 }
 
@@ -28,11 +28,12 @@ void nf_plan_figures(const nf_plan *plan, nf_plan_info *info)
 {
     const nf_problem *p = &plan->problem;
     *info = (nf_plan_info){.size = sizeof *info, .kernel = ""};
-    plan->selection.algo->info(plan->prepared, info);
+    plan->part[0].algo->info(plan->part[0].prepared, info);
     const double flops = 2 * ((double)p->head_dim + (double)p->value_dim) * visible_pairs(plan);
     info->size = sizeof *info;
     info->backend = plan->selection.backend->backend->name;
-    info->algo = plan->selection.algo->name;
+    info->algo = plan->part[0].algo->name;
+    info->backward_algo = p->direction & NF_BWD ? nf_plan_find_part(plan, NF_BWD)->algo->name : "";
     info->useful_pairs = visible_pairs(plan);
     info->forward_flops = p->direction & NF_FWD ? flops : 0;
     info->backward_flops = p->direction & NF_BWD ? 2.5 * flops : 0;
@@ -78,6 +79,24 @@ static void describe_figures(const nf_plan *plan, nf_text *text)
                    info.workspace_bytes, info.plan_bytes, info.threads);
 }
 
+static void describe_choice(const nf_plan *plan, const nf_plan_part *part, nf_text *text)
+{
+    nf_plan_info info = {.kernel = ""};
+    part->algo->info(part->prepared, &info);
+    nf_text_printf(text, "chosen: %s %s%s%s", plan->selection.backend->backend->name, part->algo->name,
+                   *info.kernel ? " " : "", info.kernel);
+    if (plan->parts > 1)
+        nf_text_printf(text, " for %s", nf_direction_name(part->problem.direction));
+    nf_text_printf(text, ", predicted %.3g ms\n", 1e3 * part->seconds);
+}
+
+static void describe_part(const nf_plan *plan, const nf_plan_part *part, nf_text *text)
+{
+    if (plan->parts > 1)
+        nf_text_printf(text, "%s, %s:\n", part->algo->name, nf_direction_name(part->problem.direction));
+    part->algo->describe(part->prepared, text);
+}
+
 nf_status nf_plan_describe(const nf_plan *plan, char *buffer, size_t capacity, size_t *length)
 {
     nf_text text;
@@ -87,16 +106,15 @@ nf_status nf_plan_describe(const nf_plan *plan, char *buffer, size_t capacity, s
     if (status != NF_OK)
         return status;
     const nf_selection *s = &plan->selection;
-    nf_plan_info info;
-    nf_plan_figures(plan, &info);
     nf_text_printf(&text, "problem: %s\n", plan->text);
-    nf_text_printf(&text, "chosen: %s %s%s%s, predicted %.3g ms\n", info.backend, info.algo, *info.kernel ? " " : "",
-                   info.kernel, 1e3 * s->seconds);
+    for (int i = 0; i < plan->parts; i++)
+        describe_choice(plan, &plan->part[i], &text);
     nf_text_printf(&text, "not chosen:%s", s->count ? "\n" : " there is no other\n");
     nf_selection_describe(s, "  ", "\n", &text);
     if (s->count)
         nf_text_printf(&text, "\n");
     describe_figures(plan, &text);
-    s->algo->describe(plan->prepared, &text);
+    for (int i = 0; i < plan->parts; i++)
+        describe_part(plan, &plan->part[i], &text);
     return nf_text_finish(&text, length);
 }

@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "core/mem.h"
+#include "core/problem_text.h"
 
 /* ---- Preference -------------------------------------------------------------------------------------------------- */
 
@@ -114,51 +115,105 @@ static int order_backends(const nf_context *context, const nf_context_backend *o
     return count;
 }
 
-static void add_reason(nf_selection *s, const char *backend, const char *algo, const char *reason)
+/* A reason that holds for both directions is kept once. */
+static void add_reason(nf_selection *s, const char *backend, const char *algo, nf_direction direction,
+                       const char *reason)
 {
+    nf_candidate *last = s->count ? &s->candidates[s->count - 1] : NULL;
+    if (last && last->backend == backend && last->algo == algo && strcmp(last->reason, reason) == 0) {
+        last->direction |= direction;
+        return;
+    }
     nf_candidate *candidate = &s->candidates[s->count++];
-    *candidate = (nf_candidate){.backend = backend, .algo = algo};
+    *candidate = (nf_candidate){.backend = backend, .algo = algo, .direction = direction};
     snprintf(candidate->reason, sizeof candidate->reason, "%s", reason);
 }
 
 /* The loser of a comparison by predicted time. */
-static void add_slower(nf_selection *s, const nf_context_backend *entry, const nf_algorithm *algo, double seconds,
-                       const nf_algorithm *winner, double winner_seconds)
+static void add_slower(nf_selection *s, const nf_context_backend *entry, nf_direction direction, const nf_choice *loser,
+                       const nf_choice *winner)
 {
     char reason[NF_REASON_CAPACITY];
-    snprintf(reason, sizeof reason, "predicted %.3g ms, %s %.3g ms", 1e3 * seconds, winner->name, 1e3 * winner_seconds);
-    add_reason(s, entry->backend->name, algo->name, reason);
+    snprintf(reason, sizeof reason, "predicted %.3g ms, %s %.3g ms", 1e3 * loser->seconds, winner->algo->name,
+             1e3 * winner->seconds);
+    add_reason(s, entry->backend->name, loser->algo->name, direction, reason);
 }
 
-/* Lets the algorithms of one open backend compete. */
+/* Which of the problem's directions an algorithm supports. */
+static nf_status ask_directions(nf_selection *s, const nf_context_backend *entry, const nf_algorithm *algo,
+                                const nf_request *request, nf_direction *supported)
+{
+    *supported = 0;
+    for (nf_direction direction = NF_FWD; direction <= NF_BWD; direction++) {
+        if (!(s->direction & direction))
+            continue;
+        nf_problem problem;
+        const nf_request narrow = nf_request_narrow(request, direction, &problem);
+        const nf_status status = algo->supports(entry->state, &narrow);
+        if (status == NF_OK)
+            *supported |= direction;
+        else if (status == NF_ERR_UNSUPPORTED)
+            add_reason(s, entry->backend->name, algo->name, direction, nf_last_error());
+        else
+            return status;
+    }
+    return NF_OK;
+}
+
+static void compete(nf_selection *s, const nf_context_backend *entry, nf_direction direction, nf_choice tried)
+{
+    nf_choice *best = &s->choice[direction - 1];
+    if (best->algo && best->seconds <= tried.seconds) {
+        add_slower(s, entry, direction, &tried, best);
+        return;
+    }
+    if (best->algo)
+        add_slower(s, entry, direction, best, &tried);
+    *best = tried;
+}
+
+static nf_status try_algorithm(nf_selection *s, const nf_context_backend *entry, const nf_algorithm *algo,
+                               const nf_request *request)
+{
+    nf_direction supported;
+    const nf_status status = ask_directions(s, entry, algo, request, &supported);
+    if (status != NF_OK || !supported)
+        return status;
+    double seconds[NF_DIRECTIONS] = {0};
+    nf_problem problem;
+    const nf_request narrow = nf_request_narrow(request, supported, &problem);
+    algo->cost(entry->state, &narrow, seconds);
+    for (nf_direction direction = NF_FWD; direction <= NF_BWD; direction++)
+        if (supported & direction)
+            compete(s, entry, direction, (nf_choice){algo, seconds[direction - 1]});
+    return NF_OK;
+}
+
+static bool is_complete(const nf_selection *s)
+{
+    for (nf_direction direction = NF_FWD; direction <= NF_BWD; direction++)
+        if (s->direction & direction && !s->choice[direction - 1].algo)
+            return false;
+    return true;
+}
+
+/* Lets the algorithms of one open backend compete. It is chosen if every direction finds one. */
 static nf_status try_backend(nf_selection *s, const nf_context_backend *entry, const nf_request *request,
                              const char *algo)
 {
-    for (const nf_algorithm *const *next = entry->backend->algorithms; *next; next++) {
-        const nf_algorithm *candidate = *next;
-        if (algo && strcmp(algo, candidate->name) != 0) {
-            add_reason(s, entry->backend->name, candidate->name, "not the algorithm asked for");
+    nf_status status = NF_OK;
+    for (const nf_algorithm *const *next = entry->backend->algorithms; *next && status == NF_OK; next++) {
+        if (algo && strcmp(algo, (*next)->name) != 0) {
+            add_reason(s, entry->backend->name, (*next)->name, s->direction, "not the algorithm asked for");
             continue;
         }
-        const nf_status status = candidate->supports(entry->state, request);
-        if (status == NF_ERR_UNSUPPORTED) {
-            add_reason(s, entry->backend->name, candidate->name, nf_last_error());
-            continue;
-        }
-        if (status != NF_OK)
-            return status;
-        const double seconds = candidate->cost(entry->state, request);
-        if (s->algo && s->seconds <= seconds) {
-            add_slower(s, entry, candidate, seconds, s->algo, s->seconds);
-            continue;
-        }
-        if (s->algo)
-            add_slower(s, entry, s->algo, s->seconds, candidate, seconds);
-        s->backend = entry;
-        s->algo = candidate;
-        s->seconds = seconds;
+        status = try_algorithm(s, entry, *next, request);
     }
-    return NF_OK;
+    if (is_complete(s))
+        s->backend = entry;
+    else
+        memset(s->choice, 0, sizeof s->choice);
+    return status;
 }
 
 static const char *reason_not_to_compete(const nf_context_backend *entry, const nf_plan_options *options)
@@ -204,11 +259,12 @@ static nf_status check_options(const nf_context *context, const nf_plan_options 
 
 static nf_status allocate_candidates(nf_selection *s, const nf_context *context)
 {
+    const size_t directions = s->direction == NF_BOTH ? NF_DIRECTIONS : 1;
     size_t most = 0;
     for (int i = 0; i < context->backend_count; i++) {
         const nf_algorithm *const *next = context->backend[i].backend->algorithms;
         for (most++; *next; next++)
-            most++;
+            most += directions;
     }
     s->candidates = nf_alloc_array(context, most, sizeof *s->candidates);
     return s->candidates ? NF_OK : NF_ERR_MEMORY;
@@ -227,7 +283,7 @@ nf_status nf_select(nf_selection *selection, const nf_request *request, const nf
 {
     const nf_context *context = request->context;
     const nf_context_backend *only;
-    nf_selection s = {0};
+    nf_selection s = {.direction = request->problem->direction};
     nf_status status = check_options(context, options, &only);
     if (status != NF_OK || (status = allocate_candidates(&s, context)) != NF_OK)
         return status;
@@ -237,17 +293,17 @@ nf_status nf_select(nf_selection *selection, const nf_request *request, const nf
         const nf_context_backend *entry = &context->backend[order[i]];
         const char *name = entry->backend->name;
         if (i >= competing || !entry->open) {
-            add_reason(&s, name, "", reason_not_to_compete(entry, options));
-        } else if (s.algo) {
+            add_reason(&s, name, "", s.direction, reason_not_to_compete(entry, options));
+        } else if (s.backend) {
             char reason[NF_REASON_CAPACITY];
             snprintf(reason, sizeof reason, "%s is preferred", s.backend->backend->name);
-            add_reason(&s, name, "", reason);
+            add_reason(&s, name, "", s.direction, reason);
         } else if ((status = try_backend(&s, entry, request, options ? options->algo : NULL)) != NF_OK) {
             nf_selection_destroy(&s, context);
             return status;
         }
     }
-    if (!s.algo) {
+    if (!s.backend) {
         status = fail_unsupported(&s);
         nf_selection_destroy(&s, context);
         return status;
@@ -262,11 +318,19 @@ void nf_selection_destroy(nf_selection *selection, const nf_context *context)
     *selection = (nf_selection){0};
 }
 
+void nf_selection_describe_one(const nf_selection *selection, int index, nf_text *text)
+{
+    const nf_candidate *c = &selection->candidates[index];
+    nf_text_printf(text, "%s%s%s", c->backend, *c->algo ? " " : "", c->algo);
+    if (c->direction != selection->direction)
+        nf_text_printf(text, " for %s", nf_direction_name(c->direction));
+    nf_text_printf(text, ": %s", c->reason);
+}
+
 void nf_selection_describe(const nf_selection *selection, const char *indent, const char *separator, nf_text *text)
 {
     for (int i = 0; i < selection->count; i++) {
-        const nf_candidate *c = &selection->candidates[i];
-        nf_text_printf(text, "%s%s%s%s%s: %s", i ? separator : "", indent, c->backend, *c->algo ? " " : "", c->algo,
-                       c->reason);
+        nf_text_printf(text, "%s%s", i ? separator : "", indent);
+        nf_selection_describe_one(selection, i, text);
     }
 }

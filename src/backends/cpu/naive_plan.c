@@ -50,16 +50,16 @@ static double count_pairs(const nf_request *request)
            count_rows(problem) * (double)problem->extra;
 }
 
-static double naive_cost(const void *state, const nf_request *request)
+static void naive_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
     const nf_problem *problem = request->problem;
     const cpu_kernels *kernels = cpu_kernels_for(state, problem->dtype);
     const double vectors = (double)(problem->head_dim + problem->value_dim) / (double)kernels->lanes;
     const bool converted = (int64_t)nf_dtype_size(problem->dtype) != kernels->real_size;
     const double pair = PAIR_OPERATIONS + vectors * (VECTOR_OPERATIONS + (converted ? CONVERT_OPERATIONS : 0));
-    const double forward = (count_rows(problem) * ROW_OPERATIONS + count_pairs(request) * pair) /
-                           CPU_OPERATIONS_PER_SECOND / (double)request->threads;
-    return ((problem->direction & NF_FWD ? 1 : 0) + (problem->direction & NF_BWD ? BACKWARD_OVER_FORWARD : 0)) * forward;
+    seconds[NF_FWD - 1] = (count_rows(problem) * ROW_OPERATIONS + count_pairs(request) * pair) /
+                          CPU_OPERATIONS_PER_SECOND / (double)request->threads;
+    seconds[NF_BWD - 1] = BACKWARD_OVER_FORWARD * seconds[NF_FWD - 1];
 }
 
 cpu_naive_seen cpu_naive_see(const nf_request *request, nf_side rows, int64_t number)

@@ -40,11 +40,13 @@ typedef struct cpu_stencil_plan {
     size_t thread_bytes;
 } cpu_stencil_plan;
 
-/* Predicted vector operations of a walk, forward or backward; infinity if the lines that a block of rows sees are too many
- * to keep. */
+/* Whether the lines that a block of rows sees are few enough to keep. Where backward's are, forward's are, too. */
+bool cpu_stencil_fits(const nf_request *request, const cpu_kernels *kernels, bool backward);
+
+/* Predicted vector operations of a walk that fits, forward or backward. */
 double cpu_stencil_operations(const nf_request *request, const cpu_kernels *kernels, bool backward);
 
-/* Cuts and sizes one walk whose operations are finite. */
+/* Cuts and sizes one walk that fits. */
 nf_status cpu_stencil_shape(cpu_stencil_walk *walk, const nf_request *request, const cpu_kernels *kernels, bool backward);
 void cpu_stencil_release(cpu_stencil_walk *walk, const nf_context *context);
 

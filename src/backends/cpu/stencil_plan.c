@@ -1,6 +1,4 @@
 /* The stencil algorithm as the core sees it. */
-#include <math.h>
-
 #include "backends/cpu/cpu.h"
 #include "backends/cpu/stencil.h"
 #include "core/mem.h"
@@ -29,13 +27,6 @@ static nf_status check_last_axis(const nf_request *request, int64_t lanes)
     return NF_OK;
 }
 
-static nf_status check_lines(const nf_request *request, const cpu_kernels *kernels, bool backward)
-{
-    if (cpu_stencil_operations(request, kernels, backward) == INFINITY)
-        return nf_fail(NF_ERR_UNSUPPORTED, "the lines of keys that a block of queries sees are too many to keep packed");
-    return NF_OK;
-}
-
 static nf_status stencil_supports(const void *state, const nf_request *request)
 {
     const nf_problem *problem = request->problem;
@@ -46,23 +37,19 @@ static nf_status stencil_supports(const void *state, const nf_request *request)
                            nf_role_name((nf_role)role));
     if (problem->extra)
         return nf_fail(NF_ERR_UNSUPPORTED, "extra tokens are left to the tile family");
-    nf_status status = check_last_axis(request, kernels->lanes);
-    if (status == NF_OK)
-        status = check_lines(request, kernels, false);
-    if (status == NF_OK && problem->direction & NF_BWD)
-        status = check_lines(request, kernels, true);
-    return status;
+    if (!cpu_stencil_fits(request, kernels, (problem->direction & NF_BWD) != 0))
+        return nf_fail(NF_ERR_UNSUPPORTED,
+                       "the lines of keys that a block of queries sees are too many to keep packed");
+    return check_last_axis(request, kernels->lanes);
 }
 
-static double stencil_cost(const void *state, const nf_request *request)
+static void stencil_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
     const cpu_kernels *k = cpu_kernels_for(state, request->problem->dtype);
-    double operations = 0;
-    if (request->problem->direction & NF_FWD)
-        operations += cpu_stencil_operations(request, k, false);
-    if (request->problem->direction & NF_BWD)
-        operations += cpu_stencil_operations(request, k, true);
-    return operations / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
+    const double rate = CPU_OPERATIONS_PER_SECOND * (double)request->threads;
+    for (nf_direction direction = NF_FWD; direction <= NF_BWD; direction++)
+        if (request->problem->direction & direction)
+            seconds[direction - 1] = cpu_stencil_operations(request, k, direction == NF_BWD) / rate;
 }
 
 static void stencil_release(const nf_request *request, void *prepared)

@@ -213,7 +213,7 @@ static void list_extents(shape_search *s, int32_t axis)
     }
 }
 
-static void start_search(shape_search *s)
+static void list_choices(shape_search *s)
 {
     const nf_problem *problem = s->request->problem;
     s->rank = problem->rank;
@@ -226,6 +226,20 @@ static void start_search(shape_search *s)
         list_extents(s, a);
     }
     s->block_hull = s->line_axis < 0 ? 1 : widest_hull(&s->request->grid->axis[s->line_axis], CPU_STENCIL_ROWS);
+}
+
+/* The first extents are the least, and with one strand their ring is. */
+bool cpu_stencil_fits(const nf_request *request, const cpu_kernels *kernels, bool backward)
+{
+    static const int least[NF_MAX_RANK] = {0};
+    shape_search search = {.request = request, .kernels = kernels, .backward = backward, .strands = 1};
+    list_choices(&search);
+    return view_item(&search, least).ring_bytes <= (double)RING_BYTES;
+}
+
+static void run_search(shape_search *s)
+{
+    list_choices(s);
     const int classes = (int)s->axis[s->rank - 1].classes;
     for (s->strands = 1; s->strands <= (s->backward ? 1 : MOST_STRANDS); s->strands++)
         if (s->strands <= FEW_STRANDS || s->strands % FEW_STRANDS == 0 || s->strands == classes) {
@@ -255,7 +269,7 @@ static double operations_of(const shape_search *s)
 double cpu_stencil_operations(const nf_request *request, const cpu_kernels *kernels, bool backward)
 {
     shape_search search = {.request = request, .kernels = kernels, .backward = backward, .threads = BALANCE_THREADS};
-    start_search(&search);
+    run_search(&search);
     return operations_of(&search);
 }
 
@@ -293,7 +307,7 @@ nf_status cpu_stencil_shape(cpu_stencil_walk *walk, const nf_request *request, c
     /* How queries are cut changes nothing in forward: each is the sum of the same products in the same order. */
     shape_search search = {.request = request, .kernels = kernels, .backward = backward,
                            .threads = backward ? BALANCE_THREADS : (double)request->threads};
-    start_search(&search);
+    run_search(&search);
     nf_work_spec spec = {.rows = NF_ROWS_QUERIES};
     for (int32_t a = 0; a < search.rank; a++) {
         spec.tile[a] = 1;

@@ -45,7 +45,7 @@ static bool takes_five(const nf_request *request, const cpu_kernels *kernels)
     return !request->problem->extra && dq_sum_bytes(request, kernels) <= DQ_SUM_BYTES;
 }
 
-static double tile_cost(const void *state, const nf_request *request)
+static void tile_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
     const cpu_kernels *k = cpu_kernels_for(state, request->problem->dtype);
     const nf_direction direction = request->problem->direction;
@@ -57,8 +57,9 @@ static double tile_cost(const void *state, const nf_request *request)
         cpu_choose_shape(request, k, NF_ROWS_QUERIES, true, &spec, &fold, &by_query);
     if (direction & NF_BWD)
         cpu_choose_key_shape(request, k, &spec, &by_key);
-    const double walks = (direction & NF_FWD ? 1 : 0) + (direction & NF_BWD && !five ? 1.5 : 0);
-    return (walks * by_query + by_key) / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
+    const double rate = CPU_OPERATIONS_PER_SECOND * (double)request->threads;
+    seconds[NF_FWD - 1] = by_query / rate;
+    seconds[NF_BWD - 1] = ((five ? 0 : 1.5 * by_query) + by_key) / rate;
 }
 
 static nf_status prepare_backward(cpu_tile_plan *plan)

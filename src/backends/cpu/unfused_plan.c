@@ -44,23 +44,22 @@ static nf_status unfused_supports(const void *state, const nf_request *request)
 }
 
 /* The tile algorithm's products, and what it saves: each product moves all scores, softmax passes over them. */
-static double unfused_cost(const void *state, const nf_request *request)
+static void unfused_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
     const cpu_kernels *k = cpu_kernels_for(state, request->problem->dtype);
     nf_work_spec spec;
     int64_t fold;
-    double by_query, by_key, operations = 0;
-    const nf_direction direction = request->problem->direction;
-    const double slots = count_score_bytes(request, k) / (double)k->real_size / (direction & NF_BWD ? 2 : 1);
+    double by_query, by_key;
+    const bool backward = (request->problem->direction & NF_BWD) != 0;
+    const double rate = CPU_OPERATIONS_PER_SECOND * (double)request->threads;
+    const double slots = count_score_bytes(request, k) / (double)k->real_size / (backward ? 2 : 1);
     cpu_choose_shape(request, k, NF_ROWS_QUERIES, false, &spec, &fold, &by_query);
-    if (direction & NF_FWD)
-        operations += by_query + slots * (2 * MOVE_OPERATIONS + ROW_OPERATIONS);
-    if (direction & NF_BWD) {
-        cpu_choose_shape(request, k, NF_ROWS_KEYS, false, &spec, &fold, &by_key);
-        operations +=
-            1.5 * by_query + by_key + slots * (3 * MOVE_OPERATIONS + 2 * GATHER_OPERATIONS + 2 * ROW_OPERATIONS);
-    }
-    return operations / CPU_OPERATIONS_PER_SECOND / (double)request->threads;
+    seconds[NF_FWD - 1] = (by_query + slots * (2 * MOVE_OPERATIONS + ROW_OPERATIONS)) / rate;
+    if (!backward)
+        return;
+    cpu_choose_shape(request, k, NF_ROWS_KEYS, false, &spec, &fold, &by_key);
+    const double passes = slots * (3 * MOVE_OPERATIONS + 2 * GATHER_OPERATIONS + 2 * ROW_OPERATIONS);
+    seconds[NF_BWD - 1] = (1.5 * by_query + by_key + passes) / rate;
 }
 
 /* Buffers for the larger of the two walks. */

@@ -67,8 +67,8 @@ typedef struct gpu_plan {
 /* NF_OK, or NF_ERR_UNSUPPORTED with the reason. What it accepts gpu_plan_create can make, memory permitting. */
 nf_status gpu_plan_supports(const gpu_device *device, const nf_request *request);
 
-/* Predicted seconds of one execution of each direction that the problem names. */
-double gpu_plan_cost(const gpu_device *device, const nf_request *request);
+/* Predicts seconds of one execution of each direction that the problem names. */
+void gpu_plan_cost(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS]);
 
 /* layout: the tensors as the kernels will see them, which is not request->layout where the backend stages them. Any
  * strides. */

@@ -41,11 +41,13 @@ static nf_status supports(const cl_state *state, const nf_request *request, bool
     return gpu_plan_supports(&device, request);
 }
 
-static double cost(const cl_state *state, const nf_request *request, bool lanes)
+static void cost(const cl_state *state, const nf_request *request, bool lanes, double seconds[NF_DIRECTIONS])
 {
     const gpu_device device = device_for(state, lanes);
     const bool fits = cl_used_device(state)->limits.cpu == lanes;
-    return gpu_plan_cost(&device, request) * (fits ? 1 : penalty_of_wrong_shape);
+    gpu_plan_cost(&device, request, seconds);
+    for (int i = 0; i < NF_DIRECTIONS && !fits; i++)
+        seconds[i] *= penalty_of_wrong_shape;
 }
 
 /* ---- What a plan holds ------------------------------------------------------------------------------------------- */
@@ -241,14 +243,14 @@ static nf_status tile_supports(const void *state, const nf_request *request)
     return supports(state, request, false);
 }
 
-static double lanes_cost(const void *state, const nf_request *request)
+static void lanes_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
-    return cost(state, request, true);
+    cost(state, request, true, seconds);
 }
 
-static double tile_cost(const void *state, const nf_request *request)
+static void tile_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
-    return cost(state, request, false);
+    cost(state, request, false, seconds);
 }
 
 static nf_status lanes_prepare(const void *state, const nf_request *request, void **prepared)

@@ -42,7 +42,7 @@ static nf_status supports(const void *state, const nf_request *request)
     return NF_OK;
 }
 
-static double cost(const void *state, const nf_request *request)
+static void cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
     (void)state;
     const nf_problem *problem = request->problem;
@@ -53,8 +53,8 @@ static double cost(const void *state, const nf_request *request)
     const double items = (double)problem->batch * (double)problem->kv_heads;
     const double elements = pairs * (double)problem->batch * (double)problem->heads *
                             ((double)problem->head_dim + (double)problem->value_dim);
-    const double direction = problem->direction == NF_BWD ? backward_over_forward : 1;
-    return elements * seconds_per_element * direction / fmin(items, (double)request->threads);
+    seconds[NF_FWD - 1] = elements * seconds_per_element / fmin(items, (double)request->threads);
+    seconds[NF_BWD - 1] = backward_over_forward * seconds[NF_FWD - 1];
 }
 
 static nf_status prepare(const void *state, const nf_request *request, void **prepared)
