@@ -11,7 +11,7 @@ static const double SHORT_OPERATIONS = 1.3, SHORT_BACKWARD_OPERATIONS = 1.8;
 static const double FLAT_OPERATIONS = 2.1;    /* in 1-D nothing is shared between rows, */
 static const double FLAT_SUM_OPERATIONS = 3;  /* nor between lines that dk and dv are summed in, */
 static const double FLAT_SCORE_OPERATIONS = 1.2; /* but forward's scores are between lane blocks, */
-static const double FLAT_NARROW_OPERATIONS = 1.4; /* and its values wait less with at most eight lanes */
+static const double FLAT_EIGHT_OPERATIONS = 1.4; /* and its values wait less with eight lanes */
 static const double FOREIGN_SLOTS = 0.6;      /* of a window that lanes of other shares meet */
 static const double LANE_OPERATIONS = 40;     /* per row: loading, storing, dividing */
 static const double BALANCE_THREADS = 8;      /* items should keep these busy; not the threads at hand, on which neither
@@ -20,7 +20,13 @@ static const double STRAND_COST = 0.002;      /* none is folded without need */
 static const double IDLE_ITEMS = 1.2;           /* half an item of idling for each of these */
 /* Seconds of an operation over those of one of the tile family's, whose constants were measured apart. */
 static const double FORWARD_RATE = 0.70, BACKWARD_RATE = 0.80;
-static const double NARROW_FORWARD_RATE = 0.85, NARROW_BACKWARD_RATE = 1.55; /* of at most eight lanes */
+static const double NARROW_FORWARD_RATE = 0.75, NARROW_BACKWARD_RATE = 1.55; /* of at most eight lanes, */
+static const double NARROW_PLANES_RATE = 0.85;  /* forward, with outer axes */
+static const double EIGHT_BACKWARD_RATE = 0.97; /* of eight */
+/* What forward takes longer, over tiles, where all windows of a short row begin at one column. It grows from half of
+ * the windows on and is less for longer rows. */
+static const double CROWDED_OPERATIONS = 0.3, CROWDED_NARROW_OPERATIONS = 0.75, CROWDED_ROWS = 12;
+static const int64_t WIDE_BYTES = 64; /* of a vector: 32 registers; those that are narrower come with half as many */
 static const int64_t RING_BYTES = 6 << 20;    /* of packed lines, at most */
 static const int64_t CACHED_RING_BYTES = 768 << 10; /* rings beyond this leave the second-level cache: */
 static const double UNCACHED_OPERATIONS = 1.3;
@@ -32,6 +38,7 @@ typedef struct axis_view {
     int32_t rows;
     double classes, mean;  /* rows of all classes, on average */
     double seen;           /* columns per row, on average */
+    double still;          /* share of rows whose window begins where that of the row before does */
 } axis_view;
 
 static axis_view view_axis(const nf_axis_table *table)
@@ -47,10 +54,16 @@ static axis_view view_axis(const nf_axis_table *table)
         }
     }
     const nf_interval rows = nf_class_rows(&view.longest, NF_ROWS_QUERIES);
-    for (int32_t r = rows.begin; r < rows.end; r++)
-        view.seen += nf_interval_size(nf_class_sees(&view.longest, NF_ROWS_QUERIES, r));
-    view.seen /= nf_max32(view.rows, 1);
+    int32_t begin = -1;
+    for (int32_t r = rows.begin; r < rows.end; r++) {
+        const nf_interval seen = nf_class_sees(&view.longest, NF_ROWS_QUERIES, r);
+        view.seen += nf_interval_size(seen);
+        view.still += seen.begin == begin;
+        begin = seen.begin;
+    }
     view.rows = nf_max32(view.rows, 1);
+    view.seen /= view.rows;
+    view.still /= view.rows;
     return view;
 }
 
@@ -153,7 +166,7 @@ static item_cost cost_of(const shape_search *s, const int *choice)
     const item_view v = view_item(s, choice);
     const double lanes = (double)s->kernels->lanes, dims = (double)(problem->head_dim + problem->value_dim);
     const double head_dim = (double)problem->head_dim;
-    const double flat = lanes > 8 || s->backward ? FLAT_OPERATIONS : FLAT_NARROW_OPERATIONS;
+    const double flat = s->kernels->lanes != 8 || s->backward ? FLAT_OPERATIONS : FLAT_EIGHT_OPERATIONS;
     const double edge = s->line_axis < 0 ? flat : EDGE_OPERATIONS;
     if (v.ring_bytes > (double)RING_BYTES)
         return (item_cost){INFINITY, 1};
@@ -257,12 +270,31 @@ static double rows_of(const shape_search *s)
     return rows;
 }
 
+static double forward_rate(const shape_search *s)
+{
+    const bool wide = s->kernels->lanes * s->kernels->real_size >= WIDE_BYTES;
+    const axis_view *axis = &s->axis[s->rank - 1];
+    const double crowded = fmax(2 * axis->still - 1, 0) * fmin(CROWDED_ROWS / axis->rows, 1);
+    const double longer = 1 + crowded * (wide ? CROWDED_OPERATIONS : CROWDED_NARROW_OPERATIONS);
+    if (s->kernels->lanes > 8)
+        return longer * FORWARD_RATE;
+    return longer * (s->rank > 2 ? NARROW_PLANES_RATE : NARROW_FORWARD_RATE);
+}
+
+/* Lanes left idle by the rows cost backward as much as others; where they are most, SHORT_BACKWARD_OPERATIONS tells. */
+static double backward_rate(const shape_search *s)
+{
+    const double lanes = (double)s->kernels->lanes, rows = (double)s->axis[s->rank - 1].rows;
+    const double computed = ceil(rows / lanes) * lanes / rows, idle = computed < 2 ? computed : 1;
+    if (lanes > 8)
+        return idle * BACKWARD_RATE;
+    return idle * (s->kernels->lanes == 8 ? EIGHT_BACKWARD_RATE : NARROW_BACKWARD_RATE);
+}
+
 /* Of the whole walk, in operations of the tile family and with a penalty for few items as it has. */
 static double operations_of(const shape_search *s)
 {
-    const bool narrow = s->kernels->lanes <= 8;
-    const double rate = s->backward ? (narrow ? NARROW_BACKWARD_RATE : BACKWARD_RATE)
-                                    : (narrow ? NARROW_FORWARD_RATE : FORWARD_RATE);
+    const double rate = s->backward ? backward_rate(s) : forward_rate(s);
     return s->best_cost.operations * rows_of(s) * rate * (1 + IDLE_ITEMS / s->best_cost.items);
 }
 

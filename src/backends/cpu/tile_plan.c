@@ -9,6 +9,7 @@
 
 enum { CACHE_BYTES = 768 << 10, EXTRA_SPLITS = 16, COUNTED_ITEMS = 4096, PICTURE_WIDTH = 96, PICTURE_HEIGHT = 32 };
 
+static const double PAIR_RATE = 0.75; /* seconds with products of bf16 pairs over those with reals, all else included */
 static const size_t DQ_SUM_BYTES = 16 << 20; /* of dq summed apart from its tensor, at most */
 static const int64_t KEPT_BYTES = 8 << 20;   /* of a head's packed keys and values, at most */
 
@@ -57,7 +58,7 @@ static void tile_cost(const void *state, const nf_request *request, double secon
         cpu_choose_shape(request, k, NF_ROWS_QUERIES, true, &spec, &fold, &by_query);
     if (direction & NF_BWD)
         cpu_choose_key_shape(request, k, &spec, &by_key);
-    const double rate = CPU_OPERATIONS_PER_SECOND * (double)request->threads;
+    const double rate = CPU_OPERATIONS_PER_SECOND * (double)request->threads / (k->pairs ? PAIR_RATE : 1);
     seconds[NF_FWD - 1] = by_query / rate;
     seconds[NF_BWD - 1] = ((five ? 0 : 1.5 * by_query) + by_key) / rate;
 }

@@ -10,6 +10,7 @@ static const double MOST_SCORE_BYTES = 8.0 * (1 << 30);
 /* Per slot, in vector operations, measured: a move of scores to or from a tile of queries, or from a tile of keys,
  * whose runs are short; and softmax or its gradient through memory. */
 static const double MOVE_OPERATIONS = 1, GATHER_OPERATIONS = 16, ROW_OPERATIONS = 2.5;
+static const double RATE = 1.4; /* seconds of an operation over those of one of the tile algorithm's */
 
 static int64_t round_up(int64_t n, int64_t unit)
 {
@@ -51,7 +52,7 @@ static void unfused_cost(const void *state, const nf_request *request, double se
     int64_t fold;
     double by_query, by_key;
     const bool backward = (request->problem->direction & NF_BWD) != 0;
-    const double rate = CPU_OPERATIONS_PER_SECOND * (double)request->threads;
+    const double rate = CPU_OPERATIONS_PER_SECOND * (double)request->threads / RATE;
     const double slots = count_score_bytes(request, k) / (double)k->real_size / (backward ? 2 : 1);
     cpu_choose_shape(request, k, NF_ROWS_QUERIES, false, &spec, &fold, &by_query);
     seconds[NF_FWD - 1] = (by_query + slots * (2 * MOVE_OPERATIONS + ROW_OPERATIONS)) / rate;
