@@ -4,6 +4,18 @@
 . "$top_srcdir/tests/count.sh"
 cases=${VERIFY_CASES:-80}
 tool=$NEARFIELD
+mixed=('na2d f32 h8/2 d32 14x14 w7 dil2 both' 'na2d f32 h2 d16 20x20 w13 both' 'na1d bf16 h2 d32 300 w101 both'
+    'na2d f32 h8 d32 14x14 w7 dil2 both' 'na1d f32 h2 d32/40 300 w101 c1 both'
+    'na2d f16 h4 d16 20x20 w13 q2:7x0:20 both')
+
+# Whether any of the problems is run by one algorithm forward and by another backward.
+any_mixed() {
+    local problem
+    for problem; do
+        ! $tool plan "$problem" | grep -q '^chosen: cpu .* for bwd' || return 0
+    done
+    return 1
+}
 
 check reference $tool verify --backend reference --cases "$cases" --seed 11
 available=$($tool info | sed -n 's/^ *instruction sets: //p')
@@ -21,6 +33,12 @@ for isa in baseline avx2 avx512 avx512bf16; do
     done
     for algo in stencil tile unfused naive; do
         NEARFIELD_ISA=$isa check "$isa, $algo" $tool verify --backend cpu --algo $algo --cases "$cases" --seed 5000
+    done
+    # Directions that go to different algorithms.
+    NEARFIELD_ISA=$isa check "$isa, mixed" any_mixed "${mixed[@]}"
+    for threads in 1 3; do
+        NEARFIELD_ISA=$isa check "$isa, mixed, $threads threads" \
+            $tool verify --backend cpu --threads $threads "${mixed[@]}"
     done
     # Rows long enough for several lane blocks that are scored at once, alone, in classes and with grouped heads.
     NEARFIELD_ISA=$isa check "$isa, runs of lane blocks" $tool verify --backend cpu --algo stencil \
