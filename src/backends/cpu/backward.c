@@ -152,11 +152,14 @@ static cpu_view reals_view(const cpu_tile_plan *p, char *data, int64_t n)
     return view;
 }
 
-/* What threads share at the end of the workspace: delta, turns, and sums of dq if they cannot lie in dq itself. */
+/* What threads share at the end of the workspace: partial sums of extra tokens, delta, turns, and sums of dq if they cannot
+ * lie in dq itself. */
 static void lay_shared(backward_call *c, char *workspace)
 {
     const cpu_tile_plan *p = c->plan;
-    char *shared = workspace + (size_t)p->threads * p->thread_bytes + p->extra_bytes;
+    char *shared = workspace + (size_t)p->threads * p->thread_bytes + p->share_bytes;
+    c->partial = shared;
+    shared += p->extra_bytes;
     c->delta = reals_view(p, shared, 1);
     c->turns = (_Atomic int32_t *)(void *)(shared + p->delta_bytes);
     c->dq_sum = p->dq_bytes ? reals_view(p, shared + p->delta_bytes + p->turn_bytes, p->request->problem->head_dim)
@@ -167,8 +170,7 @@ nf_status cpu_tile_backward(const void *prepared, const nf_tensor *const io[NF_R
 {
     const cpu_tile_plan *plan = prepared;
     char *base = workspace;
-    backward_call call = {.plan = plan, .io = cpu_views_of(io, plan->request->problem->rank),
-                          .partial = base + (size_t)plan->threads * plan->thread_bytes};
+    backward_call call = {.plan = plan, .io = cpu_views_of(io, plan->request->problem->rank)};
     const bool dq = call.io.dq.data, dkv = call.io.dk.data || call.io.dv.data;
     call.five = plan->five && dq && dkv;
     lay_shared(&call, base);

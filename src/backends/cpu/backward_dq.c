@@ -159,14 +159,14 @@ static void dq_item(dq_scratch *s, int64_t index)
 void cpu_backward_dq(const backward_call *call, char *workspace)
 {
     const cpu_tile_plan *plan = call->plan;
-    const int64_t items = plan->by_query.items;
+    const cpu_share share = cpu_share_walk(plan, &plan->by_query, workspace);
 #pragma omp parallel num_threads((int)plan->threads)
     {
         dq_scratch scratch = {.call = call};
         cpu_arena arena = {.base = workspace + (size_t)cpu_thread_index() * plan->thread_bytes};
         carve_dq(plan, &arena, &scratch);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < items; i++)
+        int64_t stream = -1;
+        for (int64_t i; (i = cpu_share_take(&share, &stream)) >= 0;)
             dq_item(&scratch, i);
     }
 }

@@ -8,13 +8,14 @@
 typedef struct forward_call {
     const cpu_tile_plan *plan;
     cpu_views io;
+    cpu_share share;
 } forward_call;
 
 /* Workspace of one thread. */
 typedef struct forward_scratch {
     const forward_call *call;
     cpu_item item, coming;             /* the next one is opened when the last column tile of an item is met */
-    int64_t index, coming_index;       /* -1: none */
+    int64_t stream, coming_index;      /* -1: none */
     cpu_row_tile *tiles[2];
     cpu_ahead ahead;
     cpu_ahead_run *runs;
@@ -265,12 +266,12 @@ static int64_t count_fetches(const forward_scratch *s, int64_t columns)
     return nf_max64(halves * ((columns + panel - 1) / panel + (dim + panel - 1) / panel) / 2, 1);
 }
 
-/* Opens the item that will probably follow: threads take them in turns. */
+/* Opens the item that will probably follow. */
 static bool open_coming(forward_scratch *s)
 {
     const cpu_tile_plan *p = s->call->plan;
-    const int64_t index = s->index + p->threads;
-    if (index >= p->by_query.items)
+    const int64_t index = cpu_share_guess(&s->call->share, s->stream);
+    if (index < 0)
         return false;
     cpu_row_tile *tiles = s->tiles[s->item.tiles == s->tiles[0]];
     cpu_open_item(&s->coming, &p->by_query, p->request->problem, nf_problem_group(p->request->problem), tiles, index);
@@ -344,10 +345,9 @@ static void forward_item(forward_scratch *s, int64_t index)
     else
         cpu_open_item(&s->item, &p->by_query, problem, group, s->tiles[0], index);
     s->coming_index = -1; /* taken, or a wrong guess whose tiles may be overwritten by now */
-    s->index = index;
-    if (stream_of(s, &s->item) != s->kept_stream) {
+    if (s->stream != s->kept_stream) {
         memset(s->kept, 0, (size_t)p->kept_tiles * sizeof *s->kept);
-        s->kept_stream = stream_of(s, &s->item);
+        s->kept_stream = s->stream;
     }
     for (int64_t t = 0; t < s->item.tile_count; t++)
         load_queries(s, &s->item.tiles[t], s->item.kv_head * group);
@@ -357,31 +357,25 @@ static void forward_item(forward_scratch *s, int64_t index)
         store_results(s, &s->item.tiles[t], s->item.kv_head * group);
 }
 
-static forward_scratch scratch_of(const forward_call *call, char *workspace, int64_t thread)
+static void forward_thread(const forward_call *call, char *workspace, int64_t thread)
 {
-    forward_scratch scratch = {.call = call, .coming_index = -1, .kept_stream = -1};
+    forward_scratch scratch = {.call = call, .stream = -1, .coming_index = -1, .kept_stream = -1};
     cpu_arena arena = {.base = workspace + (size_t)thread * call->plan->thread_bytes};
     carve_forward(call->plan, &arena, &scratch);
-    return scratch;
+    for (int64_t item; (item = cpu_share_take(&call->share, &scratch.stream)) >= 0;)
+        forward_item(&scratch, item);
 }
 
 nf_status cpu_tile_forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
 {
     const cpu_tile_plan *plan = prepared;
-    const forward_call call = {.plan = plan, .io = cpu_views_of(io, plan->request->problem->rank)};
-    const int64_t items = plan->by_query.items;
+    const forward_call call = {.plan = plan, .io = cpu_views_of(io, plan->request->problem->rank),
+                               .share = cpu_share_walk(plan, &plan->by_query, workspace)};
     if (plan->threads == 1) { /* a parallel region costs system calls even then */
-        forward_scratch scratch = scratch_of(&call, workspace, 0);
-        for (int64_t i = 0; i < items; i++)
-            forward_item(&scratch, i);
+        forward_thread(&call, workspace, 0);
         return NF_OK;
     }
 #pragma omp parallel num_threads((int)plan->threads)
-    {
-        forward_scratch scratch = scratch_of(&call, workspace, cpu_thread_index());
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < items; i++)
-            forward_item(&scratch, i);
-    }
+    forward_thread(&call, workspace, cpu_thread_index());
     return NF_OK;
 }

@@ -5,6 +5,7 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/tile_order.h"
+#include "backends/cpu/tile_share.h"
 #include "core/backend.h"
 
 #if defined(_OPENMP)
@@ -49,6 +50,7 @@ typedef struct cpu_tile_plan {
     int64_t kept_tiles;            /* column tiles of a head that forward packs once for all its items; 0: none */
     bool look_ahead;               /* forward fetches what it will read: the tensors do not fit in a cache */
     size_t thread_bytes;           /* workspace of one thread */
+    size_t share_bytes;            /* shared workspace: counters that hand out items */
     size_t extra_bytes;            /* partial gradients of extra tokens */
 } cpu_tile_plan;
 
@@ -182,6 +184,9 @@ typedef struct cpu_item {
 /* Opens item number `index` of a walk, whose row tiles cover `heads` heads; tiles has room for them. */
 void cpu_open_item(cpu_item *item, const cpu_walk *walk, const nf_problem *problem, int64_t heads, cpu_row_tile *tiles,
                    int64_t index);
+
+/* Hands out the items of a walk, its counters in the workspace of an execution. */
+cpu_share cpu_share_walk(const cpu_tile_plan *plan, const cpu_walk *walk, char *workspace);
 
 /* The rows of one head of a row tile. */
 cpu_span cpu_row_span(const cpu_item *item, const cpu_row_tile *tile);

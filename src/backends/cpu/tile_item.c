@@ -36,6 +36,13 @@ void cpu_open_item(cpu_item *item, const cpu_walk *walk, const nf_problem *probl
     item->tile_count = list_row_tiles(walk, &item->work, heads, tiles);
 }
 
+cpu_share cpu_share_walk(const cpu_tile_plan *plan, const cpu_walk *walk, char *workspace)
+{
+    const nf_problem *problem = plan->request->problem;
+    return cpu_share_create(workspace + (size_t)plan->threads * plan->thread_bytes, problem->batch * problem->kv_heads,
+                            walk->work.items);
+}
+
 cpu_span cpu_row_span(const cpu_item *item, const cpu_row_tile *tile)
 {
     return (cpu_span){.count = tile->positions, .item = &item->work, .box = &tile->box,

@@ -1,6 +1,7 @@
 /* Sums that many work items add to, in a fixed order: dq in five-product backward. Items of a walk with aligned column
- * tiles meet the same tiles; an item adds to a tile when all items before it that meet the tile have. Threads take items
- * in increasing order, so the item waited for is always running or done, and the sum does not depend on their number. */
+ * tiles meet the same tiles; an item adds to a tile when all items before it that meet the tile have. Threads take the
+ * items of a batch and head in increasing order (tile_share.h), so the item waited for is always running or done, and the
+ * sum does not depend on the number of threads. */
 #ifndef NF_CPU_TILE_ORDER_H
 #define NF_CPU_TILE_ORDER_H
 

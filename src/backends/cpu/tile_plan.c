@@ -114,12 +114,13 @@ static bool exceeds_cache(const nf_request *request)
 
 static void size_workspace(cpu_tile_plan *plan, const nf_problem *problem)
 {
+    const int64_t streams = problem->batch * problem->kv_heads;
     plan->thread_bytes = problem->direction & NF_FWD ? cpu_forward_bytes(plan) : 0;
+    plan->share_bytes = round_bytes((int64_t)cpu_share_bytes(streams));
     if (!(problem->direction & NF_BWD))
         return;
     const size_t backward = cpu_backward_bytes(plan);
     plan->thread_bytes = backward > plan->thread_bytes ? backward : plan->thread_bytes;
-    const int64_t streams = problem->batch * problem->kv_heads;
     plan->extra_tiles = (problem->extra + CPU_TILE_ROWS - 1) / CPU_TILE_ROWS;
     plan->extra_splits = nf_max64(EXTRA_SPLITS / streams, 1);
     plan->extra_bytes = (size_t)(streams * plan->extra_tiles * plan->extra_splits * CPU_TILE_ROWS
@@ -171,7 +172,8 @@ static nf_status tile_prepare(const void *state, const nf_request *request, void
 static size_t tile_workspace(const void *prepared)
 {
     const cpu_tile_plan *plan = prepared;
-    return plan->thread_bytes * (size_t)plan->threads + plan->extra_bytes + plan->delta_bytes + plan->turn_bytes + plan->dq_bytes;
+    return plan->thread_bytes * (size_t)plan->threads + plan->share_bytes + plan->extra_bytes + plan->delta_bytes
+           + plan->turn_bytes + plan->dq_bytes;
 }
 
 static void tile_info(const void *prepared, nf_plan_info *info)
