@@ -95,9 +95,20 @@ static void for_query_runs(const backward_call *c, char *workspace, visit_run *v
     }
 }
 
+/* The sums of dq of a run, next to each other in the workspace. */
+static void *run_sums(const backward_call *c, const cpu_span *run, int64_t batch, int64_t head)
+{
+    const int64_t n = c->plan->request->problem->head_dim;
+    return cpu_at(c->plan->kernels, c->dq_sum.data, batch * c->dq_sum.batch + head * c->dq_sum.head + run->begin * n);
+}
+
 static void clear_run(const backward_call *c, const cpu_span *run, int64_t batch, int64_t head)
 {
     const int64_t n = c->plan->request->problem->head_dim;
+    if (c->plan->dq_bytes) {
+        memset(run_sums(c, run, batch, head), 0, (size_t)(run->count * n * c->plan->kernels->real_size));
+        return;
+    }
     for (int64_t d = 0; d < n; d += CPU_MAX_LANES) {
         static const double zeros[CPU_MAX_LANES];
         cpu_view part = c->dq_sum;
@@ -126,29 +137,23 @@ static void prepare_run(const backward_call *c, run_scratch *s, const cpu_span *
 static void convert_run(const backward_call *c, run_scratch *scratch, const cpu_span *run, int64_t batch, int64_t head)
 {
     (void)scratch;
-    const cpu_kernels *k = c->plan->kernels;
     const int64_t n = c->plan->request->problem->head_dim;
-    int64_t offsets[CPU_MAX_COLUMNS];
-    cpu_span_offsets(run, &c->dq_sum, offsets);
-    for (int64_t i = 0; i < run->count; i++) {
-        const cpu_span one = {.count = 1, .begin = run->begin + i, .extents = run->extents, .rank = run->rank};
-        const int64_t at = batch * c->dq_sum.batch + head * c->dq_sum.head + offsets[i];
-        cpu_store_rows(k, &one, &c->io.dq, batch, head, n, 0, cpu_at(k, c->dq_sum.data, at), 1);
-    }
+    cpu_store_rows(c->plan->kernels, run, &c->io.dq, batch, head, n, n, run_sums(c, run, batch, head), 1);
 }
 
-/* A view of reals in the workspace: n for every query of every head, contiguous, heads last. */
+/* A view of reals in the workspace: n for every query of every head, contiguous, one head after the other. */
 static cpu_view reals_view(const cpu_tile_plan *p, char *data, int64_t n)
 {
     const nf_problem *problem = p->request->problem;
-    int64_t stride = problem->heads * n;
-    cpu_view view = {.data = data, .element = p->kernels->real_size, .head = n, .dim = 1,
+    int64_t stride = n;
+    cpu_view view = {.data = data, .element = p->kernels->real_size, .dim = 1,
                      .dtype = p->kernels->real_size == (int64_t)sizeof(float) ? NF_F32 : NF_F64};
     for (int32_t a = problem->rank - 1; a >= 0; a--) {
         view.axis[a] = stride;
         stride *= nf_axis_query_range(&problem->axis[a]).count;
     }
-    view.batch = stride;
+    view.head = stride;
+    view.batch = problem->heads * stride;
     return view;
 }
 

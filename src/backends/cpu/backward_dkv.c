@@ -21,8 +21,14 @@ static void take_turn(const dkv_scratch *s, bool any)
     cpu_order_done(turns, turn);
 }
 
-/* The box of queries at hand, of every head that reads the keys, meets them. */
-static void meet_queries(dkv_scratch *s, const cpu_span *next)
+/* Where queries of one head of a box are loaded to. */
+static int64_t slot_of(const dkv_scratch *s, int64_t box, int64_t group, int64_t h)
+{
+    return nf_min64(box * group + h, s->call->plan->kept_boxes);
+}
+
+/* The index-th box of queries, of every head that reads the keys, meets them. */
+static void meet_queries(dkv_scratch *s, int64_t index, const cpu_span *next)
 {
     const backward_call *c = s->call;
     const cpu_tile_plan *p = c->plan;
@@ -35,6 +41,8 @@ static void meet_queries(dkv_scratch *s, const cpu_span *next)
         s->head = s->item.kv_head * group + h;
         s->next = h + 1 < group ? s->queries : *next;
         s->next_head = h + 1 < group ? s->head + 1 : s->item.kv_head * group;
+        s->slot = slot_of(s, index, group, h);
+        s->next_slot = s->next.count ? slot_of(s, index, group, h + 1) : c->plan->kept_boxes;
         if (any) {
             cpu_dkv_load_queries(s, &s->queries, s->item.batch, s->head);
             if (mask && !made)
@@ -75,7 +83,7 @@ static void for_query_boxes(dkv_scratch *s)
     s->queries = query_box(s, 0, &boxes[0]);
     for (int64_t i = 1; s->queries.count; i++) {
         const cpu_span next = query_box(s, i, &boxes[i % 2]);
-        meet_queries(s, &next);
+        meet_queries(s, i - 1, &next);
         s->queries = next;
     }
 }
@@ -85,6 +93,11 @@ static void dkv_item(dkv_scratch *s, int64_t index)
     const backward_call *c = s->call;
     cpu_open_item(&s->item, &c->plan->by_key, c->plan->request->problem, 1, s->tiles, index);
     const cpu_span span = cpu_row_span(&s->item, s->tiles);
+    const int64_t stream = s->item.batch * c->plan->request->problem->kv_heads + s->item.kv_head;
+    if (stream != s->kept_stream) {
+        memset(s->kept, 0, (size_t)c->plan->kept_boxes * sizeof *s->kept);
+        s->kept_stream = stream;
+    }
     cpu_dkv_load_keys(s, &span, &c->io.k, &c->io.v, s->item.batch, s->item.kv_head);
     for_query_boxes(s);
     store_keys(s, &span);
@@ -96,7 +109,7 @@ void cpu_backward_dkv(const backward_call *call, char *workspace)
     const cpu_share share = cpu_share_walk(plan, &plan->by_key, workspace);
 #pragma omp parallel num_threads((int)plan->threads)
     {
-        dkv_scratch scratch = {.call = call};
+        dkv_scratch scratch = {.call = call, .kept_stream = -1};
         cpu_arena arena = {.base = workspace + (size_t)cpu_thread_index() * plan->thread_bytes};
         cpu_dkv_carve(plan, &arena, &scratch);
         int64_t stream = -1;
@@ -137,6 +150,8 @@ static void extra_item(const backward_call *c, dkv_scratch *s, int64_t index)
         queries *= extents[a] = nf_axis_query_range(&problem->axis[a]).count;
     const int64_t part = (queries + p->extra_splits - 1) / p->extra_splits;
     const int64_t begin = nf_min64(split * part, queries), end = nf_min64(begin + part, queries);
+    s->slot = p->kept_boxes;
+    s->next_slot = p->kept_boxes;
     cpu_dkv_load_keys(s, &rows, &c->io.extra_k, &c->io.extra_v, batch, kv_head);
     for (int64_t i = begin; i < end; i += p->by_key.columns) {
         const cpu_span columns = {.count = nf_min64(p->by_key.columns, end - i), .begin = i, .extents = extents,

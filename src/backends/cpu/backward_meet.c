@@ -26,6 +26,29 @@ static int64_t score_stride(const cpu_tile_plan *p)
     return most_keys(p) + p->kernels->panel + CPU_SCORE_PAD;
 }
 
+/* What is loaded of a box of queries. */
+static void place_queries(const cpu_tile_plan *p, cpu_arena *arena, dkv_scratch *s)
+{
+    const cpu_kernels *k = p->kernels;
+    const int64_t real = k->real_size, queries = p->by_key.columns;
+    s->q = cpu_take(arena, queries * rows_apart(k, p->head_dim) * real);
+    s->dout = cpu_take(arena, queries * rows_apart(k, p->value_dim) * real);
+    if (k->pairs) {
+        s->q_straight = cpu_take(arena, (queries + 1) / 2 * p->head_dim * real);
+        s->dout_straight = cpu_take(arena, (queries + 1) / 2 * p->value_dim * real);
+    }
+    s->lse = cpu_take(arena, queries * real);
+    s->delta = cpu_take(arena, queries * real);
+}
+
+size_t cpu_backward_box_bytes(const cpu_tile_plan *plan)
+{
+    cpu_arena arena = {0};
+    dkv_scratch scratch;
+    place_queries(plan, &arena, &scratch);
+    return arena.used;
+}
+
 void cpu_dkv_carve(const cpu_tile_plan *p, cpu_arena *arena, dkv_scratch *s)
 {
     const cpu_kernels *k = p->kernels;
@@ -38,12 +61,12 @@ void cpu_dkv_carve(const cpu_tile_plan *p, cpu_arena *arena, dkv_scratch *s)
     s->k_straight = cpu_take(arena, (keys + 1) * p->head_dim * real);
     s->dk = cpu_take(arena, keys * p->head_dim * real);
     s->dv = cpu_take(arena, keys * p->value_dim * real);
-    s->q = cpu_take(arena, queries * rows_apart(k, p->head_dim) * real);
-    s->dout = cpu_take(arena, queries * rows_apart(k, p->value_dim) * real);
-    s->q_straight = cpu_take(arena, (queries + 1) * p->head_dim * real);
-    s->dout_straight = cpu_take(arena, (queries + 1) * p->value_dim * real);
-    s->lse = cpu_take(arena, queries * real);
-    s->delta = cpu_take(arena, queries * real);
+    s->slots = cpu_take(arena, (p->kept_boxes + 1) * (int64_t)cpu_backward_box_bytes(p));
+    s->kept = cpu_take(arena, p->kept_boxes * (int64_t)sizeof *s->kept);
+    if (!k->pairs) {
+        s->q_straight = cpu_take(arena, queries * p->head_dim * real);
+        s->dout_straight = cpu_take(arena, queries * p->value_dim * real);
+    }
     s->scores = cpu_take(arena, queries * score_stride(p) * real);
     s->dscores = cpu_take(arena, queries * score_stride(p) * real);
     s->dq = cpu_take(arena, p->five ? queries * p->head_dim * real : 0);
@@ -103,17 +126,33 @@ static void pack_queries(const dkv_scratch *s, int64_t m)
     pack_rows(s, s->dout, p->value_dim, m, p->request->problem->value_dim, s->dout_straight);
 }
 
-void cpu_dkv_load_queries(const dkv_scratch *s, const cpu_span *span, int64_t batch, int64_t head)
+static bool is_kept(const dkv_scratch *s, int64_t slot)
+{
+    return slot < s->call->plan->kept_boxes && s->kept[slot];
+}
+
+static char *slot_at(const dkv_scratch *s, int64_t slot)
+{
+    return s->slots + (size_t)slot * cpu_backward_box_bytes(s->call->plan);
+}
+
+void cpu_dkv_load_queries(dkv_scratch *s, const cpu_span *span, int64_t batch, int64_t head)
 {
     const backward_call *c = s->call;
     const cpu_tile_plan *p = c->plan;
     const cpu_kernels *k = p->kernels;
     const nf_problem *problem = p->request->problem;
+    cpu_arena slot = {.base = slot_at(s, s->slot)};
+    place_queries(p, &slot, s);
+    if (is_kept(s, s->slot))
+        return;
     cpu_load_rows(k, span, &c->io.q, batch, head, problem->head_dim, rows_apart(k, p->head_dim), s->q);
     cpu_load_rows(k, span, &c->io.dout, batch, head, problem->value_dim, rows_apart(k, p->value_dim), s->dout);
     cpu_load_row_terms(c, span, batch, head, s->lse, s->delta);
     if (k->pairs)
         pack_queries(s, span->count);
+    if (s->slot < p->kept_boxes)
+        s->kept[s->slot] = true;
 }
 
 /* Asks for the rows of a box of queries ahead of their use: they lie far apart, and products hide the time they take. */
@@ -133,6 +172,20 @@ static void prefetch_rows(const cpu_span *span, const cpu_view *view, int64_t ba
     }
 }
 
+/* Half of what the next box of queries is made of: its rows in a tensor, or half of where it is kept. */
+static void prefetch_next(const dkv_scratch *s, const cpu_view *view, int64_t n, int half)
+{
+    enum { LINE = 64 };
+    if (!is_kept(s, s->next_slot)) {
+        prefetch_rows(&s->next, view, s->item.batch, s->next_head, n);
+        return;
+    }
+    const int64_t bytes = (int64_t)cpu_backward_box_bytes(s->call->plan);
+    const char *slot = slot_at(s, s->next_slot);
+    for (int64_t at = half * bytes / 2; at < (half + 1) * bytes / 2; at += LINE)
+        __builtin_prefetch(slot + at, 0, 2);
+}
+
 /* Products of m queries with a run of keys, and of dout with their values, from the run's first key on. */
 static void find_scores(const dkv_scratch *s, int64_t m, cpu_key_run run)
 {
@@ -144,9 +197,9 @@ static void find_scores(const dkv_scratch *s, int64_t m, cpu_key_run run)
     const cpu_part keys = {.data = s->k_transposed, .stride = line_stride(p), .first_column = run.begin};
     const cpu_part values = {.data = s->v_transposed, .stride = line_stride(p), .first_column = run.begin};
     k->product_part(s->scores, score_stride(p), s->q, rows_apart(k, p->head_dim), &keys, m, n, problem->head_dim);
-    prefetch_rows(&s->next, &c->io.q, s->item.batch, s->next_head, problem->head_dim);
+    prefetch_next(s, &c->io.q, problem->head_dim, 0);
     k->product_part(s->dscores, score_stride(p), s->dout, rows_apart(k, p->value_dim), &values, m, n, problem->value_dim);
-    prefetch_rows(&s->next, &c->io.dout, s->item.batch, s->next_head, problem->value_dim);
+    prefetch_next(s, &c->io.dout, problem->value_dim, 1);
 }
 
 /* Whether the m rows are finite whose products with one and the same column these are: NaN and infinity stay. */

@@ -170,7 +170,8 @@ static void try_columns(shape_search *s, nf_work_spec *spec, const axis_cut *con
         m *= cut[a]->hull / along;
         room = nf_max64(room / nf_min32(cut[a]->most, spec->columns[a]), 1);
     }
-    const int32_t most = (int32_t)nf_min64(room, cut[lead]->most);
+    const int32_t room_blocks = (int32_t)room / CPU_BLOCK_ROWS * CPU_BLOCK_ROWS; /* whole blocks, if one axis is cut */
+    const int32_t most = nf_min32(s->rank == 1 && room_blocks > 0 ? room_blocks : (int32_t)room, cut[lead]->most);
     for (int32_t size = 1; size <= most; size = size < 4 ? size + 1 : size * 5 / 4) {
         spec->columns[lead] = size;
         try_spec(s, spec, lead, cut, boxes, m, apart);

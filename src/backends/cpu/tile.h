@@ -48,6 +48,7 @@ typedef struct cpu_tile_plan {
     double scale;
     int64_t threads;
     int64_t kept_tiles;            /* column tiles of a head that forward packs once for all its items; 0: none */
+    int64_t kept_boxes;            /* boxes of queries that the walk by key loads once for all items of a stream; 0: none */
     bool look_ahead;               /* forward fetches what it will read: the tensors do not fit in a cache */
     size_t thread_bytes;           /* workspace of one thread */
     size_t share_bytes;            /* shared workspace: counters that hand out items */
@@ -209,6 +210,8 @@ nf_status cpu_tile_backward(const void *prepared, const nf_tensor *const io[NF_R
 /* Workspace one thread needs. */
 size_t cpu_forward_bytes(const cpu_tile_plan *plan);
 size_t cpu_backward_bytes(const cpu_tile_plan *plan);
+/* Of a box of queries that backward's walk by key keeps. */
+size_t cpu_backward_box_bytes(const cpu_tile_plan *plan);
 
 extern const nf_algorithm cpu_algorithm_tile;
 

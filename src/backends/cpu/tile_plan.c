@@ -63,6 +63,24 @@ static void tile_cost(const void *state, const nf_request *request, double secon
     seconds[NF_BWD - 1] = ((five ? 0 : 1.5 * by_query) + by_key) / rate;
 }
 
+/* Column tiles of a batch and head if all its items meet the same ones, so that packing them once serves all, and they take
+ * no more than KEPT_BYTES; else 0. */
+static int64_t count_kept_tiles(const nf_work *work, int64_t tile_bytes)
+{
+    for (int32_t a = 0; a < work->grid->rank; a++) {
+        if (work->grid->axis[a].dilation > 1 || work->segment_count[a] == 0)
+            return 0;
+        const nf_interval hull = work->segments[a][0].hull;
+        for (int64_t i = 1; i < work->segment_count[a]; i++)
+            if (work->segments[a][i].hull.begin != hull.begin || work->segments[a][i].hull.end != hull.end)
+                return 0;
+    }
+    nf_work_item item;
+    nf_work_get_item(work, 0, &item);
+    const int64_t tiles = nf_work_column_tile_count(work, &item);
+    return work->items > 1 && tiles * tile_bytes <= KEPT_BYTES ? tiles : 0;
+}
+
 static nf_status prepare_backward(cpu_tile_plan *plan)
 {
     const nf_request *request = plan->request;
@@ -74,6 +92,8 @@ static nf_status prepare_backward(cpu_tile_plan *plan)
     for (int32_t a = 0; a < problem->rank; a++)
         queries *= nf_axis_query_range(&problem->axis[a]).count;
     plan->delta_bytes = round_bytes(queries * plan->kernels->real_size);
+    const int64_t group = nf_problem_group(problem);
+    plan->kept_boxes = group * count_kept_tiles(&plan->by_key.work, group * (int64_t)cpu_backward_box_bytes(plan));
     if (!takes_five(request, plan->kernels))
         return NF_OK;
     status = cpu_order_create(&plan->turns, request->context, &plan->by_key.work);
@@ -85,22 +105,9 @@ static nf_status prepare_backward(cpu_tile_plan *plan)
     return NF_OK;
 }
 
-/* Column tiles of a head if all its items meet the same ones, so that packing them once serves all; else 0. */
-static int64_t count_kept_tiles(const cpu_tile_plan *plan)
+static int64_t key_tile_bytes(const cpu_tile_plan *plan)
 {
-    const nf_work *work = &plan->by_query.work;
-    int64_t tiles = 1;
-    for (int32_t a = 0; a < work->grid->rank; a++) {
-        if (work->grid->axis[a].dilation > 1 || work->segment_count[a] == 0)
-            return 0;
-        const nf_interval hull = work->segments[a][0].hull;
-        for (int64_t i = 1; i < work->segment_count[a]; i++)
-            if (work->segments[a][i].hull.begin != hull.begin || work->segments[a][i].hull.end != hull.end)
-                return 0;
-        tiles *= (nf_interval_size(hull) + work->spec.columns[a] - 1) / work->spec.columns[a];
-    }
-    const int64_t bytes = plan->by_query.columns * (plan->head_dim + plan->value_dim) * plan->kernels->real_size;
-    return work->items > 1 && tiles * bytes <= KEPT_BYTES ? tiles : 0;
+    return plan->by_query.columns * (plan->head_dim + plan->value_dim) * plan->kernels->real_size;
 }
 
 static bool exceeds_cache(const nf_request *request)
@@ -154,7 +161,7 @@ static nf_status tile_prepare(const void *state, const nf_request *request, void
     nf_status status = cpu_create_walk(&plan->by_query, request, kernels, NF_ROWS_QUERIES, true, false);
     int64_t items = plan->by_query.items;
     if (status == NF_OK && problem->direction & NF_FWD)
-        plan->kept_tiles = count_kept_tiles(plan);
+        plan->kept_tiles = count_kept_tiles(&plan->by_query.work, key_tile_bytes(plan));
     if (status == NF_OK && problem->direction & NF_BWD) {
         status = prepare_backward(plan);
         items = nf_max64(items, plan->by_key.items);
