@@ -2,9 +2,8 @@
  * each one computes stands in kernels.h. */
 
 /* How a block finds the columns of its lanes: side by side; side by side on a ramp of lanes, beyond which, on one side or
- * both, all lanes start at one column (the borders of a window that does not leave the axis), which is a broadcast, a load,
- * where a permute would cost a multiply-add, or, where it does not, from the one vector that holds all; from the two vectors
- * that hold all slots; from two vectors for each slot. */
+ * both, all lanes start at one column (the borders of a window that does not leave the axis): from the one vector that holds
+ * all, or, where nothing permutes, a broadcast; from the two vectors that hold all slots; from two vectors for each slot. */
 enum {
     NAME(SIDE_BY_SIDE),
     NAME(ONE_EDGE),
@@ -13,6 +12,8 @@ enum {
     NAME(FROM_PAIR),
     NAME(FROM_PAIRS)
 };
+
+enum { NAME(MOST_SLOTS) = 9 }; /* of a register block */
 
 typedef struct NAME(finder) {
     int kind;
@@ -45,7 +46,8 @@ static NAME(finder) NAME(find_columns)(const cpu_lanes *lanes)
             f.kind = NAME(FROM_PAIRS);
     }
 #if defined(SIMD_PICK)
-    if (f.kind == NAME(FROM_PAIRS) && high + lanes->slots <= 2 * NAME(LANES))
+    const int32_t most = lanes->slots < NAME(MOST_SLOTS) ? lanes->slots : NAME(MOST_SLOTS);
+    if (f.kind == NAME(FROM_PAIRS) && high + most <= 2 * NAME(LANES))
         f.kind = NAME(FROM_PAIR);
 #endif
     if (f.kind != NAME(SIDE_BY_SIDE) || !(first | f.last))
@@ -78,16 +80,35 @@ SIMD_INLINE VEC NAME(find)(int kind, const NAME(finder) *f, const REAL *line)
 /* Slots of a register block. Of 16 registers 8 to 12 are sums, which cover the latency of multiply-adds, others hold the
  * operands that are shared, of rows or of slots, whichever are fewer, and one takes what each of those meets in turn; without
  * fused multiply-adds products take one more. */
-enum { NAME(MOST_SLOTS) = 9 };
-
 SIMD_INLINE int NAME(most_slots)(int rows)
 {
     if (SIMD_REGISTERS == 32)
-        return 6;
+        return rows > 2 ? 6 : NAME(MOST_SLOTS);
     if (!SIMD_FUSED)
         return rows == 4 ? 2 : 3;
     return rows == 4 ? 3 : rows == 3 ? 4 : rows == 2 ? 5 : NAME(MOST_SLOTS);
 }
+
+#if defined(SIMD_PICK)
+/* A load that crosses a cache line counts twice. Where few rows share it, loads are what limits: then the two vectors that
+ * hold all slots of a block are loaded, and slots slide out of them; only every other one where they are permuted, too. */
+SIMD_INLINE bool NAME(slides)(int rows, int kind)
+{
+    return (kind == NAME(SIDE_BY_SIDE) && rows <= 2) || (kind == NAME(FROM_ONE) && rows == 1);
+}
+
+/* Slot j of a block that begins at `line`; low and high: the vectors there. */
+SIMD_INLINE VEC NAME(slot)(int rows, int kind, const NAME(finder) *f, const REAL *line, VEC low, VEC high, int j)
+{
+    if (kind == NAME(FROM_PAIR))
+        return OP(pick)(low, high, f->index + j);
+    if (NAME(slides)(rows, kind) && kind == NAME(SIDE_BY_SIDE))
+        return OP(slide)(low, high, j);
+    if (NAME(slides)(rows, kind) && j % 2)
+        return OP(permute)(OP(slide)(low, high, j), f->index);
+    return NAME(find)(kind, f, line + j);
+}
+#endif
 
 /* Scores of `rows` rows for `slots` window slots. */
 SIMD_INLINE void NAME(stencil_block)(int rows, int slots, int kind, const NAME(finder) *f, REAL *const *to, int64_t at,
@@ -108,9 +129,9 @@ SIMD_INLINE void NAME(stencil_block)(int rows, int slots, int kind, const NAME(f
             SIMD_RELOAD(finder.index);
 #if defined(SIMD_PICK)
         VEC low = {0}, high = {0};
-        if (kind == NAME(FROM_PAIR)) {
-            low = OP(load)(line);
-            high = OP(load)(line + NAME(LANES));
+        if (kind == NAME(FROM_PAIR) || NAME(slides)(rows, kind)) {
+            low = OP(load)(line + at);
+            high = OP(load)(line + at + NAME(LANES));
         }
 #endif
         SIMD_UNROLL
@@ -121,11 +142,10 @@ SIMD_INLINE void NAME(stencil_block)(int rows, int slots, int kind, const NAME(f
         SIMD_UNROLL
         for (int j = 0; j < slots; j++) {
 #if defined(SIMD_PICK)
-            if (kind == NAME(FROM_PAIR))
-                x[j] = OP(pick)(low, high, finder.index + (int)at + j);
-            else
+            x[j] = NAME(slot)(rows, kind, &finder, line + at, low, high, j);
+#else
+            x[j] = NAME(find)(kind, &finder, line + at + j);
 #endif
-                x[j] = NAME(find)(kind, &finder, line + at + j);
             if (rows > 1)
                 SIMD_KEEP(x[j]);
             SIMD_UNROLL

@@ -332,8 +332,38 @@ SIMD_INLINE v64 v64_pick(v64 a, v64 b, v64i index)
 {
     return (v64)_mm512_permutex2var_pd((__m512d)a, (__m512i)index, (__m512d)b);
 }
+/* The elements from n on of a and b in a row, n <= 8. */
+#define SIMD_SLIDES(n, slide)                                                                                        \
+    switch (n) {                                                                                                     \
+    case 1: return slide(1);                                                                                         \
+    case 2: return slide(2);                                                                                         \
+    case 3: return slide(3);                                                                                         \
+    case 4: return slide(4);                                                                                         \
+    case 5: return slide(5);                                                                                         \
+    case 6: return slide(6);                                                                                         \
+    case 7: return slide(7);                                                                                         \
+    default: break;                                                                                                  \
+    }
+SIMD_INLINE v32 v32_slide(v32 a, v32 b, int n)
+{
+#define SIMD_SLIDE(n) (v32)_mm512_alignr_epi32((__m512i)b, (__m512i)a, n)
+    SIMD_SLIDES(n, SIMD_SLIDE)
+    return n ? SIMD_SLIDE(8) : a;
+#undef SIMD_SLIDE
+}
+SIMD_INLINE v64 v64_slide(v64 a, v64 b, int n)
+{
+#define SIMD_SLIDE(n) (v64)_mm512_alignr_epi64((__m512i)b, (__m512i)a, n)
+    SIMD_SLIDES(n, SIMD_SLIDE)
+    return n ? b : a;
+#undef SIMD_SLIDE
+}
 SIMD_INLINE v32 v32_near(const float *p, v32i index) { return v32_pick(v32_load(p), v32_load(p + 16), index); }
 SIMD_INLINE v64 v64_near(const double *p, v64i index) { return v64_pick(v64_load(p), v64_load(p + 8), index); }
+/* x[index] per lane, on other pipes than multiply-adds if those are busy. */
+#define SIMD_PERMUTE 1
+SIMD_INLINE v32 v32_permute(v32 x, v32i index) { return (v32)_mm512_permutexvar_ps((__m512i)index, (__m512)x); }
+SIMD_INLINE v64 v64_permute(v64 x, v64i index) { return (v64)_mm512_permutexvar_pd((__m512i)index, (__m512d)x); }
 #else
 #if defined(__AVX2__)
 /* x[index] per lane, on other pipes than multiply-adds. */
