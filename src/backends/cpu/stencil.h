@@ -20,7 +20,7 @@ typedef struct cpu_stencil_walk {
     int64_t block_rows;    /* CPU_STENCIL_ROWS, or 1 in 1-D */
     int64_t planes;        /* places of the outer axes a ring holds, at most */
     int64_t ring;          /* lines of each, at most */
-    int64_t strands;       /* of an item; 1 in backward */
+    int64_t strands;       /* of an item; 1 in backward where its last axis is cut */
     int64_t columns;       /* of a line, at most */
     int64_t line_stride;   /* columns and room for a load past the end, padded off the same cache sets */
     int64_t slots;         /* of a lane, at most */
@@ -106,7 +106,8 @@ nf_interval cpu_stencil_line_sees(const cpu_stencil_item *item, int32_t row);
 int64_t cpu_stencil_outer_count(const cpu_stencil_item *item);
 void cpu_stencil_outer(const cpu_stencil_item *item, int64_t index, nf_box *box);
 
-/* Where the block of at most size rows ends that begins at row `at`: blocks do not mix own rows with others. */
+/* Where the block of at most size rows ends that begins at row `at`: blocks do not mix own rows with others, and are the same
+ * wherever rows are cut in whole blocks. */
 int32_t cpu_stencil_block_end(nf_interval rows, nf_interval own, int32_t at, int32_t size);
 bool cpu_stencil_owns_rows(const cpu_stencil_item *item, const nf_box *outer, int32_t row);
 
@@ -125,9 +126,10 @@ void cpu_stencil_plane(const cpu_stencil_item *item, int64_t plane, nf_box *line
 typedef void cpu_stencil_pack(void *context, const nf_box *line, int64_t slot);
 void cpu_stencil_advance(cpu_stencil_item *item, int32_t end, cpu_stencil_pack *pack, void *context);
 
-/* Copies the columns of a line into slot of the ring: straight, into one of the transposed matrices (-1: none), or both. */
+/* Copies the columns of a line, which lie at those offsets, into slot of the ring: straight, into one of the transposed
+ * matrices (-1: none), or both. */
 void cpu_stencil_pack_line(const cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k,
-                           const nf_box *line, int64_t slot, const cpu_view *view, int64_t head, int transposed,
+                           const nf_box *line, int64_t slot, const cpu_view *view, const int64_t *at, int transposed,
                            bool straight, int64_t n, void *converted, const void **rows);
 
 /* Rows of a tensor that lie at a constant distance: where the first is, and bytes from one to the next. */
@@ -139,11 +141,6 @@ typedef struct cpu_run {
 /* The positions of a strand in a box with one place on every axis but the last: columns, or rows. */
 cpu_run cpu_stencil_run(const cpu_stencil_item *item, const cpu_stencil_strand *strand, const cpu_view *view,
                         const nf_box *box, int64_t head, bool columns);
-
-/* Of the only strand: the columns of a line; the rows of lane block b of row `row`. */
-cpu_run cpu_stencil_columns(const cpu_stencil_item *item, const cpu_view *view, const nf_box *line, int64_t head);
-cpu_run cpu_stencil_rows(const cpu_stencil_item *item, const cpu_view *view, const nf_box *outer, int32_t row, int64_t b,
-                         int64_t head);
 
 /* Of all strands: where a line of columns or of rows begins, and how far in bytes its columns, or the rows of lane block b,
  * lie from there; `group` query heads for each of keys and values. */

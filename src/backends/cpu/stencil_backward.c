@@ -19,6 +19,10 @@ static void carve(const stencil_call *c, cpu_arena *arena, stencil_scratch *s)
     cpu_stencil_take_item(arena, w, &s->items[0]);
     cpu_stencil_take_item(arena, w, &s->items[1]);
     cpu_stencil_take_ring(arena, w, real, &s->ring);
+    for (int i = 0; i < 2; i++)
+        s->column_at[i] = cpu_take(arena, w->columns * (int64_t)sizeof *s->column_at[i]);
+    for (int i = 0; i < STENCIL_ROW_TENSORS; i++)
+        s->row_at[i] = cpu_take(arena, w->lane_blocks * k->lanes * (int64_t)sizeof *s->row_at[i]);
     for (int i = 0; i < 2; i++) {
         s->rows[i] = cpu_take(arena, block * dim[i] * real);
         s->transposed[i] = cpu_take(arena, block * dim[i] * real);
@@ -71,22 +75,21 @@ static void pack_line(void *context, const nf_box *line, int64_t slot)
     const nf_problem *problem = c->plan->request->problem;
     if (s->item->walk->line_axis >= 0)
         retire_line(s, line, slot);
-    cpu_stencil_pack_line(s->item, &s->ring, k, line, slot, &c->io.k, s->item->kv_head, 0, true, problem->head_dim,
+    cpu_stencil_pack_line(s->item, &s->ring, k, line, slot, &c->io.k, s->column_at[0], 0, true, problem->head_dim,
                           s->converted, s->pointers);
-    cpu_stencil_pack_line(s->item, &s->ring, k, line, slot, &c->io.v, s->item->kv_head, 1, false, problem->value_dim,
+    cpu_stencil_pack_line(s->item, &s->ring, k, line, slot, &c->io.v, s->column_at[1], 1, false, problem->value_dim,
                           s->converted, s->pointers);
 }
 
 /* Where dq of a block goes, if straight from registers. */
-static cpu_targets dq_targets(const stencil_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b,
-                              int64_t head)
+static cpu_targets dq_targets(const stencil_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t h)
 {
     cpu_targets targets = {.stream = s->call->dq.stream};
     for (int32_t row = first; row < end; row++) {
-        const cpu_run run = cpu_stencil_rows(s->item, &s->call->io.dq, outer, row, b, head);
-        targets.rows[row - first] = run.base;
-        for (int64_t l = 0; l < run.count; l++)
-            targets.lane[l] = l * run.step;
+        const stencil_rows rows = cpu_stencil_rows(s, STENCIL_DQ, outer, row, b, h);
+        targets.rows[row - first] = rows.base;
+        for (int64_t l = 0; l < rows.count; l++)
+            targets.lane[l] = rows.at[l];
     }
     return targets;
 }
@@ -100,7 +103,9 @@ static void meet_lines(const stencil_scratch *s, int64_t b, const cpu_line *line
     const cpu_stencil_walk *walk = s->item->walk;
     const cpu_lanes *lanes = &s->item->lanes[b];
     const int32_t last = walk->work.grid->rank - 1, origin = s->item->item.segment[last].hull.begin;
-    const int32_t first = s->item->own_columns[last].begin - origin, end = s->item->own_columns[last].end - origin;
+    const bool cut = s->item->strand_count == 1;
+    const int32_t first = cut ? s->item->own_columns[last].begin - origin : 0;
+    const int32_t end = cut ? s->item->own_columns[last].end - origin : (int32_t)s->item->columns;
     k->stencil_scores(lanes, lines, count, 0, walk->line_stride, s->transposed[0], p->request->problem->head_dim,
                       s->scores);
     k->stencil_scores(lanes, lines, count, 1, walk->line_stride, s->transposed[1], p->request->problem->value_dim,
@@ -113,8 +118,8 @@ static void meet_lines(const stencil_scratch *s, int64_t b, const cpu_line *line
 }
 
 /* One vector of queries in each of rows first .. end - 1. */
-static void backward_block(const stencil_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b,
-                           int64_t head, bool dq, cpu_ahead *ahead)
+static void backward_block(const stencil_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t h,
+                           bool dq, cpu_ahead *ahead)
 {
     const stencil_call *c = s->call;
     const cpu_stencil_plan *p = c->plan;
@@ -123,8 +128,8 @@ static void backward_block(const stencil_scratch *s, const nf_box *outer, int32_
     const int64_t rows = end - first, chunk = item->walk->chunk, line_count = item->lanes[b].slots ? item->line_count : 0;
     cpu_targets targets = {0};
     if (dq)
-        targets = dq_targets(s, outer, first, end, b, head);
-    cpu_stencil_load_block(s, outer, first, end, b, head);
+        targets = dq_targets(s, outer, first, end, b, h);
+    cpu_stencil_load_block(s, outer, first, end, b, h);
     int64_t i = 0;
     do {
         const cpu_line *lines = &item->lines[i];
@@ -138,10 +143,10 @@ static void backward_block(const stencil_scratch *s, const nf_box *outer, int32_
     } while (i < line_count);
     while (ahead->runs)
         cpu_fetch_ahead(ahead);
-    for (int32_t r = 0; dq && !c->dq.direct && r < rows; r++)
-        cpu_stencil_store_run(s, cpu_stencil_rows(item, &c->io.dq, outer, first + r, b, head), &c->io.dq,
-                              cpu_at(k, s->dq, r * k->lanes * p->head_dim), p->head_dim, p->request->problem->head_dim,
-                              p->scale);
+    for (int32_t r = 0; dq && !c->dq.direct && r < rows; r++) {
+        const stencil_rows to = cpu_stencil_rows(s, STENCIL_DQ, outer, first + r, b, h);
+        cpu_stencil_store_dq(s, &to, cpu_at(k, s->dq, r * k->lanes * p->head_dim), p->head_dim, p->scale);
+    }
 }
 
 /* What to fetch during lane block b of head h of an outer place of a block row. */
@@ -173,11 +178,18 @@ static void backward_rows(stencil_scratch *s, int64_t place, int32_t first, int3
     cpu_stencil_list_lines(s->item, &s->ring, c->plan->kernels, &outer, first, end, !dq);
     for (int64_t h = 0; (dq || s->item->line_count) && h < group; h++)
         for (int64_t b = 0; b < s->item->lane_blocks; b++) {
-            if (nf_interval_holds(own_lanes, s->item->lane_rows[b]) != own)
+            if ((s->item->strand_count > 1 || nf_interval_holds(own_lanes, s->item->lane_rows[b])) != own)
                 continue;
             cpu_ahead ahead = list_ahead(s, end, place, h, b);
-            backward_block(s, &outer, first, end, b, s->item->kv_head * group + h, dq, &ahead);
+            backward_block(s, &outer, first, end, b, h, dq, &ahead);
         }
+}
+
+static void find_offsets(const stencil_scratch *s)
+{
+    cpu_stencil_column_offsets(s->item, &s->call->io.k, s->column_at[0]);
+    cpu_stencil_column_offsets(s->item, &s->call->io.v, s->column_at[1]);
+    cpu_stencil_find_rows(s);
 }
 
 static void backward_item(stencil_scratch *s)
@@ -187,6 +199,7 @@ static void backward_item(stencil_scratch *s)
     const nf_interval rows = cpu_stencil_line_rows(s->item), own = cpu_stencil_own_line_rows(s->item);
     const nf_interval lines = cpu_stencil_lines(s->item);
     int32_t end;
+    find_offsets(s);
     for (int32_t y = rows.begin; y < rows.end; y = end) {
         end = cpu_stencil_block_end(rows, own, y, (int32_t)walk->block_rows);
         cpu_stencil_advance(s->item, cpu_stencil_new_lines(s->item, end).end, pack_line, s);

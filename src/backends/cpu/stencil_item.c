@@ -39,7 +39,7 @@ static nf_interval sees_on(const cpu_stencil_item *item, int32_t axis, int32_t r
 
 int32_t cpu_stencil_block_end(nf_interval rows, nf_interval own, int32_t at, int32_t size)
 {
-    const int32_t stop = at < own.begin ? own.begin : at < own.end ? own.end : rows.end;
+    const int32_t stop = at < own.begin ? own.begin - (own.begin - at - 1) / size * size : at < own.end ? own.end : rows.end;
     return nf_min32(at + size, stop);
 }
 
@@ -260,18 +260,18 @@ void cpu_stencil_advance(cpu_stencil_item *item, int32_t end, cpu_stencil_pack *
 }
 
 void cpu_stencil_pack_line(const cpu_stencil_item *item, const cpu_stencil_ring *ring, const cpu_kernels *k,
-                           const nf_box *line, int64_t slot, const cpu_view *view, int64_t head, int transposed,
+                           const nf_box *line, int64_t slot, const cpu_view *view, const int64_t *at, int transposed,
                            bool straight, int64_t n, void *converted, const void **rows)
 {
     const cpu_stencil_walk *walk = item->walk;
     const bool in_place = view->dim == 1 && view->element == k->real_size;
-    const cpu_run run = cpu_stencil_columns(item, view, line, head);
-    for (int64_t x = 0; x < run.count; x += CPU_MAX_COLUMNS) {
-        const int64_t count = nf_min64(run.count - x, CPU_MAX_COLUMNS);
+    const char *base = cpu_stencil_base(item, view, line, true);
+    for (int64_t x = 0; x < item->columns; x += CPU_MAX_COLUMNS) {
+        const int64_t count = nf_min64(item->columns - x, CPU_MAX_COLUMNS);
         const int64_t width = straight ? ring->width : (n + k->lanes - 1) / k->lanes * k->lanes;
         void *to = straight ? cpu_at(k, ring->straight, (slot * walk->columns + x) * width) : converted;
         for (int64_t i = 0; i < count; i++)
-            rows[i] = run.base + (x + i) * run.step;
+            rows[i] = base + at[x + i];
         if (straight && in_place && transposed >= 0) {
             k->copy_line(cpu_at(k, ring->transposed[transposed], slot * ring->depth[transposed] * walk->line_stride + x),
                          walk->line_stride, to, width, rows, count, n);

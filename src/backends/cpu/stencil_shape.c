@@ -15,7 +15,9 @@ static const double FLAT_EIGHT_OPERATIONS = 1.4; /* and its values wait less wit
 static const double FOREIGN_SLOTS = 0.6;      /* of a window that lanes of other shares meet */
 static const double LANE_OPERATIONS = 40;     /* per row: loading, storing, dividing */
 static const double BALANCE_THREADS = 8;      /* items should keep these busy; not the threads at hand, on which neither
-                                                 the choice of an algorithm nor results may depend */
+                                                 the choice of an algorithm nor results may depend, */
+static const double FEWEST_THREADS = 1;       /* but backward's lines may be cut for those: its shape should suit all
+                                                 powers of two between these */
 static const double STRAND_COST = 0.002;      /* none is folded without need */
 static const double IDLE_ITEMS = 1.2;           /* half an item of idling for each of these */
 /* Seconds of an operation over those of one of the tile family's, whose constants were measured apart. */
@@ -29,6 +31,7 @@ static const double CROWDED_OPERATIONS = 0.3, CROWDED_NARROW_OPERATIONS = 0.75, 
 static const int64_t WIDE_BYTES = 64; /* of a vector: 32 registers; those that are narrower come with half as many */
 static const int64_t RING_BYTES = 6 << 20;    /* of packed lines, at most */
 static const int64_t CACHED_RING_BYTES = 768 << 10; /* rings beyond this leave the second-level cache: */
+static const int64_t CACHED_BACKWARD_BYTES = 960 << 10; /* in backward, where little else is read */
 static const double UNCACHED_OPERATIONS = 1.3;
 static const int64_t SCORE_BYTES = 96 << 10;
 
@@ -106,9 +109,11 @@ typedef struct shape_search {
     int32_t block_hull;                  /* of a block of rows on the line axis */
     int64_t depth;       /* of packed lines: elements per column */
     double groups;       /* query heads per packed line */
-    double threads;      /* items should come in whole rounds of these */
-    item_cost best_cost;
-    int32_t best[NF_MAX_RANK];
+    double threads;      /* items should come in whole rounds of these, */
+    double fewest;       /* and of as few as these, if only lines are cut otherwise */
+    double least;        /* sum over these of balanced costs */
+    item_cost best_cost; /* for `threads` */
+    int best[NF_MAX_RANK]; /* indices into extents */
     int strands, best_strands;
 } shape_search;
 
@@ -159,10 +164,13 @@ static item_view view_item(const shape_search *s, const int *choice)
     return v;
 }
 
-/* The cost of an item of these extents: infinite if its ring is too large. */
+/* The cost of an item of these extents: infinite if its ring is too large, or backward would cut strands. */
 static item_cost cost_of(const shape_search *s, const int *choice)
 {
     const nf_problem *problem = s->request->problem;
+    const int32_t last = s->rank - 1;
+    if (s->backward && s->strands > 1 && s->extents[last][choice[last]] < s->axis[last].rows)
+        return (item_cost){INFINITY, 1};
     const item_view v = view_item(s, choice);
     const double lanes = (double)s->kernels->lanes, dims = (double)(problem->head_dim + problem->value_dim);
     const double head_dim = (double)problem->head_dim;
@@ -179,34 +187,85 @@ static item_cost cost_of(const shape_search *s, const int *choice)
     const double summed = (s->backward ? dims + head_dim : dims - head_dim) * sum_edge;
     const double compute = v.pairs * (in_lanes + summed) / lanes + v.all_rows * LANE_OPERATIONS * (s->backward ? 2 : 1);
     const double pack = v.columns * (double)s->depth * PACK_OPERATIONS * (lanes > 4 ? 1 : 2) / s->groups;
-    const double memory = v.ring_bytes > (double)CACHED_RING_BYTES ? UNCACHED_OPERATIONS : 1;
+    const int64_t cached = s->backward ? CACHED_BACKWARD_BYTES : CACHED_RING_BYTES;
+    const double memory = v.ring_bytes > (double)cached ? UNCACHED_OPERATIONS : 1;
     const double use = v.lanes <= 2 ? 1 : s->backward ? SHORT_BACKWARD_OPERATIONS : SHORT_OPERATIONS;
     const double folding = 1 + STRAND_COST * (s->strands - 1);
     return (item_cost){.operations = (compute * memory * use + pack) / v.rows * folding, .items = v.items};
 }
 
 /* What counts among shapes of one walk. */
-static double balanced(const shape_search *s, item_cost cost)
+static double balanced(item_cost cost, double threads)
 {
-    return ceil(ceil(cost.items) / s->threads) * s->threads / cost.items * cost.operations;
+    return ceil(ceil(cost.items) / threads) * threads / cost.items * cost.operations;
+}
+
+/* The costs of all cuts of the line axis, given how the others are cut; returns how many. */
+static int list_cuts(const shape_search *s, int *choice, item_cost *costs)
+{
+    int count = 0;
+    if (s->line_axis < 0) {
+        costs[0] = cost_of(s, choice);
+        return 1;
+    }
+    for (; count < SIZES && s->extents[s->line_axis][count]; count++) {
+        choice[s->line_axis] = count;
+        costs[count] = cost_of(s, choice);
+    }
+    return count;
+}
+
+static int best_cut(const item_cost *costs, int count, double threads)
+{
+    int best = 0;
+    for (int i = 1; i < count; i++)
+        if (balanced(costs[i], threads) < balanced(costs[best], threads))
+            best = i;
+    return best;
+}
+
+static void try_shape(shape_search *s, int *choice)
+{
+    item_cost costs[SIZES];
+    const int count = list_cuts(s, choice, costs);
+    const int best = best_cut(costs, count, s->threads);
+    double sum = balanced(costs[best], s->threads);
+    for (double threads = s->fewest; threads < s->threads; threads *= 2)
+        sum += balanced(costs[best_cut(costs, count, threads)], threads);
+    if (sum >= s->least)
+        return;
+    s->least = sum;
+    s->best_cost = costs[best];
+    s->best_strands = s->strands;
+    for (int32_t a = 0; a < s->rank; a++)
+        s->best[a] = a == s->line_axis ? best : choice[a];
 }
 
 static void try_axis(shape_search *s, int *choice, int32_t axis)
 {
     if (axis == s->rank) {
-        const item_cost cost = cost_of(s, choice);
-        if (balanced(s, cost) < balanced(s, s->best_cost)) {
-            s->best_cost = cost;
-            for (int32_t a = 0; a < s->rank; a++)
-                s->best[a] = s->extents[a][choice[a]];
-            s->best_strands = s->strands;
-        }
+        try_shape(s, choice);
+        return;
+    }
+    if (axis == s->line_axis) {
+        try_axis(s, choice, axis + 1);
         return;
     }
     for (int i = 0; i < SIZES && s->extents[axis][i]; i++) {
         choice[axis] = i;
         try_axis(s, choice, axis + 1);
     }
+}
+
+/* Cuts the line axis of the best shape anew. */
+static void cut_lines(shape_search *s, double threads)
+{
+    item_cost costs[SIZES];
+    if (s->line_axis < 0)
+        return;
+    s->strands = s->best_strands;
+    const int count = list_cuts(s, s->best, costs);
+    s->best[s->line_axis] = best_cut(costs, count, threads);
 }
 
 /* Extents to try: even cuts in whole blocks, and few places of the outer axes, each of which takes a ring of its own. */
@@ -234,6 +293,8 @@ static void list_choices(shape_search *s)
     s->groups = (double)nf_problem_group(problem);
     s->depth = s->backward ? 3 * problem->head_dim + 2 * problem->value_dim : problem->head_dim + problem->value_dim;
     s->best_cost = (item_cost){INFINITY, 1};
+    s->least = INFINITY;
+    s->fewest = s->backward && s->line_axis >= 0 ? FEWEST_THREADS : s->threads;
     for (int32_t a = 0; a < s->rank; a++) {
         s->axis[a] = view_axis(&s->request->grid->axis[a]);
         list_extents(s, a);
@@ -254,7 +315,7 @@ static void run_search(shape_search *s)
 {
     list_choices(s);
     const int classes = (int)s->axis[s->rank - 1].classes;
-    for (s->strands = 1; s->strands <= (s->backward ? 1 : MOST_STRANDS); s->strands++)
+    for (s->strands = 1; s->strands <= MOST_STRANDS; s->strands++)
         if (s->strands <= FEW_STRANDS || s->strands % FEW_STRANDS == 0 || s->strands == classes) {
             int choice[NF_MAX_RANK];
             try_axis(s, choice, 0);
@@ -284,7 +345,8 @@ static double forward_rate(const shape_search *s)
 /* Lanes left idle by the rows cost backward as much as others; where they are most, SHORT_BACKWARD_OPERATIONS tells. */
 static double backward_rate(const shape_search *s)
 {
-    const double lanes = (double)s->kernels->lanes, rows = (double)s->axis[s->rank - 1].rows;
+    const double lanes = (double)s->kernels->lanes;
+    const double rows = (double)s->best_strands * (double)s->axis[s->rank - 1].rows; /* that share vectors */
     const double computed = ceil(rows / lanes) * lanes / rows, idle = computed < 2 ? computed : 1;
     if (lanes > 8)
         return idle * BACKWARD_RATE;
@@ -336,14 +398,17 @@ static void measure(cpu_stencil_walk *walk, const shape_search *s)
 nf_status cpu_stencil_shape(cpu_stencil_walk *walk, const nf_request *request, const cpu_kernels *kernels, bool backward)
 {
     const nf_problem *problem = request->problem;
-    /* How queries are cut changes nothing in forward: each is the sum of the same products in the same order. */
+    /* How queries are cut changes nothing in forward: each is the sum of the same products in the same order. Nor does it
+     * change anything how backward's lines are cut, in whole blocks of rows: each sum takes its products block by block. */
     shape_search search = {.request = request, .kernels = kernels, .backward = backward,
                            .threads = backward ? BALANCE_THREADS : (double)request->threads};
     run_search(&search);
+    if (backward)
+        cut_lines(&search, (double)request->threads);
     nf_work_spec spec = {.rows = NF_ROWS_QUERIES};
     for (int32_t a = 0; a < search.rank; a++) {
         spec.tile[a] = 1;
-        spec.group[a] = search.best[a];
+        spec.group[a] = search.extents[a][search.best[a]];
         spec.columns[a] = INT32_MAX;
     }
     spec.tile[search.rank - 1] = (int32_t)kernels->lanes;

@@ -189,20 +189,3 @@ cpu_run cpu_stencil_run(const cpu_stencil_item *item, const cpu_stencil_strand *
                      .step = strand->axis_class.step * view->axis[last] * view->element,
                      .count = nf_interval_size(box->axis[last])};
 }
-
-cpu_run cpu_stencil_columns(const cpu_stencil_item *item, const cpu_view *view, const nf_box *line, int64_t head)
-{
-    return cpu_stencil_run(item, &item->strands[0], view, line, head, true);
-}
-
-cpu_run cpu_stencil_rows(const cpu_stencil_item *item, const cpu_view *view, const nf_box *outer, int32_t row, int64_t b,
-                         int64_t head)
-{
-    const cpu_stencil_walk *walk = item->walk;
-    const int32_t x = item->lane_rows[b];
-    nf_box box = *outer;
-    if (walk->line_axis >= 0)
-        box.axis[walk->line_axis] = (nf_interval){row, row + 1};
-    box.axis[walk->work.grid->rank - 1] = (nf_interval){x, x + item->lanes[b].count};
-    return cpu_stencil_run(item, &item->strands[0], view, &box, head, false);
-}
