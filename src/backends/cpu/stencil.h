@@ -4,6 +4,8 @@
 #ifndef NF_CPU_STENCIL_H
 #define NF_CPU_STENCIL_H
 
+#include <stdatomic.h>
+
 #include "backends/cpu/tile.h"
 
 /* What an item of backward alone writes on one axis: gradients of these queries and these keys. */
@@ -171,6 +173,24 @@ int64_t cpu_stencil_ahead_steps(const cpu_stencil_item *item, const cpu_kernels 
  * they are aligned, and the tensor is large. */
 bool cpu_stencil_direct(const cpu_stencil_plan *plan, const cpu_view *view, int64_t n);
 bool cpu_stencil_streams(const cpu_stencil_plan *plan, const cpu_view *view, const nf_tensor *tensor);
+
+/* The items of an execution, which its threads take in chunks. */
+typedef struct cpu_stencil_queue {
+    int64_t items, threads, chunk;
+    _Atomic int64_t first; /* that no thread has */
+} cpu_stencil_queue;
+
+/* What a thread has of it; to begin with, next is -1. */
+typedef struct cpu_stencil_turn {
+    int64_t item, next; /* at hand, and the one after it, -1: not known yet */
+    int64_t end;        /* of the chunk of the latter, or of the former */
+    bool known;         /* item was next */
+} cpu_stencil_turn;
+
+cpu_stencil_queue cpu_stencil_queue_of(int64_t items, int64_t threads, int64_t most_chunk);
+
+/* Takes a thread's next item, and the one after that, so that it is fetched in time; false: there is none. */
+bool cpu_stencil_take(cpu_stencil_queue *queue, cpu_stencil_turn *turn);
 
 size_t cpu_stencil_forward_bytes(const cpu_stencil_plan *plan);
 size_t cpu_stencil_backward_bytes(const cpu_stencil_plan *plan);

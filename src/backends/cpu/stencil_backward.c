@@ -4,7 +4,7 @@
 
 #include "backends/cpu/stencil_backward.h"
 
-enum { MOST_CHUNK = 4 }; /* items a thread takes at once: it fetches the next while it computes one */
+enum { MOST_CHUNK = 4 }; /* items a thread takes at once */
 
 static void carve(const stencil_call *c, cpu_arena *arena, stencil_scratch *s)
 {
@@ -221,17 +221,18 @@ static void clear_sums(const stencil_scratch *s)
                                             * s->call->plan->kernels->real_size));
 }
 
-/* Items begin .. end - 1. */
-static void backward_items(stencil_scratch *s, int64_t begin, int64_t end)
+static void backward_items(stencil_scratch *s, cpu_stencil_queue *queue)
 {
     const cpu_stencil_plan *p = s->call->plan;
     const nf_problem *problem = p->request->problem;
-    cpu_stencil_open(&s->items[begin % 2], &p->backward, problem, p->kernels->lanes, begin);
-    for (int64_t i = begin; i < end; i++) {
-        s->item = &s->items[i % 2];
-        s->next = i + 1 < end ? &s->items[(i + 1) % 2] : NULL;
+    cpu_stencil_turn turn = {.next = -1};
+    for (int at = 0; cpu_stencil_take(queue, &turn); at = !at) {
+        s->item = &s->items[at];
+        if (!turn.known)
+            cpu_stencil_open(s->item, &p->backward, problem, p->kernels->lanes, turn.item);
+        s->next = turn.next >= 0 ? &s->items[!at] : NULL;
         if (s->next)
-            cpu_stencil_open(s->next, &p->backward, problem, p->kernels->lanes, i + 1);
+            cpu_stencil_open(s->next, &p->backward, problem, p->kernels->lanes, turn.next);
         backward_item(s);
     }
 }
@@ -259,9 +260,7 @@ nf_status cpu_stencil_backward(const void *prepared, const nf_tensor *const io[N
 {
     const cpu_stencil_plan *plan = prepared;
     const stencil_call call = call_of(plan, io);
-    const int64_t items = plan->backward.items;
-    const int64_t chunk = plan->threads == 1 ? nf_max64(items, 1)
-                                             : nf_max64(nf_min64(items / (8 * plan->threads), MOST_CHUNK), 1);
+    cpu_stencil_queue queue = cpu_stencil_queue_of(plan->backward.items, plan->threads, MOST_CHUNK);
     char *base = workspace;
 #pragma omp parallel num_threads((int)plan->threads)
     {
@@ -271,9 +270,7 @@ nf_status cpu_stencil_backward(const void *prepared, const nf_tensor *const io[N
         for (int64_t i = 0; i < plan->backward.block_rows * plan->kernels->lanes; i++)
             cpu_set_real(plan->kernels, scratch.scales, i, plan->scale);
         clear_sums(&scratch);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < items; i += chunk)
-            backward_items(&scratch, i, nf_min64(i + chunk, items));
+        backward_items(&scratch, &queue);
     }
     return NF_OK;
 }

@@ -5,7 +5,7 @@
 
 #include "backends/cpu/stencil.h"
 
-enum { MOST_CHUNK = 16 }; /* items a thread takes at once: it fetches the next while it computes one */
+enum { MOST_CHUNK = 16 }; /* items a thread takes at once */
 
 typedef struct forward_call {
     const cpu_stencil_plan *plan;
@@ -285,17 +285,17 @@ static void forward_item(forward_scratch *s)
         forward_block_row(s, y, nf_min32(y + block, rows.end));
 }
 
-/* Items begin .. end - 1. */
-static void forward_items(forward_scratch *s, int64_t begin, int64_t end)
+static void forward_items(forward_scratch *s, cpu_stencil_queue *queue)
 {
     const cpu_stencil_plan *p = s->call->plan;
-    for (int64_t i = begin; i < end; i++) {
-        s->current = (int)(i % 2);
-        if (i == begin)
-            cpu_stencil_open(&s->item[s->current], &p->forward, p->request->problem, p->kernels->lanes, i);
-        s->has_next = i + 1 < end;
+    cpu_stencil_turn turn = {.next = -1};
+    while (cpu_stencil_take(queue, &turn)) {
+        s->current = !s->current;
+        if (!turn.known)
+            cpu_stencil_open(&s->item[s->current], &p->forward, p->request->problem, p->kernels->lanes, turn.item);
+        s->has_next = turn.next >= 0;
         if (s->has_next)
-            cpu_stencil_open(&s->item[!s->current], &p->forward, p->request->problem, p->kernels->lanes, i + 1);
+            cpu_stencil_open(&s->item[!s->current], &p->forward, p->request->problem, p->kernels->lanes, turn.next);
         forward_item(s);
     }
 }
@@ -320,19 +320,16 @@ nf_status cpu_stencil_forward(const void *prepared, const nf_tensor *const io[NF
 {
     const cpu_stencil_plan *plan = prepared;
     const forward_call call = call_of(plan, io);
-    const int64_t items = plan->forward.items;
-    const int64_t chunk = nf_max64(nf_min64(items / (8 * plan->threads), MOST_CHUNK), 1);
+    cpu_stencil_queue queue = cpu_stencil_queue_of(plan->forward.items, plan->threads, MOST_CHUNK);
     if (plan->threads == 1) { /* a parallel region costs system calls even then */
         forward_scratch scratch = scratch_of(&call, workspace, 0);
-        forward_items(&scratch, 0, items);
+        forward_items(&scratch, &queue);
         return NF_OK;
     }
 #pragma omp parallel num_threads((int)plan->threads)
     {
         forward_scratch scratch = scratch_of(&call, workspace, cpu_thread_index());
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < items; i += chunk)
-            forward_items(&scratch, i, nf_min64(i + chunk, items));
+        forward_items(&scratch, &queue);
     }
     return NF_OK;
 }
