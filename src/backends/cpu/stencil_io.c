@@ -29,11 +29,12 @@ void cpu_stencil_find_rows(const stencil_scratch *s)
 {
     const int64_t lanes = s->call->plan->kernels->lanes, group = nf_problem_group(s->call->plan->request->problem);
     const cpu_stencil_item *item = s->item;
-    for (int i = 0; i < STENCIL_ROW_TENSORS; i++) {
+    const int64_t blocks = item->strand_count == 1 ? nf_min64(item->lane_blocks, 1) : item->lane_blocks;
+    for (int i = 0; blocks && i < STENCIL_ROW_TENSORS; i++) {
         const cpu_view *view = stencil_row_view(s->call, i);
         if (!view->data)
             continue;
-        for (int64_t b = 0; b < (item->strand_count == 1 ? 1 : item->lane_blocks); b++)
+        for (int64_t b = 0; b < blocks; b++)
             cpu_stencil_lane_offsets(item, view, group, b, s->row_at[i] + b * lanes);
         for (int64_t l = 1; item->strand_count == 1 && l < lanes; l++)
             s->row_at[i][l] = s->row_at[i][0] + l * row_step(item, view);
