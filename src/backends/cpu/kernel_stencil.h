@@ -2,8 +2,9 @@
  * each one computes stands in kernels.h. */
 
 /* How a block finds the columns of its lanes: side by side; side by side on a ramp of lanes, beyond which, on one side or
- * both, all lanes start at one column (the borders of a window that does not leave the axis): from the one vector that holds
- * all, or, where nothing permutes, a broadcast; from the two vectors that hold all slots; from two vectors for each slot. */
+ * both, all lanes start at one column (the borders of a window that does not leave the axis), which is a broadcast; permuted,
+ * from the one vector that holds all of a slot, where that can be done; from the two vectors that hold all slots; from two
+ * vectors for each slot. */
 enum {
     NAME(SIDE_BY_SIDE),
     NAME(ONE_EDGE),
@@ -45,19 +46,19 @@ static NAME(finder) NAME(find_columns)(const cpu_lanes *lanes)
         else
             f.kind = NAME(FROM_PAIRS);
     }
+#if defined(SIMD_PERMUTE)
+    if ((f.kind == NAME(FROM_PAIRS) || (first | f.last)) && high < NAME(LANES))
+        f.kind = NAME(FROM_ONE);
+#else
+    if (f.kind == NAME(SIDE_BY_SIDE) && (first | f.last))
+        f.kind = first && f.last ? NAME(TWO_EDGES) : NAME(ONE_EDGE);
+#endif
 #if defined(SIMD_PICK)
     const int32_t most = lanes->slots < NAME(MOST_SLOTS) ? lanes->slots : NAME(MOST_SLOTS);
     if (f.kind == NAME(FROM_PAIRS) && high + most <= 2 * NAME(LANES))
         f.kind = NAME(FROM_PAIR);
 #endif
-    if (f.kind != NAME(SIDE_BY_SIDE) || !(first | f.last))
-        return f;
     f.edge[0] = first ? 0 : high;
-#if defined(SIMD_PERMUTE)
-    f.kind = NAME(FROM_ONE);
-#else
-    f.kind = first && f.last ? NAME(TWO_EDGES) : NAME(ONE_EDGE);
-#endif
     return f;
 }
 
