@@ -157,6 +157,9 @@ static item_view view_item(const shape_search *s, const int *choice)
         const double rest = (double)s->axis[last].rows - (parts - 1) * longest;
         const double vectors = (parts - 1) * ceil(longest / lanes) + ceil(rest / lanes);
         v.lanes = (vectors + parts * ends) * lanes / (double)s->axis[last].rows;
+    } else if (s->backward) { /* each begins a vector, or lies in one as a whole */
+        const double in_vector = fmax(floor(lanes / longest), 1);
+        v.lanes = ceil(strands / in_vector) * ceil(longest / lanes) * lanes / (strands * longest);
     } else { /* several strands are long and short ones */
         const double across = strands * s->axis[last].mean / parts;
         v.lanes = ceil(across / lanes) * lanes / across;
@@ -345,9 +348,9 @@ static double forward_rate(const shape_search *s)
 /* Lanes left idle by the rows cost backward as much as others; where they are most, SHORT_BACKWARD_OPERATIONS tells. */
 static double backward_rate(const shape_search *s)
 {
-    const double lanes = (double)s->kernels->lanes;
-    const double rows = (double)s->best_strands * (double)s->axis[s->rank - 1].rows; /* that share vectors */
-    const double computed = ceil(rows / lanes) * lanes / rows, idle = computed < 2 ? computed : 1;
+    const double lanes = (double)s->kernels->lanes, rows = (double)s->axis[s->rank - 1].rows;
+    const double in_vector = fmin(s->best_strands, fmax(floor(lanes / rows), 1));
+    const double computed = ceil(rows / lanes) * lanes / (rows * in_vector), idle = computed < 2 ? computed : 1;
     if (lanes > 8)
         return idle * BACKWARD_RATE;
     return idle * (s->kernels->lanes == 8 ? EIGHT_BACKWARD_RATE : NARROW_BACKWARD_RATE);

@@ -51,15 +51,28 @@ static void finish_lanes(cpu_lanes *lanes, int64_t width)
     }
 }
 
-/* Lays out the rows of all strands, in order. A block ends early where the next row's columns are out of its reach, and where
- * own rows meet others. */
+/* Whether the rest of a block takes a whole strand. Backward sums block by block: it must not cut a strand's rows elsewhere
+ * because of what lies beside it, or results of one head would depend on the others. */
+static bool takes_strand(const cpu_stencil_item *item, const cpu_lanes *lanes, const cpu_stencil_strand *strand, int64_t width)
+{
+    const nf_interval rows = strand->segment.rows;
+    return lanes->count + nf_interval_size(rows) <= width
+           && strand_sees(item, strand, rows.end - 1).begin - lanes->begin[0] < 2 * width;
+}
+
+/* Lays out the rows of all strands, in order. A block ends early where the next row's columns are out of its reach, where own
+ * rows meet others, and in backward where a strand would not go whole into the rest of it. */
 static void lay_lanes(cpu_stencil_item *item, int64_t width)
 {
-    const nf_interval own = item->own_rows[item->walk->work.grid->rank - 1];
+    const int32_t last = item->walk->work.grid->rank - 1;
+    const nf_interval own = item->own_rows[last];
+    const bool backward = item->walk->shares[last] != NULL;
     cpu_lanes *lanes = NULL;
     item->lane_blocks = 0;
     for (int32_t i = 0; i < item->strand_count; i++) {
         const nf_interval rows = item->strands[i].segment.rows;
+        if (backward && lanes && nf_interval_size(rows) && !takes_strand(item, lanes, &item->strands[i], width))
+            lanes = NULL;
         for (int32_t x = rows.begin; x < rows.end; x++) {
             const nf_interval seen = strand_sees(item, &item->strands[i], x);
             const bool turn = item->strand_count == 1 && (x == own.begin || x == own.end);
