@@ -85,12 +85,11 @@ static void pack_line(void *context, const nf_box *line, int64_t slot)
 static cpu_targets dq_targets(const stencil_scratch *s, const nf_box *outer, int32_t first, int32_t end, int64_t b, int64_t h)
 {
     cpu_targets targets = {.stream = s->call->dq.stream};
-    for (int32_t row = first; row < end; row++) {
-        const stencil_rows rows = cpu_stencil_rows(s, STENCIL_DQ, outer, row, b, h);
-        targets.rows[row - first] = rows.base;
-        for (int64_t l = 0; l < rows.count; l++)
-            targets.lane[l] = rows.at[l];
-    }
+    const stencil_rows rows = cpu_stencil_rows(s, STENCIL_DQ, outer, first, b, h);
+    for (int32_t r = 0; r < end - first; r++)
+        targets.rows[r] = rows.base + r * rows.step;
+    for (int64_t l = 0; l < rows.count; l++)
+        targets.lane[l] = rows.at[l];
     return targets;
 }
 

@@ -44,6 +44,7 @@ typedef struct stencil_rows {
     char *base;
     const int64_t *at;
     int64_t count;
+    int64_t step; /* bytes to the next row of the line axis */
 } stencil_rows;
 
 /* Finds those of the item at hand, before they are asked for. */

@@ -18,6 +18,8 @@ stencil_rows cpu_stencil_rows(const stencil_scratch *s, int tensor, const nf_box
         box.axis[item->walk->line_axis] = (nf_interval){row, row + 1};
     stencil_rows rows = {.base = cpu_stencil_base(item, view, &box, false) + h * view->head * view->element,
                          .at = s->row_at[tensor], .count = item->lanes[b].count};
+    if (item->walk->line_axis >= 0)
+        rows.step = item->item.axis_class[item->walk->line_axis].step * view->axis[item->walk->line_axis] * view->element;
     if (item->strand_count == 1)
         rows.base += (item->lane_rows[b] - item->lane_rows[0]) * row_step(item, view);
     else
@@ -99,6 +101,16 @@ static void load_rows(const stencil_scratch *s, const stencil_rows *from, const 
     k->pack_line(transposed, k->lanes, s->pointers, from->count, n);
 }
 
+/* One real of each row: sizes are known where they are copied. */
+static void gather_reals(char *to, const stencil_rows *from, int64_t size)
+{
+    for (int64_t l = 0; l < from->count; l++)
+        if (size == (int64_t)sizeof(float))
+            memcpy(to + l * size, from->base + from->at[l], sizeof(float));
+        else
+            memcpy(to + l * size, from->base + from->at[l], sizeof(double));
+}
+
 /* Row r of a block, whose dout is loaded: lse, and delta = dout . out - dlse. */
 static void load_terms(const stencil_scratch *s, const block_row *row, int64_t r)
 {
@@ -111,8 +123,8 @@ static void load_terms(const stencil_scratch *s, const block_row *row, int64_t r
     for (int64_t l = 0; l < row->out.count; l++)
         s->pointers[l] = direct ? (const void *)(row->out.base + row->out.at[l]) : cpu_at(k, s->converted, l * width);
     k->stencil_delta(cpu_at(k, s->delta, at), cpu_at(k, s->rows[1], at * width), s->pointers, row->out.count, width);
-    for (int64_t l = 0; l < k->lanes; l++)
-        cpu_set_real(k, s->lse, at + l, l < row->lse.count ? cpu_get_real(k, row->lse.base + row->lse.at[l], 0) : 0);
+    memset(cpu_at(k, s->lse, at), 0, (size_t)(k->lanes * k->real_size));
+    gather_reals(cpu_at(k, s->lse, at), &row->lse, k->real_size);
     for (int64_t l = 0; c->io.dlse.data && l < row->dlse.count; l++)
         cpu_set_real(k, s->delta, at + l,
                      cpu_get_real(k, s->delta, at + l) - cpu_get_real(k, row->dlse.base + row->dlse.at[l], 0));
@@ -124,12 +136,19 @@ void cpu_stencil_load_block(const stencil_scratch *s, const nf_box *outer, int32
     const cpu_views *io = &c->io;
     const nf_problem *problem = c->plan->request->problem;
     block_row rows[CPU_STENCIL_ROWS];
-    for (int32_t r = 0; r < end - first; r++)
-        rows[r] = (block_row){.q = cpu_stencil_rows(s, STENCIL_Q, outer, first + r, b, h),
-                              .dout = cpu_stencil_rows(s, STENCIL_DOUT, outer, first + r, b, h),
-                              .out = cpu_stencil_rows(s, STENCIL_OUT, outer, first + r, b, h),
-                              .lse = cpu_stencil_rows(s, STENCIL_LSE, outer, first + r, b, h),
-                              .dlse = cpu_stencil_rows(s, STENCIL_DLSE, outer, first + r, b, h)};
+    rows[0] = (block_row){.q = cpu_stencil_rows(s, STENCIL_Q, outer, first, b, h),
+                          .dout = cpu_stencil_rows(s, STENCIL_DOUT, outer, first, b, h),
+                          .out = cpu_stencil_rows(s, STENCIL_OUT, outer, first, b, h),
+                          .lse = cpu_stencil_rows(s, STENCIL_LSE, outer, first, b, h),
+                          .dlse = cpu_stencil_rows(s, STENCIL_DLSE, outer, first, b, h)};
+    for (int32_t r = 1; r < end - first; r++) {
+        rows[r] = rows[r - 1];
+        rows[r].q.base += rows[0].q.step;
+        rows[r].dout.base += rows[0].dout.step;
+        rows[r].out.base += rows[0].out.step;
+        rows[r].lse.base += rows[0].lse.step;
+        rows[r].dlse.base += rows[0].dlse.step;
+    }
     fetch_row(c, &rows[0]);
     for (int32_t r = 0; r < end - first; r++) {
         if (r + 1 < end - first)
