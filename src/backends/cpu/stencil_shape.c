@@ -13,12 +13,19 @@ static const double FLAT_SUM_OPERATIONS = 3;  /* nor between lines that dk and d
 static const double FLAT_SCORE_OPERATIONS = 1.2; /* but forward's scores are between lane blocks, */
 static const double FLAT_EIGHT_OPERATIONS = 1.4; /* and its values wait less with eight lanes */
 static const double FOREIGN_SLOTS = 0.6;      /* of a window that lanes of other shares meet */
+/* Rows with those of other heads between them are read from more pages than they fill, whose addresses are looked up
+ * anew for each head: per page, times lanes. And they use few sets of the second-level cache, so that those which are
+ * fetched ahead displace each other where a block row of all heads would take more than this: packing waits. */
+static const double PAGE_OPERATIONS = 1920, PAGE_BYTES = 4096;
+static const double PAGE_SHARED = 0.25;       /* of a page: four rows in one cost nothing */
+static const double PAGE_HEADS = 2;           /* of an item share pages well enough, and cost nothing */
+static const double DISPLACING_BYTES = 1280 << 10, DISPLACED_OPERATIONS = 2.2;
 static const double LANE_OPERATIONS = 40;     /* per row: loading, storing, dividing */
 static const double BALANCE_THREADS = 8;      /* items should keep these busy; not the threads at hand, on which neither
                                                  the choice of an algorithm nor results may depend, */
 static const double FEWEST_THREADS = 1;       /* but backward's lines may be cut for those: its shape should suit all
                                                  powers of two between these */
-static const double STRAND_COST = 0.002;      /* none is folded without need */
+static const double STRAND_COST = 0.003;      /* none is folded without need */
 static const double IDLE_ITEMS = 1.2;           /* half an item of idling for each of these */
 /* Seconds of an operation over those of one of the tile family's, whose constants were measured apart. */
 static const double FORWARD_RATE = 0.70, BACKWARD_RATE = 0.80;
@@ -30,7 +37,7 @@ static const double EIGHT_BACKWARD_RATE = 0.97; /* of eight */
 static const double CROWDED_OPERATIONS = 0.3, CROWDED_NARROW_OPERATIONS = 0.75, CROWDED_ROWS = 12;
 static const int64_t WIDE_BYTES = 64; /* of a vector: 32 registers; those that are narrower come with half as many */
 static const int64_t RING_BYTES = 6 << 20;    /* of packed lines, at most */
-static const int64_t CACHED_RING_BYTES = 768 << 10; /* rings beyond this leave the second-level cache: */
+static const int64_t CACHED_RING_BYTES = 1664 << 10; /* rings beyond this leave the second-level cache: */
 static const int64_t CACHED_BACKWARD_BYTES = 960 << 10; /* in backward, where little else is read */
 static const double UNCACHED_OPERATIONS = 1.3;
 static const int64_t SCORE_BYTES = 96 << 10;
@@ -123,6 +130,7 @@ typedef struct item_view {
     double rows, pairs;          /* its own */
     double all_rows;             /* with those that only see its keys */
     double columns, ring_bytes;
+    double ahead_columns, ahead_rows; /* of these and those: what a block row fetches for the next */
     double both;                 /* of the pairs: those whose key is its own too */
     double lanes;                /* computed per pair that lanes meet */
 } item_view;
@@ -132,7 +140,7 @@ static item_view view_item(const shape_search *s, const int *choice)
     const int32_t last = s->rank - 1;
     const double lanes = (double)s->kernels->lanes;
     item_view v = {.items = (double)(s->request->problem->batch * s->request->problem->kv_heads), .rows = 1, .pairs = 1,
-                   .all_rows = 1, .columns = 1, .both = 1, .ring_bytes = 1};
+                   .all_rows = 1, .columns = 1, .both = 1, .ring_bytes = 1, .ahead_columns = 1, .ahead_rows = 1};
     for (int32_t a = 0; a < s->rank; a++) {
         const double extent = s->extents[a][choice[a]], hull = s->hulls[a][choice[a]];
         const double parts = ceil((double)s->axis[a].rows / extent), inner = (parts - 1) / parts;
@@ -141,6 +149,8 @@ static item_view view_item(const shape_search *s, const int *choice)
         v.pairs *= extent * s->axis[a].seen;
         v.all_rows *= extent + (s->backward ? inner * (hull - extent) : 0);
         v.columns *= hull;
+        v.ahead_columns *= a == s->line_axis ? fmin(hull, CPU_STENCIL_ROWS) : hull;
+        v.ahead_rows *= a == s->line_axis ? fmin(extent, CPU_STENCIL_ROWS) : extent;
         v.ring_bytes *= a == s->line_axis ? (double)s->block_hull : a == last ? s->strands * hull + 2 * lanes : hull;
         v.both *= 1 - inner * fmin(s->axis[a].seen / (4 * extent), 1 - extent / (extent + s->axis[a].seen));
     }
@@ -150,6 +160,8 @@ static item_view view_item(const shape_search *s, const int *choice)
     v.pairs *= strands;
     v.all_rows *= strands;
     v.columns *= strands;
+    v.ahead_columns *= strands;
+    v.ahead_rows *= strands;
     v.ring_bytes *= (double)(s->depth * s->kernels->real_size);
     const double parts = ceil((double)s->axis[last].rows / longest), halo = s->hulls[last][choice[last]] - longest;
     const double ends = s->backward && longest < s->axis[last].rows ? 2 * ceil(halo / 2 / lanes) * FOREIGN_SLOTS : 0;
@@ -165,6 +177,39 @@ static item_view view_item(const shape_search *s, const int *choice)
         v.lanes = ceil(across / lanes) * lanes / across;
     }
     return v;
+}
+
+/* Of a tensor, as an item of some neighboring heads meets it: pages that a row takes in vain, and how much room in the
+ * cache it takes from others, in its own sizes. */
+typedef struct spread {
+    double pages, sets;
+} spread;
+
+static spread spread_of(const shape_search *s, nf_role role, double heads)
+{
+    const nf_tensor *t = &s->request->layout[role];
+    const double element = (double)nf_dtype_size(t->dtype), row = (double)t->extents[s->rank + 2] * element;
+    const double step = fabs((double)t->strides[s->rank]) * element;
+    const bool beside = fabs((double)t->strides[s->rank + 1]) * element < step;
+    const double together = beside ? fmin(heads, (double)t->extents[s->rank + 1]) : 1;
+    const double alone = fmax(1 / together - 1 / PAGE_HEADS, 0);
+    return (spread){.pages = fmax(fmin(step / PAGE_BYTES, 1) - PAGE_SHARED, 0) * alone,
+                    .sets = fmax(fmin(step, PAGE_BYTES) / (row * together), 1)};
+}
+
+/* What it costs an item of forward that rows lie apart. */
+static double apart_cost(const shape_search *s, const item_view *v, double pack)
+{
+    const nf_problem *problem = s->request->problem;
+    const spread q = spread_of(s, NF_Q, s->strands * s->groups), out = spread_of(s, NF_OUT, s->strands * s->groups);
+    const spread key = spread_of(s, NF_K, s->strands), value = spread_of(s, NF_V, s->strands);
+    const double pages = v->columns * (key.pages + value.pages) / s->groups + v->rows * (q.pages + out.pages);
+    const double column_sets = (double)problem->head_dim * key.sets + (double)problem->value_dim * value.sets;
+    const double row_sets = (double)problem->head_dim * q.sets * s->groups;
+    const double sets = v->ahead_columns * column_sets + v->ahead_rows * row_sets;
+    const double bytes = sets * (double)nf_dtype_size(problem->dtype);
+    const double displaced = bytes > DISPLACING_BYTES ? (DISPLACED_OPERATIONS - 1) * pack : 0;
+    return pages * PAGE_OPERATIONS / (double)s->kernels->lanes + displaced;
 }
 
 /* The cost of an item of these extents: infinite if its ring is too large, or backward would cut strands. */
@@ -194,7 +239,8 @@ static item_cost cost_of(const shape_search *s, const int *choice)
     const double memory = v.ring_bytes > (double)cached ? UNCACHED_OPERATIONS : 1;
     const double use = v.lanes <= 2 ? 1 : s->backward ? SHORT_BACKWARD_OPERATIONS : SHORT_OPERATIONS;
     const double folding = 1 + STRAND_COST * (s->strands - 1);
-    return (item_cost){.operations = (compute * memory * use + pack) / v.rows * folding, .items = v.items};
+    const double apart = s->backward ? 0 : apart_cost(s, &v, pack);
+    return (item_cost){.operations = (compute * memory * use + pack + apart) / v.rows * folding, .items = v.items};
 }
 
 /* What counts among shapes of one walk. */

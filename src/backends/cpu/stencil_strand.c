@@ -85,20 +85,23 @@ static void lay_lanes(cpu_stencil_item *item, int64_t width)
         finish_lanes(&item->lanes[b], width);
 }
 
-/* The strands from number `first` on: segments of the last axis, for all heads and batches. */
+/* The strands from number `first` on: segments of the last axis, for all heads and batches; where items have several,
+ * those of all heads before the next segment, as heads mostly lie side by side in memory. */
 static void take_strands(cpu_stencil_item *item, const nf_problem *problem, int64_t first)
 {
     const nf_work *work = &item->walk->work;
     const int32_t last = work->grid->rank - 1;
-    const int64_t segments = work->segment_count[last], all = problem->batch * problem->kv_heads * segments;
+    const int64_t segments = work->segment_count[last], heads = problem->kv_heads;
+    const int64_t all = problem->batch * heads * segments;
+    const bool folded = item->walk->strands > 1;
     item->strand_count = nf_min64(item->walk->strands, all - first);
     item->columns = 0;
     for (int64_t i = 0; i < item->strand_count; i++) {
-        const int64_t stream = (first + i) / segments;
-        const nf_segment segment = work->segments[last][(first + i) % segments];
+        const int64_t n = first + i;
+        const nf_segment segment = work->segments[last][(folded ? n / heads : n) % segments];
         item->strands[i] = (cpu_stencil_strand){
-            .batch = stream / problem->kv_heads,
-            .kv_head = stream % problem->kv_heads,
+            .batch = n / (heads * segments),
+            .kv_head = (folded ? n : n / segments) % heads,
             .axis_class = nf_axis_table_class(&work->grid->axis[last], segment.class_index),
             .segment = segment,
             .first = (int32_t)item->columns,
