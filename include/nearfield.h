@@ -290,12 +290,17 @@ NF_API nf_status nf_plan_get_info(const nf_plan *plan, nf_plan_info *info);
 /* What was chosen and why, and why each other candidate was not. Text as for nf_problem_format. */
 NF_API nf_status nf_plan_describe(const nf_plan *plan, char *buffer, size_t capacity, size_t *length);
 
-/* How one call runs; NULL means all defaults. */
+/* How one call runs; NULL means all defaults. Queue and events are of the opencl backend (nearfield_opencl.h); others
+ * want them NULL and 0. */
 typedef struct nf_exec {
-    size_t size;            /* sizeof(nf_exec) */
-    void *workspace;        /* at least workspace_bytes, 64-byte aligned; NULL: the plan's own, one call at a time */
-    size_t workspace_bytes; /* of workspace */
-    void *queue;            /* of the opencl backend: the cl_command_queue to run on; NULL: the plan's. Others: NULL */
+    size_t size;              /* sizeof(nf_exec) */
+    void *workspace;          /* at least workspace_bytes, 64-byte aligned; NULL: the plan's own, one call at a time */
+    size_t workspace_bytes;   /* of workspace */
+    void *queue;              /* the cl_command_queue to run on; NULL: the plan's */
+    int64_t wait_count;       /* of wait_events */
+    void *const *wait_events; /* cl_events: the call runs after all of them, and fails if one of them failed */
+    void **signal_event;      /* receives a cl_event of the call's end, for the caller to release; unwritten if the call
+                                 fails. NULL: none is asked for */
 } nf_exec;
 
 NF_API void nf_exec_init(nf_exec *exec);

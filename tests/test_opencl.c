@@ -1,8 +1,10 @@
 /* A program's own OpenCL objects: tensors in one buffer, at offsets, with strides of any sign, on queues of either
  * kind. */
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "attend.h"
 #include "backends/opencl/cl_device.h"
@@ -338,6 +340,215 @@ START_TEST(a_buffer_needs_its_context)
 }
 END_TEST
 
+/* ---- Events ------------------------------------------------------------------------------------------------------ */
+
+static cl_event make_gate(cl_context owner)
+{
+    cl_event (*create)(cl_context, cl_int *);
+    cl_int error;
+    *(void **)&create = dlsym(api.library, "clCreateUserEvent");
+    const cl_event gate = create(owner, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    return gate;
+}
+
+static void set_gate(cl_event gate, cl_int verdict)
+{
+    cl_int (*set)(cl_event, cl_int);
+    *(void **)&set = dlsym(api.library, "clSetUserEventStatus");
+    ck_assert_int_eq(set(gate, verdict), CL_SUCCESS);
+}
+
+static cl_int verdict_of(cl_event event)
+{
+    cl_int verdict;
+    ck_assert_int_eq(api.clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof verdict, &verdict, NULL),
+                     CL_SUCCESS);
+    return verdict;
+}
+
+/* Calls with an event of their own do not wait, be it on the plan's queue, or on one of either kind of the program's.
+ */
+START_TEST(events_order_calls)
+{
+    enum { PLANS_QUEUE = 2 };
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    const cl_command_queue queue = _i == PLANS_QUEUE ? NULL : make_queue(cl, (cl_command_queue_properties)_i);
+    if (!queue && _i != PLANS_QUEUE)
+        NF_SKIP("the device has no such queue");
+    arena a;
+    nf_io io;
+    nf_exec exec;
+    arena_create(&a, 0);
+    nf_plan *plan = make_plan(&a);
+    cl_event gate = make_gate(cl);
+    void *forward = NULL, *backward = NULL, *waited[] = {gate, NULL};
+    arena_io(&io, &a);
+    nf_exec_init(&exec);
+    exec.queue = queue;
+    exec.wait_count = 1;
+    exec.wait_events = waited;
+    exec.signal_event = &forward;
+    ck_assert_msg(nf_forward(plan, &io, &exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_ptr_nonnull(forward);
+    exec.wait_count = 2;
+    waited[1] = forward;
+    exec.signal_event = &backward;
+    ck_assert_msg(nf_backward(plan, &io, &exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_int_gt(verdict_of(forward), CL_COMPLETE);
+    ck_assert_int_gt(verdict_of(backward), CL_COMPLETE);
+    nf_plan_destroy(plan);
+    set_gate(gate, CL_COMPLETE);
+    const cl_event last = backward;
+    ck_assert_int_eq(api.clWaitForEvents(1, &last), CL_SUCCESS);
+    ck_assert_int_eq(verdict_of(forward), CL_COMPLETE);
+    copy_tensors(&a, false);
+    api.clReleaseEvent(forward);
+    api.clReleaseEvent(backward);
+    api.clReleaseEvent(gate);
+    arena_destroy(&a);
+    if (queue)
+        api.clReleaseCommandQueue(queue);
+}
+END_TEST
+
+/* Puts a tensor's values in place, late, and says so. */
+typedef struct late_writer {
+    pthread_t thread;
+    nf_tensor *tensor;
+    const nf_tensor *values;
+    cl_event gate;
+} late_writer;
+
+static void *write_late(void *argument)
+{
+    static const struct timespec delay = {.tv_nsec = 30 * 1000 * 1000};
+    const late_writer *w = argument;
+    nanosleep(&delay, NULL);
+    for (int64_t i = 0; i < tensor_count(w->tensor); i++)
+        tensor_set(w->tensor, i, tensor_get(w->values, i));
+    set_gate(w->gate, CL_COMPLETE);
+    return NULL;
+}
+
+START_TEST(host_memory_is_read_after_events)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    arena a;
+    attend kept;
+    nf_io io;
+    nf_exec exec;
+    arena_create(&a, 1 << NF_Q | 1 << NF_DOUT);
+    attend_create_text(&kept, problem_text);
+    attend_copy(&kept, &a.truth, NF_Q);
+    nf_plan *plan = make_plan(&a);
+    late_writer writer = {.tensor = &a.tensor[NF_Q], .values = &kept.tensor[NF_Q], .gate = make_gate(cl)};
+    for (int64_t i = 0; i < tensor_count(writer.tensor); i++)
+        tensor_set(writer.tensor, i, 0);
+    void *event = NULL, *waited[] = {writer.gate};
+    arena_io(&io, &a);
+    nf_exec_init(&exec);
+    exec.wait_count = 1;
+    exec.wait_events = waited;
+    exec.signal_event = &event;
+    ck_assert_int_eq(pthread_create(&writer.thread, NULL, write_late, &writer), 0);
+    ck_assert_msg(nf_forward(plan, &io, &exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_int_eq(pthread_join(writer.thread, NULL), 0);
+    ck_assert_int_eq(verdict_of(event), CL_COMPLETE);
+    ck_assert_msg(nf_backward(plan, &io, NULL) == NF_OK, "%s", nf_last_error());
+    copy_tensors(&a, false);
+    api.clReleaseEvent(event);
+    api.clReleaseEvent(writer.gate);
+    nf_plan_destroy(plan);
+    attend_destroy(&kept);
+    arena_destroy(&a);
+}
+END_TEST
+
+static const cl_int failure = -5;
+
+static void *fail_late(void *argument)
+{
+    static const struct timespec delay = {.tv_nsec = 30 * 1000 * 1000};
+    nanosleep(&delay, NULL);
+    set_gate(argument, failure);
+    return NULL;
+}
+
+/* A call fails with an event that had failed before, or, where it waits, fails during it; the next call does not mind.
+ * (PoCL 3.1 aborts over commands in a queue that wait for an event that fails.) */
+START_TEST(failed_events_fail_calls)
+{
+    const bool waits = _i;
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    arena a;
+    nf_io io;
+    nf_exec exec;
+    pthread_t thread;
+    arena_create(&a, waits ? 1 << NF_DK : 0);
+    nf_plan *plan = make_plan(&a);
+    cl_event good = make_gate(cl), bad = make_gate(cl);
+    void *event = NULL, *waited[] = {good, bad};
+    arena_io(&io, &a);
+    nf_exec_init(&exec);
+    exec.wait_count = 2;
+    exec.wait_events = waited;
+    exec.signal_event = &event;
+    set_gate(good, CL_COMPLETE);
+    if (waits)
+        ck_assert_int_eq(pthread_create(&thread, NULL, fail_late, bad), 0);
+    else
+        set_gate(bad, failure);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(nf_backward(plan, &io, &exec), NF_ERR_MEMORY);
+        ck_assert_str_eq(nf_last_error(), "exec: wait_events[1] failed: CL_OUT_OF_RESOURCES (-5)");
+        ck_assert_ptr_null(event);
+    }
+    if (waits)
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    run_both(&a, plan, NULL);
+    copy_tensors(&a, false);
+    api.clReleaseEvent(good);
+    api.clReleaseEvent(bad);
+    nf_plan_destroy(plan);
+    arena_destroy(&a);
+}
+END_TEST
+
+START_TEST(events_are_checked)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    arena a;
+    nf_io io;
+    nf_exec exec;
+    arena_create(&a, 0);
+    nf_plan *plan = make_plan(&a);
+    const cl_context stranger = make_context();
+    const cl_event gate = make_gate(cl), strange = make_gate(stranger);
+    void *event = NULL, *waited[] = {gate, NULL};
+    arena_io(&io, &a);
+    nf_exec_init(&exec);
+    exec.signal_event = &event;
+    exec.wait_events = waited;
+    exec.wait_count = 2;
+    ck_assert_int_eq(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT);
+    ck_assert_str_eq(nf_last_error(), "exec: wait_events[1] is no cl_event");
+    waited[1] = strange;
+    ck_assert_int_eq(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT);
+    ck_assert_str_eq(nf_last_error(), "exec: wait_events[1] belongs to another cl_context than the plan");
+    ck_assert_ptr_null(event);
+    nf_plan_destroy(plan);
+    api.clReleaseEvent(gate);
+    api.clReleaseEvent(strange);
+    api.clReleaseContext(stranger);
+    arena_destroy(&a);
+}
+END_TEST
+
 /* ---- Threads ----------------------------------------------------------------------------------------------------- */
 
 typedef struct worker {
@@ -410,6 +621,10 @@ int main(void)
     tcase_add_test(cases, calls_overlap);
     tcase_add_test(cases, refusals);
     tcase_add_test(cases, a_buffer_needs_its_context);
+    tcase_add_loop_test(cases, events_order_calls, 0, 3);
+    tcase_add_test(cases, host_memory_is_read_after_events);
+    tcase_add_loop_test(cases, failed_events_fail_calls, 0, 2);
+    tcase_add_test(cases, events_are_checked);
     tcase_add_test(cases, threads_share_a_plan);
     Suite *suite = suite_create("opencl");
     suite_add_tcase(suite, cases);

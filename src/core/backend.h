@@ -14,6 +14,7 @@
 #include <stdbool.h>
 
 #include "core/axis.h"
+#include "core/io.h"
 #include "core/problem.h"
 #include "core/status.h"
 #include "core/text.h"
@@ -65,9 +66,10 @@ typedef struct nf_algorithm {
      * find any of the gradients absent, at least one is present. */
     nf_status (*forward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
     nf_status (*backward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
-    /* Runs one direction on a queue of the caller (nf_exec.queue); nf_stub_enqueue where a device has no such thing. */
-    nf_status (*enqueue)(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
-                         void *workspace, void *queue);
+    /* Runs any of these, or of the pair, where exec names a queue or events; nf_stub_enqueue where a device has no such
+     * thing. The core has checked that the arrays of exec are there. */
+    nf_status (*enqueue)(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
+                         void *workspace, const nf_exec *exec);
     const nf_pair *pair; /* &nf_stub_pair if the algorithm keeps no scores */
 } nf_algorithm;
 
@@ -101,8 +103,8 @@ void nf_stub_close(const nf_context *context, void *state);
 void nf_stub_describe(const void *state, nf_text *text);
 const char *nf_stub_device(const void *state, int index); /* one device: the host */
 bool nf_stub_gpu(const void *state);
-nf_status nf_stub_enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
-                          void *workspace, void *queue);
+nf_status nf_stub_enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
+                          void *workspace, const nf_exec *exec);
 extern const nf_pair nf_stub_pair;
 
 #endif

@@ -76,15 +76,15 @@ bool nf_stub_gpu(const void *state)
     return false;
 }
 
-nf_status nf_stub_enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
-                          void *workspace, void *queue)
+nf_status nf_stub_enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
+                          void *workspace, const nf_exec *exec)
 {
     (void)prepared;
-    (void)direction;
+    (void)operation;
     (void)io;
     (void)workspace;
-    (void)queue;
-    return nf_fail(NF_ERR_ARGUMENT, "exec: queue must be NULL, this algorithm takes none");
+    (void)exec;
+    return nf_fail(NF_ERR_ARGUMENT, "exec: queue and events must be NULL, this algorithm takes none");
 }
 
 static nf_status no_scores(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)

@@ -84,8 +84,7 @@ typedef struct cl_plan {
 
 extern const nf_algorithm cl_lanes, cl_tile;
 
-/* queue NULL: the plan's. */
-nf_status cl_execute(cl_plan *plan, nf_direction direction, const nf_tensor *const io[NF_ROLES],
-                     cl_command_queue queue);
+/* exec may be NULL: the plan's queue and no events. */
+nf_status cl_execute(cl_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec);
 
 #endif

@@ -300,21 +300,21 @@ static void describe(const void *prepared, nf_text *text)
                    plan->gpu->table_bytes, plan->gpu->scratch_bytes, plan->staged_bytes);
 }
 
-static nf_status enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
-                         void *unused, void *queue)
+static nf_status enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
+                         void *unused, const nf_exec *exec)
 {
     (void)unused;
-    return cl_execute((cl_plan *)prepared, direction, io, queue);
+    return cl_execute((cl_plan *)prepared, operation, io, exec);
 }
 
 static nf_status forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
 {
-    return enqueue(prepared, NF_FWD, io, unused, NULL);
+    return enqueue(prepared, NF_FORWARD, io, unused, NULL);
 }
 
 static nf_status backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
 {
-    return enqueue(prepared, NF_BWD, io, unused, NULL);
+    return enqueue(prepared, NF_BACKWARD, io, unused, NULL);
 }
 
 #define SHARED_SLOTS                                                                                                   \

@@ -3,8 +3,8 @@
 #include "backends/opencl/cl.h"
 #include "core/io.h"
 
-/* Two barriers, then an unmapping for each role in and out, and the launches. */
-enum { MOST_EVENTS = 2 + 2 * NF_ROLES + GPU_MAX_LAUNCHES };
+/* Three barriers, then an unmapping for each role in and out, and the launches. */
+enum { MOST_EVENTS = 3 + 2 * NF_ROLES + GPU_MAX_LAUNCHES };
 
 typedef struct call {
     cl_plan *plan;
@@ -13,8 +13,12 @@ typedef struct call {
     const cl_kernels *kernels;
     const nf_tensor *const *io;
     cl_command_queue queue;
-    bool foreign;           /* the queue is the program's */
-    uint32_t reads, writes; /* roles, as bits, that are present */
+    bool foreign; /* the queue is the program's */
+    bool waits;   /* returns when all is done, else once all is enqueued */
+    cl_uint wait_count;
+    const cl_event *wait_events; /* the program's, to run after */
+    void **signal;               /* receives the last event, or NULL */
+    uint32_t reads, writes;      /* roles, as bits, that are present */
     void *mapped[NF_ROLES];
     cl_event events[MOST_EVENTS];
     int count;
@@ -179,9 +183,18 @@ static void release_events(call *c)
     c->count = 0;
 }
 
+static void forget_pending(call *c)
+{
+    if (c->plan->pending)
+        c->api->clReleaseEvent(c->plan->pending);
+    c->plan->pending = NULL;
+}
+
 /* After a failure: nothing may be in flight or mapped when the plan runs again. */
 static void settle(call *c)
 {
+    if (c->plan->pending)
+        c->api->clWaitForEvents(1, &c->plan->pending);
     c->api->clFinish(c->queue);
     for (int role = 0; role < NF_ROLES; role++)
         if (c->mapped[role])
@@ -198,22 +211,6 @@ static nf_status barrier(call *c, cl_uint count, const cl_event *after)
     return NF_OK;
 }
 
-/* The program's queue may run out of order, and what is in it may write what is read here. A call before this one may
- * still run, on another queue even, and use the same scratch. */
-static nf_status begin(call *c)
-{
-    nf_status status = c->foreign ? barrier(c, 0, NULL) : NF_OK;
-    if (status != NF_OK || !c->plan->pending)
-        return status;
-    const cl_event before[] = {c->plan->pending, c->foreign ? c->events[0] : NULL};
-    status = barrier(c, c->foreign ? 2 : 1, before);
-    if (status == NF_OK) {
-        c->api->clReleaseEvent(c->plan->pending);
-        c->plan->pending = NULL;
-    }
-    return status;
-}
-
 static bool stages(const call *c)
 {
     for (int role = 0; role < NF_ROLES; role++)
@@ -222,29 +219,60 @@ static bool stages(const call *c)
     return false;
 }
 
-/* All is in device memory and on a queue that the program can wait for: it need not wait here. */
-static nf_status hand_over(call *c)
+/* The program's queue may run out of order, and what is in it may write what is read here. A call before this one may
+ * still run, on another queue even, and use the same scratch. */
+static nf_status begin(call *c)
+{
+    const bool after_events = c->wait_count && !c->waits;
+    nf_status status = after_events ? barrier(c, c->wait_count, c->wait_events) : NF_OK;
+    if (status == NF_OK && c->foreign)
+        status = barrier(c, 0, NULL);
+    if (status != NF_OK || !c->plan->pending)
+        return status;
+    const cl_event before[] = {c->plan->pending, c->count ? *last_event(c) : NULL};
+    return barrier(c, c->count ? 2 : 1, before);
+}
+
+static nf_status flush(const call *c)
 {
     const cl_int error = c->api->clFlush(c->queue);
+    return error == CL_SUCCESS ? NF_OK : cl_fail(error, "opencl: the queue cannot be flushed");
+}
+
+/* The last command's event, with a reference for the program. */
+static nf_status share_event(const call *c, cl_event *event)
+{
+    const cl_int error = c->api->clRetainEvent(*last_event(c));
     if (error != CL_SUCCESS)
-        return cl_fail(error, "opencl: the queue cannot be flushed");
-    c->plan->pending = c->events[--c->count];
+        return cl_fail(error, "exec: signal_event: the event cannot be retained");
+    *event = *last_event(c);
     return NF_OK;
 }
 
 static nf_status run(call *c)
 {
+    cl_event shared = NULL;
     nf_status status = begin(c);
     if (status == NF_OK)
         status = copy_in(c);
     if (status == NF_OK)
         status = launch_all(c);
     if (status == NF_OK)
-        status = c->foreign && !stages(c) ? hand_over(c) : wait_for_all(c);
+        status = c->waits ? wait_for_all(c) : flush(c);
+    if (status == NF_OK && c->signal)
+        status = share_event(c, &shared);
     if (status == NF_OK)
         status = copy_out(c);
-    if (status != NF_OK)
+    if (status != NF_OK) {
         settle(c);
+        if (shared)
+            c->api->clReleaseEvent(shared);
+    }
+    forget_pending(c);
+    if (status == NF_OK && !c->waits)
+        c->plan->pending = c->events[--c->count];
+    if (status == NF_OK && c->signal)
+        *c->signal = shared;
     release_events(c);
     return status;
 }
@@ -278,6 +306,44 @@ static nf_status check_queue(const call *c)
     return NF_OK;
 }
 
+static nf_status check_event(const call *c, cl_uint index)
+{
+    const cl_event event = c->wait_events[index];
+    cl_context owner = NULL;
+    cl_int verdict = CL_COMPLETE;
+    if (!event || c->api->clGetEventInfo(event, CL_EVENT_CONTEXT, sizeof owner, &owner, NULL) != CL_SUCCESS)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: wait_events[%u] is no cl_event", (unsigned)index);
+    if (owner != c->plan->cl)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: wait_events[%u] belongs to another cl_context than the plan",
+                       (unsigned)index);
+    const cl_int error =
+        c->api->clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof verdict, &verdict, NULL);
+    return error == CL_SUCCESS && verdict >= 0
+               ? NF_OK
+               : cl_fail(error == CL_SUCCESS ? verdict : error, "exec: wait_events[%u] failed", (unsigned)index);
+}
+
+static nf_status check_events(const call *c)
+{
+    nf_status status = NF_OK;
+    for (cl_uint i = 0; status == NF_OK && i < c->wait_count; i++)
+        status = check_event(c, i);
+    return status;
+}
+
+/* A call that waits for its own end waits here: an event that fails is told apart from a device that does, and the plan
+ * is free for other calls until then. */
+static nf_status wait_for_events(const call *c)
+{
+    nf_status status = check_events(c);
+    if (status != NF_OK || !c->wait_count || !c->waits)
+        return status;
+    const cl_int waited = c->api->clWaitForEvents(c->wait_count, c->wait_events);
+    if ((status = check_events(c)) != NF_OK)
+        return status;
+    return waited == CL_SUCCESS ? NF_OK : cl_fail(waited, "exec: wait_events cannot be waited for");
+}
+
 static nf_status check_buffers(const call *c)
 {
     for (int role = 0; role < NF_ROLES; role++) {
@@ -290,21 +356,27 @@ static nf_status check_buffers(const call *c)
     return NF_OK;
 }
 
-nf_status cl_execute(cl_plan *plan, nf_direction direction, const nf_tensor *const io[NF_ROLES], cl_command_queue queue)
+nf_status cl_execute(cl_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec)
 {
-    const bool is_forward = direction == NF_FWD;
+    const bool is_forward = operation == NF_FORWARD;
     call c = {
         .plan = plan,
         .api = &plan->state->api,
         .launches = is_forward ? &plan->gpu->forward : &plan->gpu->backward,
         .kernels = is_forward ? &plan->forward : &plan->backward,
         .io = io,
-        .queue = queue ? queue : plan->queue,
-        .foreign = queue || plan->state->queue,
+        .queue = exec && exec->queue ? exec->queue : plan->queue,
+        .foreign = (exec && exec->queue) || plan->state->queue,
     };
-    sort_roles(&c, is_forward ? NF_FORWARD : NF_BACKWARD);
-    nf_status status = queue ? check_queue(&c) : NF_OK;
-    if (status != NF_OK || (status = check_buffers(&c)) != NF_OK)
+    if (exec) {
+        c.wait_count = (cl_uint)exec->wait_count;
+        c.wait_events = (const cl_event *)exec->wait_events;
+        c.signal = exec->signal_event;
+    }
+    sort_roles(&c, operation);
+    c.waits = stages(&c) || !(c.foreign || c.signal);
+    nf_status status = exec && exec->queue ? check_queue(&c) : NF_OK;
+    if (status != NF_OK || (status = check_buffers(&c)) != NF_OK || (status = wait_for_events(&c)) != NF_OK)
         return status;
     pthread_mutex_lock(&plan->lock);
     status = run(&c);
