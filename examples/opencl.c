@@ -1,5 +1,5 @@
-/* Neighborhood attention on a program's own OpenCL device and buffers: nothing is copied to the host and back. Events order
- * it between the program's commands.
+/* Neighborhood attention on a program's own OpenCL device and buffers: nothing is copied to the host and back. Events
+ * order it between the program's commands.
  *
  *     cc opencl.c $(pkg-config --cflags --libs nearfield) -lOpenCL -o opencl
  */

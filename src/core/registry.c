@@ -92,7 +92,7 @@ static nf_status no_scores(const void *prepared, const nf_tensor *const io[NF_RO
     (void)prepared;
     (void)io;
     (void)workspace;
-    return nf_fail(NF_ERR_UNSUPPORTED, "plan: its algorithm keeps no scores; \"unfused\" of the cpu backend does");
+    return nf_fail(NF_ERR_UNSUPPORTED, "plan: its algorithm keeps no scores; \"unfused\" does");
 }
 
 const nf_pair nf_stub_pair = {

@@ -6,5 +6,6 @@
 
 extern const char *const gpu_lanes_source[];
 extern const char *const gpu_tile_source[];
+extern const char *const gpu_unfused_source[];
 
 #endif

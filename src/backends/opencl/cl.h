@@ -74,7 +74,7 @@ typedef struct cl_plan {
     cl_context cl;              /* not retained: the state's */
     cl_command_queue queue;
     cl_program program;
-    cl_kernels forward, backward;
+    cl_kernels kernels[NF_OPERATIONS];
     cl_mem tables, scratch;  /* NULL if the plan has none */
     cl_mem staged[NF_ROLES]; /* of roles in host memory that a launch reads or writes */
     size_t staged_bytes;
@@ -82,7 +82,7 @@ typedef struct cl_plan {
     cl_event pending;     /* the last command of a call that did not wait for it, or NULL */
 } cl_plan;
 
-extern const nf_algorithm cl_lanes, cl_tile;
+extern const nf_algorithm cl_lanes, cl_tile, cl_unfused;
 
 /* exec may be NULL: the plan's queue and no events. */
 nf_status cl_execute(cl_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec);

@@ -120,8 +120,8 @@ static cl_long offset_of(const call *c, nf_role role)
 static cl_int set_argument(const call *c, cl_kernel kernel, cl_uint index, const gpu_arg *arg)
 {
     cl_mem buffer = c->plan->tables;
-    if (arg->kind == GPU_ARG_OFFSET) {
-        const cl_long offset = offset_of(c, arg->role);
+    if (arg->kind == GPU_ARG_OFFSET || arg->kind == GPU_ARG_NONE) {
+        const cl_long offset = arg->kind == GPU_ARG_NONE ? -1 : offset_of(c, arg->role);
         return c->api->clSetKernelArg(kernel, index, sizeof offset, &offset);
     }
     if (arg->kind == GPU_ARG_TENSOR)
@@ -358,12 +358,11 @@ static nf_status check_buffers(const call *c)
 
 nf_status cl_execute(cl_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec)
 {
-    const bool is_forward = operation == NF_FORWARD;
     call c = {
         .plan = plan,
         .api = &plan->state->api,
-        .launches = is_forward ? &plan->gpu->forward : &plan->gpu->backward,
-        .kernels = is_forward ? &plan->forward : &plan->backward,
+        .launches = gpu_plan_launches(plan->gpu, operation),
+        .kernels = &plan->kernels[operation],
         .io = io,
         .queue = exec && exec->queue ? exec->queue : plan->queue,
         .foreign = (exec && exec->queue) || plan->state->queue,
