@@ -316,8 +316,8 @@ NF_API nf_status nf_backward(const nf_plan *plan, const nf_io *io, const nf_exec
  * The two products of forward, and their gradients, with the scores in the caller's memory: for a softmax of one's own,
  * or to look at the weights. nf_forward and nf_backward need no such tensor and are faster.
  *
- * The plan must be made with an algorithm that keeps scores ("unfused" of the cpu backend); another one answers
- * NF_ERR_UNSUPPORTED. nf_qk and nf_av need a plan that includes forward, their backward one that includes backward. A
+ * The plan must be made with an algorithm that keeps scores ("unfused" of the cpu and opencl backends); another one
+ * answers NF_ERR_UNSUPPORTED. nf_qk and nf_av need a plan that includes forward, their backward one that includes backward. A
  * tensor that is missing, or differs from what the plan was made for, is NF_ERR_TENSOR. The scores of a plan that
  * includes forward, and the dscores of one that includes backward, must not overlap themselves. A slot that does not
  * exist is never read: it may hold anything. Deterministic; exec as for nf_forward. */

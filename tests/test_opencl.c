@@ -1,6 +1,7 @@
 /* A program's own OpenCL objects: tensors in one buffer, at offsets, with strides of any sign, on queues of either
  * kind. */
 #include <dlfcn.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,7 +167,9 @@ static void arena_io(nf_io *io, const arena *a)
                                           [NF_DK] = &io->dk,
                                           [NF_DV] = &io->dv,
                                           [NF_DEXTRA_K] = &io->dextra_k,
-                                          [NF_DEXTRA_V] = &io->dextra_v};
+                                          [NF_DEXTRA_V] = &io->dextra_v,
+                                          [NF_SCORES] = &io->scores,
+                                          [NF_DSCORES] = &io->dscores};
     for (int role = 0; role < NF_ROLES; role++)
         if (member[role] && *member[role])
             *member[role] = &a->tensor[role];
@@ -336,6 +339,97 @@ START_TEST(a_buffer_needs_its_context)
     ck_assert_msg(nf_plan_create(&plan, host_context, &a.truth.problem, &options) == NF_OK, "%s", nf_last_error());
     ck_assert_int_eq(nf_forward(plan, &io, NULL), NF_ERR_TENSOR);
     nf_plan_destroy(plan);
+    arena_destroy(&a);
+}
+END_TEST
+
+/* ---- The unfused pair -------------------------------------------------------------------------------------------- */
+
+static void add_scores(arena *a)
+{
+    for (int role = NF_SCORES; role <= NF_DSCORES; role++) {
+        nf_tensor *t = &a->truth.tensor[role];
+        ck_assert_int_eq(nf_problem_tensor(&a->truth.problem, (nf_role)role, t), NF_OK);
+        t->data = a->truth.memory[role] = calloc((size_t)tensor_count(t), sizeof(float));
+    }
+}
+
+static nf_plan *make_pair_plan(nf_context *owner, const char *backend, const nf_problem *problem, const nf_io *io)
+{
+    nf_plan *plan;
+    nf_plan_options options;
+    nf_plan_options_init(&options);
+    options.backend = backend;
+    options.algo = "unfused";
+    options.layout = io;
+    ck_assert_msg(nf_plan_create(&plan, owner, problem, &options) == NF_OK, "%s", nf_last_error());
+    return plan;
+}
+
+/* Scores serve as weights as they are; -inf in slots that do not exist is read by nobody. */
+static void run_pair(const nf_plan *plan, const nf_io *io, const nf_exec *exec)
+{
+    ck_assert_msg(nf_qk(plan, io, exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_msg(nf_av(plan, io, exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_msg(nf_av_backward(plan, io, exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_msg(nf_qk_backward(plan, io, exec) == NF_OK, "%s", nf_last_error());
+}
+
+/* Slots that do not exist hold -inf, whose distance is NaN. */
+static void compare_scores(const arena *a, const float *mapped)
+{
+    for (int role = NF_SCORES; role <= NF_DSCORES; role++) {
+        nf_tensor view = a->tensor[role];
+        view.memory = NF_HOST;
+        view.data = (float *)mapped + view.offset;
+        view.offset = 0;
+        for (int64_t i = 0; i < tensor_count(&view); i++) {
+            const double is = tensor_get(&view, i), wanted = tensor_get(&a->truth.tensor[role], i);
+            ck_assert(is == wanted || fabs(is - wanted) < tolerance);
+        }
+    }
+}
+
+/* In place, on a queue of the program's, against the cpu backend. */
+START_TEST(the_pair_runs_in_place)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    const cl_command_queue queue = make_queue(cl, 0);
+    arena a;
+    uint64_t seed = 3;
+    cl_int error;
+    nf_io io, truth;
+    nf_exec exec;
+    attend_create_text(&a.truth, "na2d f32 b2 h4/2 d5/3 7x6 w3x5 c1x0 x2 both");
+    add_scores(&a);
+    attend_fill(&a.truth, &seed, 1);
+    place_tensors(&a, 0);
+    a.memory = api.clCreateBuffer(cl, CL_MEM_READ_WRITE, a.bytes, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    for (int role = 0; role < NF_ROLES; role++)
+        if (a.tensor[role].memory == NF_OPENCL)
+            a.tensor[role].data = a.memory;
+    copy_tensors(&a, true);
+    arena_io(&io, &a);
+    attend_io(&truth, &a.truth);
+    nf_exec_init(&exec);
+    exec.queue = queue;
+    nf_plan *plan = make_pair_plan(context, "opencl", &a.truth.problem, &io);
+    nf_plan *truth_plan = make_pair_plan(host_context, "cpu", &a.truth.problem, &truth);
+    run_pair(plan, &io, &exec);
+    run_pair(truth_plan, &truth, NULL);
+    ck_assert_int_eq(api.clFinish(queue), CL_SUCCESS);
+    const float *mapped =
+        api.clEnqueueMapBuffer(queue, a.memory, CL_TRUE, CL_MAP_READ, 0, a.bytes, 0, NULL, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    compare_scores(&a, mapped);
+    api.clEnqueueUnmapMemObject(queue, a.memory, (void *)mapped, 0, NULL, NULL);
+    a.tensor[NF_SCORES].rank = a.tensor[NF_DSCORES].rank = 0;
+    copy_tensors(&a, false);
+    nf_plan_destroy(plan);
+    nf_plan_destroy(truth_plan);
+    api.clReleaseCommandQueue(queue);
     arena_destroy(&a);
 }
 END_TEST
@@ -621,6 +715,7 @@ int main(void)
     tcase_add_test(cases, calls_overlap);
     tcase_add_test(cases, refusals);
     tcase_add_test(cases, a_buffer_needs_its_context);
+    tcase_add_test(cases, the_pair_runs_in_place);
     tcase_add_loop_test(cases, events_order_calls, 0, 3);
     tcase_add_test(cases, host_memory_is_read_after_events);
     tcase_add_loop_test(cases, failed_events_fail_calls, 0, 2);
