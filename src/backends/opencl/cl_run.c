@@ -1,6 +1,6 @@
-/* One execution: copy in, launch, wait, copy out. Each command waits for the one before it, so that any queue will do,
- * and every command's own verdict is looked at: a device that is lost half-way is a status. */
+/* One execution of a plan: copy in, launch, wait, copy out. */
 #include "backends/opencl/cl.h"
+#include "backends/opencl/cl_chain.h"
 #include "core/io.h"
 
 /* Three barriers, then an unmapping for each role in and out, and the launches. */
@@ -12,33 +12,10 @@ typedef struct call {
     const gpu_launches *launches;
     const cl_kernels *kernels;
     const nf_tensor *const *io;
-    cl_command_queue queue;
-    bool foreign; /* the queue is the program's */
-    bool waits;   /* returns when all is done, else once all is enqueued */
-    cl_uint wait_count;
-    const cl_event *wait_events; /* the program's, to run after */
-    void **signal;               /* receives the last event, or NULL */
-    uint32_t reads, writes;      /* roles, as bits, that are present */
+    cl_chain chain;
+    uint32_t reads, writes; /* roles, as bits, that are present */
     void *mapped[NF_ROLES];
-    cl_event events[MOST_EVENTS];
-    int count;
 } call;
-
-static const cl_event *last_event(const call *c)
-{
-    return c->count ? &c->events[c->count - 1] : NULL;
-}
-
-static cl_uint wait_count(const call *c)
-{
-    return c->count ? 1 : 0;
-}
-
-/* Where the next command leaves its event, which counts once the command is accepted. */
-static cl_event *next_event(call *c)
-{
-    return &c->events[c->count];
-}
 
 /* ---- Copies ------------------------------------------------------------------------------------------------------ */
 
@@ -46,8 +23,8 @@ static nf_status map(call *c, int role, cl_map_flags flags)
 {
     const size_t bytes = cl_tensor_bytes(&c->plan->layout[role]);
     cl_int error;
-    c->mapped[role] = c->api->clEnqueueMapBuffer(c->queue, c->plan->staged[role], CL_TRUE, flags, 0, bytes,
-                                                 wait_count(c), last_event(c), NULL, &error);
+    c->mapped[role] = c->api->clEnqueueMapBuffer(c->chain.queue, c->plan->staged[role], CL_TRUE, flags, 0, bytes,
+                                                 cl_chain_waits(&c->chain), cl_chain_last(&c->chain), NULL, &error);
     if (error == CL_SUCCESS)
         return NF_OK;
     c->mapped[role] = NULL;
@@ -56,12 +33,13 @@ static nf_status map(call *c, int role, cl_map_flags flags)
 
 static nf_status unmap(call *c, int role)
 {
-    const cl_int error = c->api->clEnqueueUnmapMemObject(c->queue, c->plan->staged[role], c->mapped[role],
-                                                         wait_count(c), last_event(c), next_event(c));
+    const cl_int error =
+        c->api->clEnqueueUnmapMemObject(c->chain.queue, c->plan->staged[role], c->mapped[role],
+                                        cl_chain_waits(&c->chain), cl_chain_last(&c->chain), cl_chain_next(&c->chain));
     if (error != CL_SUCCESS)
         return cl_fail(error, "opencl: the copy of %s cannot be unmapped", nf_role_name((nf_role)role));
     c->mapped[role] = NULL;
-    c->count++;
+    c->chain.count++;
     return NF_OK;
 }
 
@@ -138,13 +116,7 @@ static nf_status launch(call *c, const gpu_launch *l, cl_kernel kernel)
         if (error != CL_SUCCESS)
             return cl_fail(error, "opencl: argument %d of kernel %s", i, l->kernel);
     }
-    const size_t global = l->groups * l->items;
-    const cl_int error = c->api->clEnqueueNDRangeKernel(c->queue, kernel, 1, NULL, &global, &l->items, wait_count(c),
-                                                        last_event(c), next_event(c));
-    if (error != CL_SUCCESS)
-        return cl_fail(error, "opencl: kernel %s in %zu groups of %zu", l->kernel, l->groups, l->items);
-    c->count++;
-    return NF_OK;
+    return cl_chain_launch(&c->chain, kernel, l->kernel, l->groups, l->items);
 }
 
 static nf_status launch_all(call *c)
@@ -162,27 +134,6 @@ static nf_status launch_all(call *c)
 
 /* ---- The end ----------------------------------------------------------------------------------------------------- */
 
-/* A failed command makes those after it fail, too: the first verdict is the reason. */
-static nf_status wait_for_all(const call *c)
-{
-    const cl_int waited = c->count ? c->api->clWaitForEvents((cl_uint)c->count, c->events) : CL_SUCCESS;
-    for (int i = 0; i < c->count; i++) {
-        cl_int verdict = CL_COMPLETE;
-        const cl_int error =
-            c->api->clGetEventInfo(c->events[i], CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof verdict, &verdict, NULL);
-        if (error != CL_SUCCESS || verdict < 0)
-            return cl_fail(error != CL_SUCCESS ? error : verdict, "opencl: the device failed while running");
-    }
-    return waited == CL_SUCCESS ? NF_OK : cl_fail(waited, "opencl: waiting for the device failed");
-}
-
-static void release_events(call *c)
-{
-    for (int i = 0; i < c->count; i++)
-        c->api->clReleaseEvent(c->events[i]);
-    c->count = 0;
-}
-
 static void forget_pending(call *c)
 {
     if (c->plan->pending)
@@ -195,20 +146,11 @@ static void settle(call *c)
 {
     if (c->plan->pending)
         c->api->clWaitForEvents(1, &c->plan->pending);
-    c->api->clFinish(c->queue);
+    c->api->clFinish(c->chain.queue);
     for (int role = 0; role < NF_ROLES; role++)
         if (c->mapped[role])
-            c->api->clEnqueueUnmapMemObject(c->queue, c->plan->staged[role], c->mapped[role], 0, NULL, NULL);
-    c->api->clFinish(c->queue);
-}
-
-static nf_status barrier(call *c, cl_uint count, const cl_event *after)
-{
-    const cl_int error = c->api->clEnqueueBarrierWithWaitList(c->queue, count, after, next_event(c));
-    if (error != CL_SUCCESS)
-        return cl_fail(error, "opencl: the queue does not take a barrier");
-    c->count++;
-    return NF_OK;
+            c->api->clEnqueueUnmapMemObject(c->chain.queue, c->plan->staged[role], c->mapped[role], 0, NULL, NULL);
+    c->api->clFinish(c->chain.queue);
 }
 
 static bool stages(const call *c)
@@ -219,48 +161,17 @@ static bool stages(const call *c)
     return false;
 }
 
-/* The program's queue may run out of order, and what is in it may write what is read here. A call before this one may
- * still run, on another queue even, and use the same scratch. */
-static nf_status begin(call *c)
-{
-    const bool after_events = c->wait_count && !c->waits;
-    nf_status status = after_events ? barrier(c, c->wait_count, c->wait_events) : NF_OK;
-    if (status == NF_OK && c->foreign)
-        status = barrier(c, 0, NULL);
-    if (status != NF_OK || !c->plan->pending)
-        return status;
-    const cl_event before[] = {c->plan->pending, c->count ? *last_event(c) : NULL};
-    return barrier(c, c->count ? 2 : 1, before);
-}
-
-static nf_status flush(const call *c)
-{
-    const cl_int error = c->api->clFlush(c->queue);
-    return error == CL_SUCCESS ? NF_OK : cl_fail(error, "opencl: the queue cannot be flushed");
-}
-
-/* The last command's event, with a reference for the program. */
-static nf_status share_event(const call *c, cl_event *event)
-{
-    const cl_int error = c->api->clRetainEvent(*last_event(c));
-    if (error != CL_SUCCESS)
-        return cl_fail(error, "exec: signal_event: the event cannot be retained");
-    *event = *last_event(c);
-    return NF_OK;
-}
-
 static nf_status run(call *c)
 {
     cl_event shared = NULL;
-    nf_status status = begin(c);
+    /* A call before this one may still run, on another queue even, and use the same scratch. */
+    nf_status status = cl_chain_begin(&c->chain, c->plan->pending);
     if (status == NF_OK)
         status = copy_in(c);
     if (status == NF_OK)
         status = launch_all(c);
     if (status == NF_OK)
-        status = c->waits ? wait_for_all(c) : flush(c);
-    if (status == NF_OK && c->signal)
-        status = share_event(c, &shared);
+        status = cl_chain_end(&c->chain, &shared);
     if (status == NF_OK)
         status = copy_out(c);
     if (status != NF_OK) {
@@ -269,11 +180,11 @@ static nf_status run(call *c)
             c->api->clReleaseEvent(shared);
     }
     forget_pending(c);
-    if (status == NF_OK && !c->waits)
-        c->plan->pending = c->events[--c->count];
-    if (status == NF_OK && c->signal)
-        *c->signal = shared;
-    release_events(c);
+    if (status == NF_OK && !c->chain.waits)
+        c->plan->pending = c->chain.events[--c->chain.count];
+    if (status == NF_OK && c->chain.signal)
+        *c->chain.signal = shared;
+    cl_chain_release(&c->chain);
     return status;
 }
 
@@ -294,56 +205,6 @@ static void sort_roles(call *c, nf_operation operation)
             *(nf_operation_writes(operation, (nf_role)role) ? &c->writes : &c->reads) |= UINT32_C(1) << role;
 }
 
-static nf_status check_queue(const call *c)
-{
-    cl_context owner = NULL;
-    cl_device_id device = NULL;
-    if (c->api->clGetCommandQueueInfo(c->queue, CL_QUEUE_CONTEXT, sizeof owner, &owner, NULL) != CL_SUCCESS ||
-        c->api->clGetCommandQueueInfo(c->queue, CL_QUEUE_DEVICE, sizeof device, &device, NULL) != CL_SUCCESS)
-        return nf_fail(NF_ERR_ARGUMENT, "exec: queue is no cl_command_queue");
-    if (owner != c->plan->cl || device != cl_used_device(c->plan->state)->id)
-        return nf_fail(NF_ERR_ARGUMENT, "exec: queue belongs to another cl_context or device than the plan");
-    return NF_OK;
-}
-
-static nf_status check_event(const call *c, cl_uint index)
-{
-    const cl_event event = c->wait_events[index];
-    cl_context owner = NULL;
-    cl_int verdict = CL_COMPLETE;
-    if (!event || c->api->clGetEventInfo(event, CL_EVENT_CONTEXT, sizeof owner, &owner, NULL) != CL_SUCCESS)
-        return nf_fail(NF_ERR_ARGUMENT, "exec: wait_events[%u] is no cl_event", (unsigned)index);
-    if (owner != c->plan->cl)
-        return nf_fail(NF_ERR_ARGUMENT, "exec: wait_events[%u] belongs to another cl_context than the plan",
-                       (unsigned)index);
-    const cl_int error =
-        c->api->clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof verdict, &verdict, NULL);
-    return error == CL_SUCCESS && verdict >= 0
-               ? NF_OK
-               : cl_fail(error == CL_SUCCESS ? verdict : error, "exec: wait_events[%u] failed", (unsigned)index);
-}
-
-static nf_status check_events(const call *c)
-{
-    nf_status status = NF_OK;
-    for (cl_uint i = 0; status == NF_OK && i < c->wait_count; i++)
-        status = check_event(c, i);
-    return status;
-}
-
-/* A call that waits for its own end waits here: an event that fails is told apart from a device that does, and the plan
- * is free for other calls until then. */
-static nf_status wait_for_events(const call *c)
-{
-    nf_status status = check_events(c);
-    if (status != NF_OK || !c->wait_count || !c->waits)
-        return status;
-    const cl_int waited = c->api->clWaitForEvents(c->wait_count, c->wait_events);
-    if ((status = check_events(c)) != NF_OK)
-        return status;
-    return waited == CL_SUCCESS ? NF_OK : cl_fail(waited, "exec: wait_events cannot be waited for");
-}
-
 static nf_status check_buffers(const call *c)
 {
     for (int role = 0; role < NF_ROLES; role++) {
@@ -358,24 +219,25 @@ static nf_status check_buffers(const call *c)
 
 nf_status cl_execute(cl_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec)
 {
+    cl_event events[MOST_EVENTS];
     call c = {
         .plan = plan,
         .api = &plan->state->api,
         .launches = gpu_plan_launches(plan->gpu, operation),
         .kernels = &plan->kernels[operation],
         .io = io,
-        .queue = exec && exec->queue ? exec->queue : plan->queue,
-        .foreign = (exec && exec->queue) || plan->state->queue,
+        .chain = {.api = &plan->state->api,
+                  .cl = plan->cl,
+                  .device = cl_used_device(plan->state)->id,
+                  .queue = plan->queue,
+                  .foreign = plan->state->queue != NULL,
+                  .events = events},
     };
-    if (exec) {
-        c.wait_count = (cl_uint)exec->wait_count;
-        c.wait_events = (const cl_event *)exec->wait_events;
-        c.signal = exec->signal_event;
-    }
+    cl_chain_take(&c.chain, exec);
     sort_roles(&c, operation);
-    c.waits = stages(&c) || !(c.foreign || c.signal);
-    nf_status status = exec && exec->queue ? check_queue(&c) : NF_OK;
-    if (status != NF_OK || (status = check_buffers(&c)) != NF_OK || (status = wait_for_events(&c)) != NF_OK)
+    c.chain.waits = stages(&c) || !(c.chain.foreign || c.chain.signal);
+    nf_status status = check_buffers(&c);
+    if (status != NF_OK || (status = cl_chain_check(&c.chain, exec)) != NF_OK)
         return status;
     pthread_mutex_lock(&plan->lock);
     status = run(&c);
