@@ -19,6 +19,9 @@
  * results are in device memory, carries a reference that is yours to release (clReleaseEvent), and outlives the plan.
  * A call with tensors in host memory waits for its events before it begins, and its own is complete when it returns.
  *
+ * nf_merge_on and nf_merge_backward_on merge partial results in such buffers, without a plan: on exec's queue, else the one
+ * that nf_opencl_use named, else one of their own, with events as above.
+ *
  * The header needs none of OpenCL's: its types are those that <CL/cl.h> names cl_context, cl_device_id and
  * cl_command_queue. */
 #ifndef NEARFIELD_OPENCL_H

@@ -107,7 +107,7 @@ check recovers recovers
 # ---- Every call fails once, and from then on -------------------------------------------------------------------------
 # What the backend can do without.
 spared='clGetPlatformInfo clGetDeviceInfo clRelease[A-Za-z]* clGetProgramInfo clGetProgramBuildInfo clFinish'
-spared+=' clGetKernelWorkGroupInfo clEnqueueUnmapMemObject'
+spared+=' clGetKernelWorkGroupInfo clEnqueueUnmapMemObject clGetEventInfo'
 fails_at() { # NAME COUNT [device]
     local name=$1 count=$2 turn range status
     for ((turn = 1; turn <= count; turn++)); do
@@ -125,11 +125,11 @@ on_mock "$work/mock" '' "$attempt" "$problem"
 while read -r name count; do
     check "each_$name" fails_at "$name" "$count"
 done < <(sed -n 's/^calls \(cl[A-Za-z]*\) /\1 /p' "$books")
-# Of calls that do not wait: what happens after the plan is made.
+# Of calls that do not wait, and of merging: what happens after the plan is made.
 on_mock "$work/mock" '' "$attempt" "$problem" device
 while read -r name count; do
     check "in_place_$name" fails_at "$name" "$count" device
-done < <(sed -n 's/^calls \(clEnqueue[A-Za-z]*\|clFlush\|cl[A-Za-z]*Events*\|cl[A-Za-z]*EventInfo\) /\1 /p' "$books")
+done < <(sed -n 's/^calls \(clEnqueue[A-Za-z]*\|clFlush\|cl[A-Za-z]*Events*\|cl[A-Za-z]*EventInfo\|clCreateKernel\|clSetKernelArg\) /\1 /p' "$books")
 
 # ---- The tool --------------------------------------------------------------------------------------------------------
 make_npy() { "$top_builddir/tests/make_npy" "$work/q.npy" f4 C 1 1 9 11 2 8; }

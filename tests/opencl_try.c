@@ -188,6 +188,22 @@ static void release_objects(const cl_api *api, objects *o)
         api->clReleaseContext(o->cl);
 }
 
+/* Two parts that are one, the lse in place. */
+static void merge_in_place(const cl_api *api, nf_context *context, const bench_data *placed)
+{
+    const nf_tensor *out = &placed->tensors[NF_OUT], *lse = &placed->tensors[NF_LSE];
+    const nf_tensor *outs[] = {&placed->tensors[NF_DOUT], &placed->tensors[NF_DOUT]}, *lses[] = {lse, lse};
+    void *event = NULL;
+    nf_exec exec;
+    nf_exec_init(&exec);
+    exec.signal_event = &event;
+    if (report("merge", nf_merge_on(context, NULL, 2, outs, lses, out, lse)) &&
+        report("merge, event", nf_merge_on(context, &exec, 2, outs, lses, out, lse)) != (event != NULL))
+        break_promise("a merge has given no event", "");
+    if (event)
+        api->clReleaseEvent(event);
+}
+
 static void execute_in_place(const cl_api *api, nf_context *context, const objects *o, bench_data *placed)
 {
     nf_plan *plan = NULL;
@@ -204,6 +220,7 @@ static void execute_in_place(const cl_api *api, nf_context *context, const objec
     execute_in_order(api, plan, &forward, &placed->io, NULL);
     execute_in_order(api, plan, &forward, &placed->io, o->queue);
     nf_plan_destroy(plan);
+    merge_in_place(api, context, placed);
 }
 
 static void try_in_place(const cl_api *api, const bench_data *data)

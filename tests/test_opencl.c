@@ -12,6 +12,7 @@
 #include "fake.h"
 #include "harness.h"
 #include "nearfield_opencl.h"
+#include "oracle.h"
 
 static const char problem_text[] = "na2d f32 b2 h4/2 d5/3 7x6 w3x5 x2 both";
 static const double tolerance = 1e-4;
@@ -301,7 +302,7 @@ START_TEST(refusals)
     io.v = &spoiled;
     spoiled.data = api.clCreateBuffer(stranger, CL_MEM_READ_WRITE, a.bytes, NULL, &error);
     ck_assert_int_eq(nf_forward(plan, &io, NULL), NF_ERR_TENSOR);
-    ck_assert_str_eq(nf_last_error(), "v: its cl_mem belongs to another cl_context than the plan");
+    ck_assert_str_eq(nf_last_error(), "v: its cl_mem belongs to another cl_context");
     api.clReleaseMemObject(spoiled.data);
     spoiled = a.tensor[NF_V];
     spoiled.offset = (int64_t)(a.bytes / sizeof(float));
@@ -431,6 +432,167 @@ START_TEST(the_pair_runs_in_place)
     nf_plan_destroy(truth_plan);
     api.clReleaseCommandQueue(queue);
     arena_destroy(&a);
+}
+END_TEST
+
+/* ---- Merging ----------------------------------------------------------------------------------------------------- */
+
+enum { PARTS = 3, MERGED = 4, ALL = MERGED * (PARTS + 1) };
+
+/* out, lse, dout and dlse of each part, then merged; in host memory and in one buffer, where all run backwards. */
+typedef struct merge_case {
+    nf_tensor host[ALL], placed[ALL];
+    cl_mem memory;
+    size_t bytes;
+} merge_case;
+
+static void map_merge(merge_case *m, bool to_device)
+{
+    cl_int error;
+    char *mapped = api.clEnqueueMapBuffer(fill_queue, m->memory, CL_TRUE, CL_MAP_READ | (to_device ? 1 << 1 : 0), 0,
+                                          m->bytes, 0, NULL, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    for (int t = 0; t < ALL; t++) {
+        nf_tensor view = m->placed[t];
+        view.memory = NF_HOST;
+        view.data = mapped + (size_t)view.offset * nf_dtype_size(view.dtype);
+        view.offset = 0;
+        for (int64_t i = 0; i < tensor_count(&view); i++) {
+            const double wanted = tensor_get(&m->host[t], i);
+            if (to_device)
+                tensor_set(&view, i, wanted);
+            else
+                ck_assert_msg(tensor_get(&view, i) == wanted || fabs(tensor_get(&view, i) - wanted) < tolerance,
+                              "tensor %d: %g at %d must be %g", t, tensor_get(&view, i), (int)i, wanted);
+        }
+    }
+    api.clEnqueueUnmapMemObject(fill_queue, m->memory, mapped, 0, NULL, NULL);
+    ck_assert_int_eq(api.clFinish(fill_queue), CL_SUCCESS);
+}
+
+/* Row 1 has one part that saw nothing, row 2 none that saw anything. */
+static void merge_create(merge_case *m, nf_dtype dtype)
+{
+    static const int64_t extents[] = {2, 3, 7};
+    int64_t used = 5;
+    uint64_t seed = 8;
+    cl_int error;
+    for (int t = 0; t < ALL; t++) {
+        nf_tensor *host = &m->host[t], *placed = &m->placed[t];
+        ck_assert_int_eq(nf_tensor_init(host, NULL, dtype, t % 2 ? 2 : 3, extents), NF_OK);
+        host->data = malloc((size_t)tensor_count(host) * nf_dtype_size(dtype));
+        for (int64_t i = 0; i < tensor_count(host); i++)
+            tensor_set(host, i,
+                       t % MERGED == 1 && (i == 2 || (i == 1 && t == 1)) ? -INFINITY : 2 * oracle_uniform(&seed));
+        *placed = *host;
+        placed->memory = NF_OPENCL;
+        placed->offset = used + tensor_count(host) - 1;
+        used += tensor_count(host);
+        for (int32_t a = 0; a < host->rank; a++)
+            placed->strides[a] = -host->strides[a];
+    }
+    m->bytes = (size_t)used * nf_dtype_size(dtype);
+    m->memory = api.clCreateBuffer(cl, CL_MEM_READ_WRITE, m->bytes, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    for (int t = 0; t < ALL; t++)
+        m->placed[t].data = m->memory;
+    map_merge(m, true);
+}
+
+static void merge_destroy(merge_case *m)
+{
+    for (int t = 0; t < ALL; t++)
+        free(m->host[t].data);
+    api.clReleaseMemObject(m->memory);
+}
+
+/* Both functions, on the device after an event, forward's own before backward. */
+static void merge_both(nf_tensor tensors[ALL], nf_exec *exec)
+{
+    const nf_tensor *parts[MERGED][PARTS], *out = &tensors[MERGED * PARTS];
+    void *first = NULL, *second = NULL;
+    for (int kind = 0; kind < MERGED; kind++)
+        for (int i = 0; i < PARTS; i++)
+            parts[kind][i] = &tensors[MERGED * i + kind];
+    if (!exec) {
+        ck_assert_int_eq(nf_merge(PARTS, parts[0], parts[1], out, out + 1), NF_OK);
+        ck_assert_int_eq(
+            nf_merge_backward(PARTS, parts[0], parts[1], out, out + 1, out + 2, out + 3, parts[2], parts[3]), NF_OK);
+        return;
+    }
+    exec->signal_event = &first;
+    ck_assert_msg(nf_merge_on(context, exec, PARTS, parts[0], parts[1], out, out + 1) == NF_OK, "%s", nf_last_error());
+    exec->wait_count = 1;
+    exec->wait_events = &first;
+    exec->signal_event = &second;
+    ck_assert_msg(nf_merge_backward_on(context, exec, PARTS, parts[0], parts[1], out, out + 1, out + 2, out + 3,
+                                       parts[2], parts[3]) == NF_OK,
+                  "%s", nf_last_error());
+    const cl_event last = second;
+    ck_assert_int_eq(api.clWaitForEvents(1, &last), CL_SUCCESS);
+    api.clReleaseEvent(first);
+    api.clReleaseEvent(second);
+}
+
+/* f32 and f64. */
+START_TEST(merges_in_place)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    merge_case m;
+    nf_exec exec;
+    nf_exec_init(&exec);
+    merge_create(&m, (nf_dtype)_i);
+    const nf_tensor *outs[] = {&m.placed[0]}, *lses[] = {&m.placed[1]};
+    if (nf_merge_on(context, NULL, 1, outs, lses, outs[0], lses[0]) == NF_ERR_UNSUPPORTED) {
+        merge_destroy(&m);
+        NF_SKIP("the device has no such type");
+    }
+    outs[0] = &m.host[0], lses[0] = &m.host[1];
+    ck_assert_int_eq(nf_merge(1, outs, lses, outs[0], lses[0]), NF_OK);
+    map_merge(&m, false);
+    merge_both(m.host, NULL);
+    merge_both(m.placed, &exec);
+    map_merge(&m, false);
+    merge_destroy(&m);
+}
+END_TEST
+
+START_TEST(merge_refusals)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    merge_case m;
+    nf_exec exec;
+    merge_create(&m, NF_F32);
+    nf_exec_init(&exec);
+    const nf_tensor *outs[] = {&m.placed[0]}, *lses[] = {&m.placed[1]}, *out = &m.placed[4];
+    ck_assert_int_eq(nf_merge(1, outs, lses, out, NULL), NF_ERR_TENSOR);
+    ck_assert_str_eq(nf_last_error(), "out: memory opencl must be host");
+    ck_assert_int_eq(nf_merge_on(NULL, NULL, 1, outs, lses, out, NULL), NF_ERR_ARGUMENT);
+    ck_assert_str_eq(nf_last_error(), "context: NULL");
+    exec.size = 1;
+    ck_assert_int_eq(nf_merge_on(context, &exec, 1, outs, lses, out, NULL), NF_ERR_ARGUMENT);
+    nf_exec_init(&exec);
+    lses[0] = &m.host[1];
+    ck_assert_int_eq(nf_merge_on(context, NULL, 1, outs, lses, out, NULL), NF_ERR_TENSOR);
+    ck_assert_str_eq(nf_last_error(), "lse_parts[0]: memory host must be opencl");
+    lses[0] = &m.placed[1];
+    ck_assert_int_eq(nf_merge_on(host_context, NULL, 1, outs, lses, out, NULL), NF_ERR_TENSOR);
+    ck_assert_str_eq(nf_last_error(), "out: its cl_mem belongs to another cl_context");
+    m.placed[0].offset += 1000;
+    ck_assert_int_eq(nf_merge_on(context, NULL, 1, outs, lses, out, NULL), NF_ERR_TENSOR);
+    ck_assert_ptr_nonnull(strstr(nf_last_error(), "out_parts[0]: elements "));
+    m.placed[0] = m.host[0], m.placed[1] = m.host[1];
+    m.placed[0].memory = m.placed[1].memory = NF_CUDA;
+    ck_assert_int_eq(nf_merge_on(context, NULL, 1, outs, lses, outs[0], NULL), NF_ERR_UNSUPPORTED);
+    ck_assert_str_eq(nf_last_error(), "out: memory cuda: no backend merges there");
+    outs[0] = &m.host[0], lses[0] = &m.host[1];
+    ck_assert_int_eq(nf_merge_on(context, NULL, 1, outs, lses, &m.host[4], NULL), NF_OK);
+    exec.queue = fill_queue;
+    ck_assert_int_eq(nf_merge_on(context, &exec, 1, outs, lses, &m.host[4], NULL), NF_ERR_ARGUMENT);
+    ck_assert_str_eq(nf_last_error(), "exec: queue and events must be NULL, tensors in host memory have none");
+    merge_destroy(&m);
 }
 END_TEST
 
@@ -716,6 +878,8 @@ int main(void)
     tcase_add_test(cases, refusals);
     tcase_add_test(cases, a_buffer_needs_its_context);
     tcase_add_test(cases, the_pair_runs_in_place);
+    tcase_add_loop_test(cases, merges_in_place, NF_F32, NF_F64 + 1);
+    tcase_add_test(cases, merge_refusals);
     tcase_add_loop_test(cases, events_order_calls, 0, 3);
     tcase_add_test(cases, host_memory_is_read_after_events);
     tcase_add_loop_test(cases, failed_events_fail_calls, 0, 2);

@@ -39,6 +39,15 @@ typedef struct nf_pair {
     nf_status (*av_backward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
 } nf_pair;
 
+/* A call of nf_merge, or of nf_merge_backward where dout is there. Absent tensors and arrays are NULL. */
+typedef struct nf_merging {
+    int64_t count;
+    const nf_tensor *const *out_parts, *const *lse_parts;
+    const nf_tensor *out, *lse;
+    const nf_tensor *dout, *dlse;
+    const nf_tensor *const *dout_parts, *const *dlse_parts;
+} nf_merging;
+
 /* One way to run a problem. Slots that take prepared get what prepare made. */
 typedef struct nf_algorithm {
     const char *name; /* unique in its backend: "tile", "naive" */
@@ -90,6 +99,11 @@ typedef struct nf_backend {
      * shows a GPU before the backend is opened. nf_stub_gpu: never. */
     bool (*gpu)(const void *state);
 
+    /* Merging in device memory of this kind; NF_HOST and nf_stub_merge: none, the core merges in host memory. All tensors
+     * have been checked and lie there. */
+    nf_memory memory;
+    nf_status (*merge)(const void *state, const nf_merging *merging, const nf_exec *exec);
+
     const nf_algorithm *const *algorithms; /* NULL-terminated, best first */
 } nf_backend;
 
@@ -103,6 +117,7 @@ void nf_stub_close(const nf_context *context, void *state);
 void nf_stub_describe(const void *state, nf_text *text);
 const char *nf_stub_device(const void *state, int index); /* one device: the host */
 bool nf_stub_gpu(const void *state);
+nf_status nf_stub_merge(const void *state, const nf_merging *merging, const nf_exec *exec);
 nf_status nf_stub_enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
                           void *workspace, const nf_exec *exec);
 extern const nf_pair nf_stub_pair;

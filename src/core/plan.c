@@ -108,13 +108,21 @@ void nf_plan_destroy(nf_plan *plan)
 
 /* ---- Execution --------------------------------------------------------------------------------------------------- */
 
-static nf_status check_queue(const nf_plan *plan, const nf_exec *exec)
+nf_status nf_exec_check(const nf_exec *exec)
 {
-    const char *backend = plan->selection.backend->backend->name;
+    const nf_status status = nf_check_size(exec, sizeof *exec, "exec", "nf_exec");
+    if (status != NF_OK)
+        return status;
     if (exec->wait_count < 0 || exec->wait_count > INT32_MAX)
         return nf_fail(NF_ERR_ARGUMENT, "exec: wait_count %" PRId64 " must be 0..2147483647", exec->wait_count);
     if (exec->wait_count && !exec->wait_events)
         return nf_fail(NF_ERR_ARGUMENT, "exec: wait_events is NULL, wait_count %" PRId64, exec->wait_count);
+    return NF_OK;
+}
+
+static nf_status check_queue(const nf_plan *plan, const nf_exec *exec)
+{
+    const char *backend = plan->selection.backend->backend->name;
     if (plan->selection.algo->enqueue != nf_stub_enqueue)
         return NF_OK;
     if (exec->queue)
@@ -129,7 +137,7 @@ static nf_status check_queue(const nf_plan *plan, const nf_exec *exec)
 
 static nf_status check_exec(const nf_plan *plan, const nf_exec *exec)
 {
-    nf_status status = nf_check_size(exec, sizeof *exec, "exec", "nf_exec");
+    nf_status status = nf_exec_check(exec);
     if (status != NF_OK || (status = check_queue(plan, exec)) != NF_OK)
         return status;
     if (!exec->workspace)

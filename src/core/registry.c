@@ -15,6 +15,7 @@ const nf_backend nf_backend_cuda = {
     .describe = nf_stub_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = no_algorithms,
 };
 
@@ -85,6 +86,14 @@ nf_status nf_stub_enqueue(const void *prepared, nf_operation operation, const nf
     (void)workspace;
     (void)exec;
     return nf_fail(NF_ERR_ARGUMENT, "exec: queue and events must be NULL, this algorithm takes none");
+}
+
+nf_status nf_stub_merge(const void *state, const nf_merging *merging, const nf_exec *exec)
+{
+    (void)state;
+    (void)merging;
+    (void)exec;
+    return nf_fail(NF_ERR_UNSUPPORTED, "out: the backend merges in host memory only");
 }
 
 static nf_status no_scores(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)

@@ -98,6 +98,22 @@ enum {
     GPU_INVERSE_WORDS
 };
 
+/* The table of a merge of partial results. Tensors follow the header: their offsets and strides, in elements. */
+enum {
+    GPU_MERGE_AXES, /* of rows */
+    GPU_MERGE_ROWS,
+    GPU_MERGE_DIM,
+    GPU_MERGE_EXTENT, /* per axis */
+    GPU_MERGE_MAX_AXES = GPU_MAX_RANK + 2,
+    GPU_MERGE_TENSORS = GPU_MERGE_EXTENT + GPU_MERGE_MAX_AXES
+};
+enum {
+    GPU_MERGE_OFFSET,
+    GPU_MERGE_STRIDE_AXIS,
+    GPU_MERGE_STRIDE_DIM = GPU_MERGE_STRIDE_AXIS + GPU_MERGE_MAX_AXES,
+    GPU_MERGE_WORDS
+};
+
 /* A segment: rows begin .. begin + count - 1 of a class on one axis. Rows and columns are class positions. */
 enum {
     GPU_SEGMENT_BEGIN,

@@ -24,4 +24,5 @@ END {
     print "const char *const gpu_lanes_source[] = {" common ", gpu_lanes_cl, gpu_lanes_backward_cl, NULL};"
     print "const char *const gpu_tile_source[] = {" common ", gpu_tile_cl, gpu_tile_backward_cl, NULL};"
     print "const char *const gpu_unfused_source[] = {" common ", gpu_unfused_cl, NULL};"
+    print "const char *const gpu_merge_source[] = {" common ", gpu_merge_cl, NULL};"
 }

@@ -210,7 +210,7 @@ static nf_status check_buffers(const call *c)
     for (int role = 0; role < NF_ROLES; role++) {
         if (!((c->reads | c->writes) >> role & 1) || c->plan->staged[role])
             continue;
-        const nf_status status = cl_check_buffer(c->plan->state, c->plan->cl, c->io[role], (nf_role)role);
+        const nf_status status = cl_check_buffer(c->plan->state, c->plan->cl, c->io[role], nf_role_name((nf_role)role));
         if (status != NF_OK)
             return status;
     }

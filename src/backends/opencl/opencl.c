@@ -9,6 +9,9 @@
 static void close_state(const nf_context *context, void *opened)
 {
     cl_state *state = opened;
+    for (size_t i = 0; i < sizeof state->merge / sizeof *state->merge; i++)
+        if (state->merge[i])
+            state->api.clReleaseProgram(state->merge[i]);
     if (state->queue)
         state->api.clReleaseCommandQueue(state->queue);
     if (state->cl)
@@ -170,5 +173,7 @@ const nf_backend nf_backend_opencl = {
     .describe = describe,
     .device = device_name,
     .gpu = uses_gpu,
+    .memory = NF_OPENCL,
+    .merge = cl_merge,
     .algorithms = algorithms,
 };
