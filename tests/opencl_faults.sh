@@ -129,7 +129,7 @@ done < <(sed -n 's/^calls \(cl[A-Za-z]*\) /\1 /p' "$books")
 on_mock "$work/mock" '' "$attempt" "$problem" device
 while read -r name count; do
     check "in_place_$name" fails_at "$name" "$count" device
-done < <(sed -n 's/^calls \(clEnqueue[A-Za-z]*\|clFlush\|cl[A-Za-z]*Events*\|cl[A-Za-z]*EventInfo\|clCreateKernel\|clSetKernelArg\) /\1 /p' "$books")
+done < <(sed -n 's/^calls \(clEnqueue[A-Za-z]*\|clFlush\|cl[A-Za-z]*Events*\|cl[A-Za-z]*EventInfo\|clSetKernelArg\|clCreate[A-Za-z]*\) /\1 /p' "$books")
 
 # ---- The tool --------------------------------------------------------------------------------------------------------
 make_npy() { "$top_builddir/tests/make_npy" "$work/q.npy" f4 C 1 1 9 11 2 8; }
