@@ -317,10 +317,10 @@ NF_API nf_status nf_backward(const nf_plan *plan, const nf_io *io, const nf_exec
  * or to look at the weights. nf_forward and nf_backward need no such tensor and are faster.
  *
  * The plan must be made with an algorithm that keeps scores ("unfused" of the cpu and opencl backends); another one
- * answers NF_ERR_UNSUPPORTED. nf_qk and nf_av need a plan that includes forward, their backward one that includes backward. A
- * tensor that is missing, or differs from what the plan was made for, is NF_ERR_TENSOR. The scores of a plan that
- * includes forward, and the dscores of one that includes backward, must not overlap themselves. A slot that does not
- * exist is never read: it may hold anything. Deterministic; exec as for nf_forward. */
+ * answers NF_ERR_UNSUPPORTED. nf_qk and nf_av need a plan that includes forward, their backward one that includes
+ * backward. A tensor that is missing, or differs from what the plan was made for, is NF_ERR_TENSOR. The scores of a plan
+ * that includes forward, and the dscores of one that includes backward, must not overlap themselves. A slot that does
+ * not exist is never read: it may hold anything. Deterministic; exec as for nf_forward. */
 
 /* scores = scale q k^T: reads q, k and extra_k, writes scores; -inf in slots that do not exist. */
 NF_API nf_status nf_qk(const nf_plan *plan, const nf_io *io, const nf_exec *exec);
@@ -354,8 +354,8 @@ NF_API nf_status nf_merge_backward(int64_t count, const nf_tensor *const *out_pa
                                    const nf_tensor *const *dlse_parts);
 
 /* The same where a context's device may merge: all tensors in host memory, or all in NF_OPENCL memory of the cl_context
- * that nf_opencl_use gave this context (nearfield_opencl.h). On the device they are merged in their own type, and the call
- * needs no plan; exec, which may be NULL, gives queue and events as in nf_forward, the workspace is ignored. */
+ * that nf_opencl_use gave this context (nearfield_opencl.h). On the device they are merged in their own type. exec, which
+ * may be NULL, gives queue and events as in nf_forward; its workspace is ignored. */
 NF_API nf_status nf_merge_on(nf_context *context, const nf_exec *exec, int64_t count, const nf_tensor *const *out_parts,
                              const nf_tensor *const *lse_parts, const nf_tensor *out, const nf_tensor *lse);
 

@@ -99,8 +99,8 @@ typedef struct nf_backend {
      * shows a GPU before the backend is opened. nf_stub_gpu: never. */
     bool (*gpu)(const void *state);
 
-    /* Merging in device memory of this kind; NF_HOST and nf_stub_merge: none, the core merges in host memory. All tensors
-     * have been checked and lie there. */
+    /* Merging in device memory of this kind, where all tensors lie, which the core has checked. NF_HOST and
+     * nf_stub_merge: none, host memory is the core's. */
     nf_memory memory;
     nf_status (*merge)(const void *state, const nf_merging *merging, const nf_exec *exec);
 
