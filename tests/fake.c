@@ -151,6 +151,7 @@ const nf_backend fake_backend = {
     .describe = fake_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = both_algorithms,
 };
 
@@ -163,6 +164,7 @@ const nf_backend fake_backend_other = {
     .describe = fake_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = slow_only,
 };
 
@@ -174,6 +176,7 @@ const nf_backend fake_backend_hidden = {
     .describe = fake_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = slow_only,
 };
 
@@ -187,6 +190,7 @@ const nf_backend fake_backend_missing = {
     .describe = nf_stub_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = none,
 };
 

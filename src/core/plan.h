@@ -34,6 +34,9 @@ struct nf_plan {
 /* The part that runs a direction that the plan includes. */
 const nf_plan_part *nf_plan_find_part(const nf_plan *plan, nf_direction direction);
 
+/* What holds of every exec: its size, and that the array of events is there. */
+nf_status nf_exec_check(const nf_exec *exec);
+
 /* Figures of a plan without regard to the caller's struct size. */
 void nf_plan_figures(const nf_plan *plan, nf_plan_info *info);
 

@@ -12,10 +12,12 @@ typedef struct gpu_packer {
     int64_t used, capacity; /* of ints, the header's included */
 } gpu_packer;
 
-/* Starts tables with all that follows from the problem and the layout, and room for the walks; by_key may be NULL. What
- * says how scratch memory is laid out stays 0. header is the caller's to release. */
-nf_status gpu_pack_begin(gpu_packer *packer, const nf_request *request, const nf_tensor layout[NF_ROLES],
-                         const nf_work *by_query, const nf_work *by_key);
+/* Starts tables with all that follows from the problem and the layout, and room for so many ints. What says how scratch
+ * memory is laid out stays 0. header is the caller's to release. */
+nf_status gpu_pack_begin(gpu_packer *packer, const nf_request *request, const nf_tensor layout[NF_ROLES], int64_t room);
+
+/* The room that a walk takes. */
+int64_t gpu_pack_walk_ints(const nf_work *work);
 
 /* Appends a walk. at: GPU_BY_QUERY or GPU_BY_KEY. */
 void gpu_pack_walk(gpu_packer *packer, const nf_work *work, int at);

@@ -208,7 +208,8 @@ static nf_status make_plan(plan_maker *m, const nf_tensor layout[NF_ROLES])
         extra_pairs *= (double)nf_axis_query_range(&p->axis[a]).count;
     nf_status status = cut_work(m);
     if (status == NF_OK)
-        status = gpu_pack_begin(&m->packer, m->request, layout, &m->by_query, backward ? &m->by_key : NULL);
+        status = gpu_pack_begin(&m->packer, m->request, layout,
+                                gpu_pack_walk_ints(&m->by_query) + (backward ? gpu_pack_walk_ints(&m->by_key) : 0));
     if (status != NF_OK)
         return status;
     gpu_pack_walk(&m->packer, &m->by_query, GPU_BY_QUERY);
@@ -263,6 +264,15 @@ void gpu_plan_destroy(gpu_plan *plan, const nf_context *context)
         return;
     nf_release(context, plan->tables);
     nf_release(context, plan);
+}
+
+const gpu_launches *gpu_plan_launches(const gpu_plan *plan, nf_operation operation)
+{
+    const gpu_launches *const launches[NF_OPERATIONS] = {
+        [NF_FORWARD] = &plan->forward, [NF_BACKWARD] = &plan->backward,       [NF_QK] = &plan->qk,
+        [NF_AV] = &plan->av,           [NF_QK_BACKWARD] = &plan->qk_backward, [NF_AV_BACKWARD] = &plan->av_backward,
+    };
+    return launches[operation];
 }
 
 void gpu_plan_describe(const gpu_plan *plan, nf_text *text)
