@@ -6,6 +6,7 @@
 #include "backends/gpu/gpu_pack.h"
 #include "backends/gpu/gpu_shape.h"
 #include "backends/gpu/gpu_text.h"
+#include "core/io.h"
 #include "core/mem.h"
 #include "core/problem.h"
 #include "core/status.h"
@@ -258,6 +259,40 @@ void gpu_plan_destroy(gpu_plan *plan, const nf_context *context)
         return;
     nf_release(context, plan->tables);
     nf_release(context, plan);
+}
+
+void gpu_plan_layout(nf_tensor layout[NF_ROLES], const nf_request *request)
+{
+    for (int role = 0; role < NF_ROLES; role++) {
+        layout[role] = request->layout[role];
+        if (layout[role].rank && layout[role].memory == NF_HOST)
+            nf_role_describe(request->problem, (nf_role)role, &layout[role]);
+    }
+}
+
+uint32_t gpu_launches_touch(const gpu_launches *launches)
+{
+    uint32_t roles = 0;
+    for (int i = 0; i < launches->count; i++)
+        for (int a = 0; a < launches->launch[i].args_count; a++)
+            if (launches->launch[i].args[a].kind == GPU_ARG_TENSOR)
+                roles |= UINT32_C(1) << launches->launch[i].args[a].role;
+    return roles;
+}
+
+void gpu_plan_info(const gpu_plan *plan, const nf_problem *problem, nf_plan_info *figures)
+{
+    const nf_work_counts *counts = &plan->counts;
+    const double heads = (double)problem->batch * (double)problem->heads;
+    figures->computed_pairs = heads * counts->computed_pairs;
+    figures->masked_pairs = heads * counts->masked_pairs;
+    figures->tiles_full = heads * counts->tiles_full;
+    figures->tiles_partial = heads * counts->tiles_partial;
+    figures->tiles_absent = heads * counts->tiles_absent;
+    for (int32_t a = 0; a < problem->rank; a++) {
+        figures->query_tile[a] = plan->query_tile[a];
+        figures->key_tile[a] = plan->key_tile[a];
+    }
 }
 
 void gpu_plan_describe(const gpu_plan *plan, nf_text *text)

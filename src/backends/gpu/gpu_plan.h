@@ -76,6 +76,15 @@ nf_status gpu_plan_create(gpu_plan **plan, const gpu_device *device, const nf_re
                           const nf_tensor layout[NF_ROLES]);
 void gpu_plan_destroy(gpu_plan *plan, const nf_context *context);
 
+/* The tensors as kernels see them where host tensors are staged: those are dense. */
+void gpu_plan_layout(nf_tensor layout[NF_ROLES], const nf_request *request);
+
+/* The roles that launches read or write, as bits. */
+uint32_t gpu_launches_touch(const gpu_launches *launches);
+
+/* Pairs, tiles and their shapes. */
+void gpu_plan_info(const gpu_plan *plan, const nf_problem *problem, nf_plan_info *figures);
+
 /* Lines for nf_plan_describe: shape and tile parameters. */
 void gpu_plan_describe(const gpu_plan *plan, nf_text *text);
 

@@ -2,8 +2,8 @@
  * the shape of the program only. */
 #include <inttypes.h>
 
+#include "backends/gpu/gpu_copy.h"
 #include "backends/opencl/cl.h"
-#include "core/io.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/tensor.h"
@@ -93,15 +93,6 @@ static void free_plan(cl_plan *plan)
     nf_release(context, plan);
 }
 
-static void describe_layout(cl_plan *plan)
-{
-    for (int role = 0; role < NF_ROLES; role++) {
-        plan->layout[role] = plan->request->layout[role];
-        if (plan->layout[role].rank && plan->layout[role].memory == NF_HOST)
-            nf_role_describe(plan->request->problem, (nf_role)role, &plan->layout[role]);
-    }
-}
-
 static nf_status make_queue(cl_plan *plan)
 {
     cl_state *state = plan->state;
@@ -172,15 +163,6 @@ static nf_status make_buffer(cl_plan *plan, cl_mem *buffer, cl_mem_flags flags, 
     return error == CL_SUCCESS ? NF_OK : cl_fail(error, "opencl: a buffer of %zu bytes for %s", bytes, what);
 }
 
-static bool touches(const gpu_launches *launches, nf_role role)
-{
-    for (int i = 0; i < launches->count; i++)
-        for (int a = 0; a < launches->launch[i].args_count; a++)
-            if (launches->launch[i].args[a].kind == GPU_ARG_TENSOR && launches->launch[i].args[a].role == role)
-                return true;
-    return false;
-}
-
 static nf_status make_buffers(cl_plan *plan)
 {
     enum { LEAST_BYTES = 64 }; /* a buffer must not be empty */
@@ -194,9 +176,9 @@ static nf_status make_buffers(cl_plan *plan)
     for (int role = 0; status == NF_OK && role < NF_ROLES; role++) {
         const nf_tensor *tensor = &plan->layout[role];
         if (tensor->rank == 0 || tensor->memory != NF_HOST ||
-            (!touches(&gpu->forward, (nf_role)role) && !touches(&gpu->backward, (nf_role)role)))
+            !((gpu_launches_touch(&gpu->forward) | gpu_launches_touch(&gpu->backward)) >> role & 1))
             continue;
-        const size_t bytes = cl_tensor_bytes(tensor);
+        const size_t bytes = gpu_tensor_bytes(tensor);
         status = make_buffer(plan, &plan->staged[role], CL_MEM_READ_WRITE, bytes, NULL, nf_role_name((nf_role)role));
         plan->staged_bytes += bytes;
     }
@@ -205,7 +187,7 @@ static nf_status make_buffers(cl_plan *plan)
 
 static nf_status build(cl_plan *plan, bool lanes)
 {
-    describe_layout(plan);
+    gpu_plan_layout(plan->layout, plan->request);
     nf_status status = cl_state_context(plan->state, &plan->cl);
     if (status != NF_OK || (status = make_queue(plan)) != NF_OK || (status = fit_program(plan, lanes)) != NF_OK)
         return status;
@@ -277,19 +259,8 @@ static size_t workspace(const void *prepared)
 static void info(const void *prepared, nf_plan_info *figures)
 {
     const cl_plan *plan = prepared;
-    const nf_problem *problem = plan->request->problem;
-    const nf_work_counts *counts = &plan->gpu->counts;
-    const double heads = (double)problem->batch * (double)problem->heads;
     figures->kernel = cl_used_device(plan->state)->name;
-    figures->computed_pairs = heads * counts->computed_pairs;
-    figures->masked_pairs = heads * counts->masked_pairs;
-    figures->tiles_full = heads * counts->tiles_full;
-    figures->tiles_partial = heads * counts->tiles_partial;
-    figures->tiles_absent = heads * counts->tiles_absent;
-    for (int32_t a = 0; a < problem->rank; a++) {
-        figures->query_tile[a] = plan->gpu->query_tile[a];
-        figures->key_tile[a] = plan->gpu->key_tile[a];
-    }
+    gpu_plan_info(plan->gpu, plan->request->problem, figures);
 }
 
 static void describe(const void *prepared, nf_text *text)
