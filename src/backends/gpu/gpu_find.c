@@ -1,11 +1,11 @@
-/* Devices by the user's text. */
+/* What backends say of devices, and how users name them. */
 #include "backends/gpu/gpu_find.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/status.h"
-#include "core/text.h"
 
 static int find(const char *wanted, const void *list, int count, const char *(*name)(const void *, int))
 {
@@ -33,4 +33,14 @@ nf_status gpu_find_device(const char *wanted, const void *list, int count, const
     for (int i = 0; i < count; i++)
         nf_text_printf(&text, "%s%d %s", i ? ", " : "", i, name(list, i));
     return nf_fail(NF_ERR_UNAVAILABLE, "device '%s' is none of: %s", wanted, names);
+}
+
+void gpu_describe_place(const nf_pci_address *address, nf_text *text)
+{
+    const int64_t node = nf_topology_pci_node(address);
+    nf_text_printf(text, "      PCI %04x:%02x:%02x.%x", address->domain, address->bus, address->device,
+                   address->function);
+    if (node >= 0)
+        nf_text_printf(text, ", nearest memory node %" PRId64, node);
+    nf_text_printf(text, "\n");
 }

@@ -10,6 +10,7 @@
 #include "core/mem.h"
 #include "core/problem.h"
 #include "core/status.h"
+#include "core/tensor.h"
 
 enum {
     GROUPS_PER_UNIT = 4,   /* of lanes: each takes every so many-th item */
@@ -72,12 +73,14 @@ static int64_t lanes_bytes(const gpu_shape *shape, const nf_problem *p)
     return round_up(reals * shape->real_size, SCRATCH_ALIGNMENT);
 }
 
-static nf_status refuse_memory(const nf_request *request)
+static nf_status refuse_memory(const gpu_device *device, const nf_request *request)
 {
-    for (int role = 0; role < NF_ROLES; role++)
-        if (request->layout[role].rank && request->layout[role].memory == NF_CUDA)
-            return nf_fail(NF_ERR_UNSUPPORTED, "%s is in CUDA memory, the kernels of other devices cannot read it",
-                           nf_role_name((nf_role)role));
+    for (int role = 0; role < NF_SCORES; role++) {
+        const nf_tensor *tensor = &request->layout[role];
+        if (tensor->rank && tensor->memory != NF_HOST && tensor->memory != device->memory)
+            return nf_fail(NF_ERR_UNSUPPORTED, "%s is in %s memory, the kernels of other devices cannot read it",
+                           nf_role_name((nf_role)role), nf_memory_name(tensor->memory));
+    }
     return NF_OK;
 }
 
@@ -98,7 +101,7 @@ nf_status gpu_plan_supports(const gpu_device *device, const nf_request *request)
                        "head_dim %" PRId64 ", value_dim %" PRId64 ": a group needs %" PRId64
                        " bytes of scratch, a buffer of the device has at most %" PRId64,
                        p->head_dim, p->value_dim, lanes_bytes(&shape, p), device->buffer_bytes);
-    return refuse_memory(request);
+    return refuse_memory(device, request);
 }
 
 double gpu_plan_cost(const gpu_device *device, const nf_request *request)
@@ -204,7 +207,8 @@ static nf_status make_plan(plan_maker *m, const nf_tensor layout[NF_ROLES])
         extra_pairs *= (double)nf_axis_query_range(&p->axis[a]).count;
     nf_status status = cut_work(m);
     if (status == NF_OK)
-        status = gpu_pack_begin(&m->packer, m->request, layout, &m->by_query, backward ? &m->by_key : NULL);
+        status =
+            gpu_pack_begin(&m->packer, m->request, layout, m->shape.rank, &m->by_query, backward ? &m->by_key : NULL);
     if (status != NF_OK)
         return status;
     gpu_pack_walk(&m->packer, &m->by_query, GPU_BY_QUERY);

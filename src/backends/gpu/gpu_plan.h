@@ -21,6 +21,8 @@ typedef struct gpu_device {
     int64_t local_bytes;  /* local memory of a group */
     int64_t buffer_bytes; /* the largest buffer */
     int64_t vector_bytes; /* native vector of a CPU: 16, 32, 64; 0: not known */
+    bool ahead;           /* has no compiler: programs are those of gpu_ahead.h */
+    nf_memory memory;     /* that its kernels read in place, NF_HOST: none; host memory is staged */
 } gpu_device;
 
 enum { GPU_MAX_ARGS = 32, GPU_MAX_LAUNCHES = 8 };

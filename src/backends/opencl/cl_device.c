@@ -99,6 +99,7 @@ static void read_limits(cl_device *device, const cl_api *api)
         .local_bytes = read_size(api, id, CL_DEVICE_LOCAL_MEM_SIZE),
         .buffer_bytes = read_size(api, id, CL_DEVICE_MAX_MEM_ALLOC_SIZE),
         .vector_bytes = width * (int64_t)sizeof(float),
+        .memory = NF_OPENCL,
     };
 }
 

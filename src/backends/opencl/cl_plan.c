@@ -32,8 +32,6 @@ static nf_status supports(const cl_state *state, const nf_request *request, bool
         const bool scores = role == NF_SCORES || role == NF_DSCORES;
         if (tensor->rank == 0 || scores)
             continue;
-        if (tensor->memory == NF_CUDA)
-            return nf_fail(NF_ERR_UNSUPPORTED, "%s is in cuda memory", nf_role_name((nf_role)role));
         if (nf_tensor_bytes(tensor) > (double)device.buffer_bytes)
             return nf_fail(NF_ERR_UNSUPPORTED, "%s of %.3g bytes exceeds the device's largest buffer, %" PRId64,
                            nf_role_name((nf_role)role), nf_tensor_bytes(tensor), device.buffer_bytes);
