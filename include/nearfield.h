@@ -135,7 +135,7 @@ NF_API nf_status nf_problem_hash(const nf_problem *problem, uint64_t *hash);
 
 typedef enum nf_memory {
     NF_HOST = 0, /* ordinary memory */
-    NF_CUDA = 1, /* a CUDA device pointer */
+    NF_CUDA = 1, /* a CUDA device pointer (nearfield_cuda.h) */
     NF_OPENCL = 2 /* a cl_mem (nearfield_opencl.h) */
 } nf_memory;
 
@@ -295,7 +295,7 @@ typedef struct nf_exec {
     size_t size;            /* sizeof(nf_exec) */
     void *workspace;        /* at least workspace_bytes, 64-byte aligned; NULL: the plan's own, one call at a time */
     size_t workspace_bytes; /* of workspace */
-    void *queue;            /* of the opencl backend: the cl_command_queue to run on; NULL: the plan's. Others: NULL */
+    void *queue;            /* to run on, NULL: the plan's. opencl: a cl_command_queue; cuda: a CUstream; others: NULL */
 } nf_exec;
 
 NF_API void nf_exec_init(nf_exec *exec);
