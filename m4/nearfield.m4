@@ -68,7 +68,8 @@ AC_DEFUN([NF_WITH], [
 
 # NF_CUDA: the option --with-cuda=yes|no|guess|DIR. Sets the automake conditionals NF_HAVE_CUDA (the backend is built:
 # all but "no", where there is dlopen) and NF_HAVE_NVCC (with kernels), nf_with_CUDA, nf_with_NVCC, nf_nvcc_absent, and
-# substitutes NVCC, CUDA_ARCHS and CUDA_TOOLKIT, nvcc's version as 1000 * major + 10 * minor.
+# substitutes NVCC, CUDA_ARCHS, CUDA_TOOLKIT, nvcc's version as 1000 * major + 10 * minor, and CUDA_CPPFLAGS,
+# which only a test of our declarations needs.
 AC_DEFUN([NF_CUDA], [
   AC_ARG_WITH([cuda],
     [AS_HELP_STRING([--with-cuda=yes|no|guess|DIR], [compile the cuda backend's kernels with nvcc, of DIR/bin (default: guess)])],
@@ -90,6 +91,7 @@ AC_DEFUN([NF_CUDA], [
           [AC_MSG_ERROR([--with-cuda=$with_cuda was given but $nf_nvcc_absent])])
   ])
   AC_SUBST([CUDA_TOOLKIT])
+  AC_SUBST([CUDA_CPPFLAGS])
   AM_CONDITIONAL([NF_HAVE_CUDA], [test "$nf_with_CUDA" = yes])
   AM_CONDITIONAL([NF_HAVE_NVCC], [test "$nf_with_CUDA$nf_with_NVCC" = yesyes])
 ])
@@ -102,6 +104,7 @@ AC_DEFUN([NF_CUDA_TRY], [
   for nf_arch in $CUDA_ARCHS; do nf_codes="$nf_codes -gencode arch=compute_$nf_arch,code=sm_$nf_arch"; done
   AS_IF([$NVCC -fatbin $nf_codes -o conftest.fatbin conftest.cu >&AS_MESSAGE_LOG_FD 2>&1], [
     nf_with_NVCC=yes
+    CUDA_CPPFLAGS=-I`dirname "$NVCC"`/../include
     CUDA_TOOLKIT=`$NVCC --version | sed -n 's/.*release \([[0-9]]*\)\.\([[0-9]]*\).*/\1 \2/p' | { read major minor; expr $major \* 1000 + $minor \* 10; }`
   ], [nf_nvcc_absent="$NVCC does not compile for $CUDA_ARCHS"])
   rm -f conftest.cu conftest.fatbin

@@ -24,6 +24,15 @@ check early runs 'early' "$tool" verify --backend cuda --cases "$cases" --seed 6
 # With many multiprocessors the gradients of extra tokens are summed in parts.
 check many_units runs 'units=132' "$tool" verify --backend cuda --cases "$cases" --seed 700
 
+# A program's own memory and streams.
+interop=$top_builddir/tests/test_cuda
+if [ -x "$interop" ]; then
+    check interop runs 'devices=2' env CK_FORK=no "$interop"
+    check interop_early runs 'devices=2;early' env CK_FORK=no "$interop"
+else
+    skip interop 'built without Check'
+fi
+
 # A block's order of threads changes no bit.
 "$top_builddir/tests/make_npy" "$work/q.npy" f4 C 1 1 9 11 2 8
 attend() { # ORDER
