@@ -90,6 +90,9 @@ AC_DEFUN([NF_CUDA], [
     AS_IF([test "x$with_cuda" != xguess && test "$nf_with_NVCC" = no],
           [AC_MSG_ERROR([--with-cuda=$with_cuda was given but $nf_nvcc_absent])])
   ])
+  dnl No kernel may spill registers.
+  AS_VAR_IF([enable_maintainer_checks], [yes], [NVCC_CHECKS="-Werror all-warnings -Xptxas -warn-spills,-Werror"])
+  AC_SUBST([NVCC_CHECKS])
   AC_SUBST([CUDA_TOOLKIT])
   AC_SUBST([CUDA_CPPFLAGS])
   AM_CONDITIONAL([NF_HAVE_CUDA], [test "$nf_with_CUDA" = yes])

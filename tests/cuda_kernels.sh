@@ -6,7 +6,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 . "$top_srcdir/tests/cuda_host/use.sh"
 tool=$top_builddir/tests/cuda_host/nearfield
-cases=${CUDA_CASES:-25}
+cases=${CUDA_CASES:-15}
 
 runs() { # SETTINGS COMMAND...: it succeeds, and the mock has nothing to complain about
     on_mock "$work/mock" "$@" || { tail -n 20 "$work/said"; return 1; }

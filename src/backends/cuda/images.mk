@@ -1,5 +1,5 @@
 # The programs of gpu_ahead.h compiled by nvcc, and the C file that embeds them. A makefile of its own, for GNU make, because
-# the programs are a list that a script writes. Set by its caller: src, folder, NVCC, CUDA_ARCHS, CUDA_TOOLKIT.
+# the programs are a list that a script writes. Set by its caller: src, folder, NVCC, NVCC_CHECKS, CUDA_ARCHS, CUDA_TOOLKIT.
 #
 # The target `host` compiles them for the host instead, each a library that tests run: set src, folder, tests, CXX.
 gpu = $(src)/backends/gpu
@@ -14,7 +14,7 @@ least := $(firstword $(CUDA_ARCHS))
 empty :=
 comma := ,
 codes := compute_$(least)$(foreach arch,$(CUDA_ARCHS),$(comma)sm_$(arch))
-nvcc_flags = -std=c++17 -O3 -Werror all-warnings -fatbin --compress-mode=size \
+nvcc_flags = -std=c++17 -O3 $(NVCC_CHECKS) -fatbin --compress-mode=size \
 	-gencode 'arch=compute_$(least),code=[$(subst $(empty) ,,$(codes))]'
 
 $(folder)/cu_images.c: $(images)
