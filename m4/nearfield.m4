@@ -74,7 +74,7 @@ AC_DEFUN([NF_CUDA], [
   AC_ARG_WITH([cuda],
     [AS_HELP_STRING([--with-cuda=yes|no|guess|DIR], [compile the cuda backend's kernels with nvcc, of DIR/bin (default: guess)])],
     [], [with_cuda=guess])
-  AC_ARG_VAR([NVCC], [CUDA compiler, for the kernels of the cuda backend])
+  AC_ARG_VAR([NVCC], [CUDA compiler, for the kernels of the cuda backend; no: none])
   AC_ARG_VAR([CUDA_ARCHS], [what it compiles for: compute capabilities, the least first (default: 80 90 100 120)])
   test "x$CUDA_ARCHS" != x || CUDA_ARCHS="80 90 100 120"
   nf_with_CUDA=no
@@ -84,9 +84,13 @@ AC_DEFUN([NF_CUDA], [
   AS_CASE([$with_cuda], [no], [], [
     AC_SEARCH_LIBS([dlopen], [dl], [nf_with_CUDA=yes])
     AS_CASE([$with_cuda],
-      [yes|guess], [test "x$NVCC" != x || AC_PATH_PROG([NVCC], [nvcc], [], [$PATH$PATH_SEPARATOR/usr/local/cuda/bin])],
+      [yes|guess], [AS_IF([test "x$NVCC" = x],
+                          [AC_PATH_PROG([NVCC], [nvcc], [], [$PATH$PATH_SEPARATOR/usr/local/cuda/bin])])],
       [NVCC=$with_cuda/bin/nvcc])
-    AS_IF([test "x$NVCC" = x], [nf_nvcc_absent="there is no nvcc"], [NF_CUDA_TRY])
+    AS_CASE([$NVCC],
+      [''], [nf_nvcc_absent="there is no nvcc"],
+      [no], [nf_nvcc_absent="disabled by NVCC=no"],
+      [NF_CUDA_TRY])
     AS_IF([test "x$with_cuda" != xguess && test "$nf_with_NVCC" = no],
           [AC_MSG_ERROR([--with-cuda=$with_cuda was given but $nf_nvcc_absent])])
   ])

@@ -43,6 +43,12 @@ attend() { # ORDER
 repeats() { attend 0 && attend 2 && diff -r "$work/0" "$work/2"; }
 check same_bits_in_any_order repeats
 
+# The script for machines with a GPU, as far as a mock can tell.
+gpu_script() {
+    runs '' bash "$top_srcdir/bench/gpu.sh" --tool "$tool" --out "$work/gpu" --quick && grep -q '^0 failed' "$work/said"
+}
+check gpu_script gpu_script
+
 for kernel in forward backward_delta backward_dq backward_dkv backward_extra backward_extra_sum; do
     launches=$(sed -n "s/^$kernel //p" "$work/kernels" | awk '{n += $1} END {print n + 0}')
     check "$kernel ran" test "$launches" -gt 0
