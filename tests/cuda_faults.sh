@@ -86,7 +86,7 @@ check chosen_unasked unasked
 check no_image fails 'fail=cuModuleLoadData:209' 'plan: unavailable: ' 'Mock 0, compute capability 9.0' 'CUDA_ERROR_NO_BINARY_FOR_GPU'
 check no_memory fails 'fail=cuMemAlloc_v2:2' 'plan: memory: ' 'CUDA_ERROR_OUT_OF_MEMORY' 'tables'
 check no_memory_for_the_last_tensor fails 'fail=cuMemAlloc_v2:2:10' 'plan: memory: '
-check too_little_memory fails 'memory=4096' 'plan: memory: ' 'bytes of device memory'
+check too_little_memory fails 'memory=4096' 'plan: unsupported: ' 'tensors of ' "exceed the device's memory, 4096"
 check no_context fails 'fail=cuDevicePrimaryCtxRetain:2' 'plan: memory: ' 'no context on Mock 0'
 check no_resources_at_a_launch fails 'fail=cuLaunchKernel:701' 'forward: memory: ' 'kernel forward in ' 'CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES'
 check lost_device fails 'lost' 'plan: ok' 'forward: device: ' 'forward again: device: ' 'CUDA_ERROR_LAUNCH_FAILED'

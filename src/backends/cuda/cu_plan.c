@@ -2,6 +2,7 @@
 #include "backends/cuda/cu.h"
 #include "backends/gpu/gpu_copy.h"
 #include "core/mem.h"
+#include "core/tensor.h"
 
 enum { HOST_ALIGNMENT = 256 }; /* of the parts of host_memory */
 
@@ -9,7 +10,15 @@ enum { HOST_ALIGNMENT = 256 }; /* of the parts of host_memory */
 
 static nf_status supports(const void *state, const nf_request *request)
 {
-    return gpu_plan_supports(&cu_used_device(state)->limits, request);
+    const gpu_device *device = &cu_used_device(state)->limits;
+    double staged = 0;
+    for (int role = 0; role < NF_SCORES; role++)
+        if (request->layout[role].rank && request->layout[role].memory == NF_HOST)
+            staged += nf_tensor_bytes(&request->layout[role]);
+    if (staged > (double)device->buffer_bytes)
+        return nf_fail(NF_ERR_UNSUPPORTED, "tensors of %.3g bytes in host memory exceed the device's memory, %lld",
+                       staged, (long long)device->buffer_bytes);
+    return gpu_plan_supports(device, request);
 }
 
 static double cost(const void *state, const nf_request *request)
