@@ -6,7 +6,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 . "$top_srcdir/tests/cuda_host/use.sh"
 tool=$top_builddir/tests/cuda_host/nearfield
-attempt=$top_builddir/tests/cuda_host/try
+attempt=$top_builddir/tests/cuda_try
 problem='na2d f32 h2/1 d8 9x11 w3 x2 both'
 
 said() { # WORDS...: each was said
@@ -18,7 +18,7 @@ said() { # WORDS...: each was said
 
 # The problem runs.
 works() { # SETTINGS
-    on_mock "$work/mock" "$1" "$attempt" "$problem" cuda || { cat "$work/said"; return 1; }
+    on_mock "$work/mock" "$1" "$attempt" "$problem" || { cat "$work/said"; return 1; }
     books_balance
 }
 
@@ -26,7 +26,7 @@ works() { # SETTINGS
 fails_on() { # FOLDER SETTINGS WORDS...
     local folder=$1 settings=$2 status
     shift 2
-    on_mock "$folder" "$settings" "$attempt" "$problem" cuda
+    on_mock "$folder" "$settings" "$attempt" "$problem"
     status=$?
     [ $status -eq 1 ] || { cat "$work/said"; echo "exit status $status"; return 1; }
     said "$@" && { [ ! -e "$books" ] || books_balance; }
@@ -103,7 +103,7 @@ fails_at() { # NAME COUNT
     local name=$1 count=$2 turn range status
     for ((turn = 1; turn <= count; turn++)); do
         for range in "$turn:$turn" "$turn"; do
-            on_mock "$work/mock" "fail=$name:2:$range" "$attempt" "$problem" cuda
+            on_mock "$work/mock" "fail=$name:2:$range" "$attempt" "$problem"
             status=$?
             if [ $status -eq 0 ] && [[ " $name " =~ \ ($(tr ' ' '|' <<<"$spared"))\  ]]; then
                 status=1
@@ -113,7 +113,7 @@ fails_at() { # NAME COUNT
         done
     done
 }
-on_mock "$work/mock" '' "$attempt" "$problem" cuda
+on_mock "$work/mock" '' "$attempt" "$problem"
 while read -r name count; do
     check "each_$name" fails_at "$name" "$count"
 done < <(sed -n 's/^calls \(cu[A-Za-z_0-9]*\) /\1 /p' "$books")

@@ -1,6 +1,5 @@
-/* opencl_try PROBLEM [BACKEND] - runs a problem on the opencl backend, or another one that drives devices, a line per
- * step, and holds every failure against the promises of nearfield.h: a sentence that says why, no output written,
- * nothing left allocated.
+/* opencl_try PROBLEM - runs a problem on the opencl backend, a line per step, and holds every failure against the
+ * promises of nearfield.h: a sentence that says why, no output written, nothing left allocated.
  *
  * Exit status 0: all steps succeeded. 1: one failed and all promises were kept. 3: a promise was broken. */
 #include <stdio.h>
@@ -13,7 +12,6 @@
 enum { SUCCEEDED = 0, FAILED = 1, USAGE = 2, BROKEN = 3 };
 
 static int outcome = SUCCEEDED;
-static const char *backend = "opencl";
 
 static void break_promise(const char *what, const char *detail)
 {
@@ -71,7 +69,7 @@ static void plan_and_execute(nf_context *context, const bench_data *data)
     size_t before, after;
     nf_plan_options options;
     nf_plan_options_init(&options);
-    options.backend = backend;
+    options.backend = "opencl";
     nf_plan *plan = NULL;
     nf_context_memory(context, &before, NULL);
     if (report("plan", nf_plan_create(&plan, context, &data->problem, &options)))
@@ -90,7 +88,7 @@ static void try_problem(const bench_data *data)
     nf_context *context = NULL;
     if (!report("context", nf_context_create(&context, NULL)))
         return;
-    if (report("backend", nf_backend_available(context, backend)))
+    if (report("backend", nf_backend_available(context, "opencl")))
         plan_and_execute(context, data);
     nf_context_destroy(context);
 }
@@ -99,10 +97,8 @@ int main(int argc, char **argv)
 {
     nf_problem problem;
     bench_data data;
-    if (argc == 3)
-        backend = argv[2];
-    if (argc < 2 || argc > 3 || nf_problem_parse(&problem, argv[1]) != NF_OK || bench_data_create(&data, &problem, 1)) {
-        fprintf(stderr, "usage: opencl_try PROBLEM [BACKEND]\n%s\n", nf_last_error());
+    if (argc != 2 || nf_problem_parse(&problem, argv[1]) != NF_OK || bench_data_create(&data, &problem, 1)) {
+        fprintf(stderr, "usage: opencl_try PROBLEM\n%s\n", nf_last_error());
         return USAGE;
     }
     try_problem(&data);
