@@ -109,7 +109,7 @@ AC_DEFUN([NF_CUDA_TRY], [
   echo '__global__ void kernel(int *x) { *x = 1; }' >conftest.cu
   nf_codes=
   for nf_arch in $CUDA_ARCHS; do nf_codes="$nf_codes -gencode arch=compute_$nf_arch,code=sm_$nf_arch"; done
-  AS_IF([$NVCC -fatbin $nf_codes -o conftest.fatbin conftest.cu >&AS_MESSAGE_LOG_FD 2>&1], [
+  AS_IF([$NVCC -std=c++17 -fatbin --compress-mode=size $nf_codes -o conftest.fatbin conftest.cu >&AS_MESSAGE_LOG_FD 2>&1], [
     nf_with_NVCC=yes
     CUDA_CPPFLAGS=-I`dirname "$NVCC"`/../include
     CUDA_TOOLKIT=`$NVCC --version | sed -n 's/.*release \([[0-9]]*\)\.\([[0-9]]*\).*/\1 \2/p' | { read major minor; expr $major \* 1000 + $minor \* 10; }`
