@@ -1,9 +1,7 @@
 /* Fibers, and the rounds of a block. */
 #include "block.h"
 
-#include <pthread.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -217,7 +215,7 @@ const char *host_launch(host_call *call, void **arguments, unsigned blocks, unsi
     block *b = static_cast<block *>(aligned_alloc(alignof(block), sizeof *b));
     if (stacks == MAP_FAILED || !b)
         return "out of host memory";
-    *b = block{};
+    memset(b, 0, sizeof *b);
     b->call = call;
     b->arguments = arguments;
     b->threads = threads;
