@@ -1,4 +1,5 @@
-/* Neighborhood attention on a program's own OpenCL device, queue and buffers: nothing is copied to the host and back.
+/* Neighborhood attention on a program's own OpenCL device and buffers: nothing is copied to the host and back. Events
+ * order it between the program's commands.
  *
  *     cc opencl.c $(pkg-config --cflags --libs nearfield) -lOpenCL -o opencl
  */
@@ -46,9 +47,10 @@ static cl_device_id find_device(void)
     exit(EXIT_FAILURE);
 }
 
-static void compute_values(cl_context cl, cl_device_id device, cl_command_queue queue, cl_mem v)
+static cl_event compute_values(cl_context cl, cl_device_id device, cl_command_queue queue, cl_mem v)
 {
     cl_int error;
+    cl_event computed;
     const size_t items = TOKENS * HEADS * VALUE_DIM;
     cl_program program = clCreateProgramWithSource(cl, 1, (const char **)&source, NULL, &error);
     require_cl(error);
@@ -56,9 +58,11 @@ static void compute_values(cl_context cl, cl_device_id device, cl_command_queue 
     cl_kernel kernel = clCreateKernel(program, "rows", &error);
     require_cl(error);
     require_cl(clSetKernelArg(kernel, 0, sizeof v, &v));
-    require_cl(clEnqueueNDRangeKernel(queue, kernel, 1, NULL, &items, NULL, 0, NULL, NULL));
+    require_cl(clEnqueueNDRangeKernel(queue, kernel, 1, NULL, &items, NULL, 0, NULL, &computed));
+    require_cl(clFlush(queue));
     clReleaseKernel(kernel);
     clReleaseProgram(program);
+    return computed;
 }
 
 static nf_tensor in_buffer(const nf_problem *problem, nf_role role, cl_mem memory, int64_t offset)
@@ -94,7 +98,7 @@ int main(void)
     nf_plan *plan;
     require(nf_problem_parse(&problem, "na2d f32 h2 d4/3 8x8 w3"));
     require(nf_context_create(&context, NULL));
-    require(nf_opencl_use(context, cl, device, queue));
+    require(nf_opencl_use(context, cl, device, NULL));
 
     const nf_tensor tensor_q = in_buffer(&problem, NF_Q, qk, 0);
     const nf_tensor tensor_k = in_buffer(&problem, NF_K, qk, TOKENS * HEADS * DIM);
@@ -108,9 +112,18 @@ int main(void)
     options.layout = &io;
     require(nf_plan_create(&plan, context, &problem, &options));
 
-    compute_values(cl, device, queue, v);
-    require(nf_forward(plan, &io, NULL));
-    require_cl(clEnqueueReadBuffer(queue, result, CL_TRUE, 0, sizeof out, out, 0, NULL, NULL));
+    /* On the plan's own queue, after the values are computed and before the result is read. */
+    void *computed = compute_values(cl, device, queue, v), *attended;
+    nf_exec exec;
+    nf_exec_init(&exec);
+    exec.wait_count = 1;
+    exec.wait_events = &computed;
+    exec.signal_event = &attended;
+    require(nf_forward(plan, &io, &exec));
+    const cl_event finished = attended;
+    require_cl(clEnqueueReadBuffer(queue, result, CL_TRUE, 0, sizeof out, out, 1, &finished, NULL));
+    clReleaseEvent(finished);
+    clReleaseEvent(computed);
     printf("row 0: %.3f  row 1: %.3f  row 4: %.3f  row 7: %.3f\n", (double)out[0][0][0], (double)out[WIDTH + 5][1][0],
            (double)out[4 * WIDTH + 3][0][0], (double)out[7 * WIDTH + 7][1][0]);
     const float deviation = out[0][0][0] - 1.0f;

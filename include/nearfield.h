@@ -290,12 +290,17 @@ NF_API nf_status nf_plan_get_info(const nf_plan *plan, nf_plan_info *info);
 /* What was chosen and why, and why each other candidate was not. Text as for nf_problem_format. */
 NF_API nf_status nf_plan_describe(const nf_plan *plan, char *buffer, size_t capacity, size_t *length);
 
-/* How one call runs; NULL means all defaults. */
+/* How one call runs; NULL means all defaults. Queue and events are of the opencl backend (nearfield_opencl.h); others
+ * want them NULL and 0. */
 typedef struct nf_exec {
-    size_t size;            /* sizeof(nf_exec) */
-    void *workspace;        /* at least workspace_bytes, 64-byte aligned; NULL: the plan's own, one call at a time */
-    size_t workspace_bytes; /* of workspace */
-    void *queue;            /* to run on, NULL: the plan's. opencl: a cl_command_queue; cuda: a CUstream; others: NULL */
+    size_t size;              /* sizeof(nf_exec) */
+    void *workspace;          /* at least workspace_bytes, 64-byte aligned; NULL: the plan's own, one call at a time */
+    size_t workspace_bytes;   /* of workspace */
+    void *queue;              /* the cl_command_queue or CUstream to run on; NULL: the plan's */
+    int64_t wait_count;       /* of wait_events */
+    void *const *wait_events; /* cl_events or CUevents: the call runs after all of them, and fails if one of them failed */
+    void **signal_event;      /* receives an event of the call's end, for the caller to release; unwritten if the call
+                                 fails. NULL: none is asked for */
 } nf_exec;
 
 NF_API void nf_exec_init(nf_exec *exec);
@@ -311,11 +316,11 @@ NF_API nf_status nf_backward(const nf_plan *plan, const nf_io *io, const nf_exec
  * The two products of forward, and their gradients, with the scores in the caller's memory: for a softmax of one's own,
  * or to look at the weights. nf_forward and nf_backward need no such tensor and are faster.
  *
- * The plan must be made with an algorithm that keeps scores ("unfused" of the cpu backend); another one answers
- * NF_ERR_UNSUPPORTED. nf_qk and nf_av need a plan that includes forward, their backward one that includes backward. A
- * tensor that is missing, or differs from what the plan was made for, is NF_ERR_TENSOR. The scores of a plan that
- * includes forward, and the dscores of one that includes backward, must not overlap themselves. A slot that does not
- * exist is never read: it may hold anything. Deterministic; exec as for nf_forward. */
+ * The plan must be made with an algorithm that keeps scores ("unfused" of the cpu and opencl backends); another one
+ * answers NF_ERR_UNSUPPORTED. nf_qk and nf_av need a plan that includes forward, their backward one that includes
+ * backward. A tensor that is missing, or differs from what the plan was made for, is NF_ERR_TENSOR. The scores of a plan
+ * that includes forward, and the dscores of one that includes backward, must not overlap themselves. A slot that does
+ * not exist is never read: it may hold anything. Deterministic; exec as for nf_forward. */
 
 /* scores = scale q k^T: reads q, k and extra_k, writes scores; -inf in slots that do not exist. */
 NF_API nf_status nf_qk(const nf_plan *plan, const nf_io *io, const nf_exec *exec);
@@ -347,6 +352,18 @@ NF_API nf_status nf_merge_backward(int64_t count, const nf_tensor *const *out_pa
                                    const nf_tensor *out, const nf_tensor *lse, const nf_tensor *dout,
                                    const nf_tensor *dlse, const nf_tensor *const *dout_parts,
                                    const nf_tensor *const *dlse_parts);
+
+/* The same where a context's device may merge: all tensors in host memory, or all in NF_OPENCL memory of the cl_context
+ * that nf_opencl_use gave this context (nearfield_opencl.h). On the device they are merged in their own type. exec, which
+ * may be NULL, gives queue and events as in nf_forward; its workspace is ignored. */
+NF_API nf_status nf_merge_on(nf_context *context, const nf_exec *exec, int64_t count, const nf_tensor *const *out_parts,
+                             const nf_tensor *const *lse_parts, const nf_tensor *out, const nf_tensor *lse);
+
+NF_API nf_status nf_merge_backward_on(nf_context *context, const nf_exec *exec, int64_t count,
+                                      const nf_tensor *const *out_parts, const nf_tensor *const *lse_parts,
+                                      const nf_tensor *out, const nf_tensor *lse, const nf_tensor *dout,
+                                      const nf_tensor *dlse, const nf_tensor *const *dout_parts,
+                                      const nf_tensor *const *dlse_parts);
 
 #ifdef __cplusplus
 }

@@ -3,14 +3,15 @@
  * Describe tensors whose memory is NF_CUDA: data is a device pointer (cudaMalloc, cuMemAlloc, managed memory), strides
  * may be any. Pass such descriptions as the layout of a plan (nf_plan_options) and the same in each call; tensors in host
  * memory may be mixed in. Everything runs in the primary context of the device, which is that of the CUDA runtime;
- * nf_exec.queue may name a CUstream (a cudaStream_t) of it for one call.
+ * nf_exec.queue may name a CUstream (a cudaStream_t) of it for one call, and its events are CUevents (cudaEvent_t): the
+ * call runs after wait_events, and signal_event receives one that is the caller's to destroy.
  *
- * A call whose tensors are all NF_CUDA, on a stream of yours, returns once its kernels are enqueued, without allocation
- * or synchronisation: what you enqueue next on that stream finds its results, elsewhere wait. If the device fails after
- * that, your stream says so, and outputs may be partly written. Such a call can be captured into a CUDA graph; graphs
- * with backward of one plan must not run at the same time as each other or as calls of that plan. Every other call
- * returns when its results are there, and finds what is enqueued on the legacy default stream. Calls of one plan run one
- * after the other, whatever their streams.
+ * A call whose tensors are all NF_CUDA, on a stream of yours or with a signal_event, returns once its kernels are
+ * enqueued, without synchronisation or, signal_event aside, allocation: what you enqueue next on that stream finds its
+ * results, elsewhere wait. If the device fails after that, your stream says so, and outputs may be partly written. Such a
+ * call can be captured into a CUDA graph; graphs with backward of one plan must not run at the same time as each other or
+ * as calls of that plan. Every other call returns when its results are there, and finds what is enqueued on the legacy
+ * default stream. Calls of one plan run one after the other, whatever their streams.
  *
  * The header needs none of CUDA's: CUstream and cudaStream_t are struct CUstream_st *. */
 #ifndef NEARFIELD_CUDA_H

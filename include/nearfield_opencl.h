@@ -6,10 +6,22 @@
  * call; tensors in host memory may be mixed in. nf_exec.queue may name a cl_command_queue of your own for one call, of
  * either kind of order; the call runs after all that is in it.
  *
- * A call whose tensors are all NF_OPENCL, on a queue of yours, returns once its commands are enqueued and flushed: what
- * you enqueue next on an in-order queue finds its results, elsewhere wait (clEnqueueBarrierWithWaitList, clFinish). If
- * the device fails after that, your queue says so, and outputs may be partly written. Every other call returns when its
- * results are there. Calls of one plan run one after the other, whatever their queues.
+ * A call whose tensors are all NF_OPENCL, and which is on a queue of yours or has a signal_event, returns once its
+ * commands are enqueued and flushed: what you enqueue next on an in-order queue finds its results, elsewhere wait for
+ * the event. If the device fails after that, your queue and the event say so, and outputs may be partly written. Every
+ * other call returns when its results are there. Calls of one plan run one after the other, whatever their queues.
+ *
+ * Events, with a queue of yours or without: nf_exec.wait_events are cl_events of that cl_context, wait_count of them;
+ * the call runs after them, and so does what is enqueued on its queue afterwards. Host memory is read after them, too.
+ * Flush the queues they come from. They stay yours: nearfield keeps no reference past the call, OpenCL itself keeps
+ * what it needs. An event that has failed is the call's failure; one that fails once the call has returned makes the
+ * call's own event fail. nf_exec.signal_event points to a cl_event that a successful call sets. That event is complete
+ * when the results are in device memory, carries a reference that is yours to release (clReleaseEvent), and outlives
+ * the plan. A call with tensors in host memory waits for its events before it begins, and its own is complete when it
+ * returns.
+ *
+ * nf_merge_on and nf_merge_backward_on merge partial results in such buffers, without a plan: on exec's queue, else the
+ * one that nf_opencl_use named, else one of their own, with events as above.
  *
  * The header needs none of OpenCL's: its types are those that <CL/cl.h> names cl_context, cl_device_id and
  * cl_command_queue. */

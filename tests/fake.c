@@ -145,6 +145,7 @@ const nf_backend fake_backend = {
     .describe = fake_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = both_algorithms,
 };
 
@@ -157,6 +158,7 @@ const nf_backend fake_backend_other = {
     .describe = fake_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = slow_only,
 };
 
@@ -168,6 +170,7 @@ const nf_backend fake_backend_hidden = {
     .describe = fake_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = slow_only,
 };
 
@@ -181,6 +184,7 @@ const nf_backend fake_backend_missing = {
     .describe = nf_stub_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = none,
 };
 

@@ -16,8 +16,8 @@ said() { # WORDS...: each was said
 }
 
 # The problem runs, as far as a device can tell.
-works() { # SETTINGS
-    on_mock "$work/mock" "$1" "$attempt" "$problem" || { cat "$work/said"; return 1; }
+works() { # SETTINGS [device]
+    on_mock "$work/mock" "$1" "$attempt" "$problem" "${@:2}" || { cat "$work/said"; return 1; }
     books_balance
 }
 
@@ -63,6 +63,7 @@ check no_local_memory works 'local=0'
 check single_work_items works 'group=1;kernel_group=1'
 check registers_run_short works 'kernel_group=1'
 check no_binaries works 'binary=0'
+check in_place works '' device
 
 # A tile of local memory does not fit: the algorithm says so.
 says_why() { # WORDS COMMAND...: the tool fails politely on the mock of $settings
@@ -106,12 +107,12 @@ check recovers recovers
 # ---- Every call fails once, and from then on -------------------------------------------------------------------------
 # What the backend can do without.
 spared='clGetPlatformInfo clGetDeviceInfo clRelease[A-Za-z]* clGetProgramInfo clGetProgramBuildInfo clFinish'
-spared+=' clGetKernelWorkGroupInfo clEnqueueUnmapMemObject'
-fails_at() { # NAME COUNT
+spared+=' clGetKernelWorkGroupInfo clEnqueueUnmapMemObject clGetEventInfo'
+fails_at() { # NAME COUNT [device]
     local name=$1 count=$2 turn range status
     for ((turn = 1; turn <= count; turn++)); do
         for range in "$turn:$turn" "$turn"; do
-            on_mock "$work/mock" "fail=$name:-5:$range" "$attempt" "$problem"
+            on_mock "$work/mock" "fail=$name:-5:$range" "$attempt" "$problem" "${@:3}"
             status=$?
             if [ $status -eq 0 ] && [[ " $name " =~ \ ($(tr ' ' '|' <<<"$spared"))\  ]]; then
                 status=1
@@ -124,6 +125,11 @@ on_mock "$work/mock" '' "$attempt" "$problem"
 while read -r name count; do
     check "each_$name" fails_at "$name" "$count"
 done < <(sed -n 's/^calls \(cl[A-Za-z]*\) /\1 /p' "$books")
+# Of calls that do not wait, and of merging: what happens after the plan is made.
+on_mock "$work/mock" '' "$attempt" "$problem" device
+while read -r name count; do
+    check "in_place_$name" fails_at "$name" "$count" device
+done < <(sed -n 's/^calls \(clEnqueue[A-Za-z]*\|clFlush\|cl[A-Za-z]*Events*\|cl[A-Za-z]*EventInfo\|clSetKernelArg\|clCreate[A-Za-z]*\) /\1 /p' "$books")
 
 # ---- The tool --------------------------------------------------------------------------------------------------------
 make_npy() { "$top_builddir/tests/make_npy" "$work/q.npy" f4 C 1 1 9 11 2 8; }

@@ -254,6 +254,7 @@ static const nf_backend mean_backend = {
     .describe = nf_stub_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = mean_algorithms,
 };
 

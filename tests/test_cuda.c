@@ -251,6 +251,35 @@ START_TEST(calls_overlap)
 }
 END_TEST
 
+/* Backward of another plan, on another stream, finds what forward has left: only the event puts it after. */
+START_TEST(events_order_calls)
+{
+    arena a;
+    nf_io io;
+    nf_exec first, second;
+    void *forward_done = NULL, *backward_done = NULL;
+    arena_create(&a, 0);
+    arena_io(&io, &a);
+    nf_plan *forward = make_plan(&a), *backward = make_plan(&a);
+    nf_exec_init(&first);
+    nf_exec_init(&second);
+    first.signal_event = &forward_done;
+    second.wait_count = 1;
+    second.wait_events = &forward_done;
+    second.signal_event = &backward_done;
+    ck_assert_msg(nf_forward(forward, &io, &first) == NF_OK, "%s", nf_last_error());
+    ck_assert_ptr_nonnull(forward_done);
+    ck_assert_msg(nf_backward(backward, &io, &second) == NF_OK, "%s", nf_last_error());
+    CHECK_CU(api.cuEventSynchronize(backward_done));
+    copy_tensors(&a, false);
+    CHECK_CU(api.cuEventDestroy(forward_done));
+    CHECK_CU(api.cuEventDestroy(backward_done));
+    nf_plan_destroy(forward);
+    nf_plan_destroy(backward);
+    arena_destroy(&a);
+}
+END_TEST
+
 static void refuses(nf_status status, nf_status expected, const char *sentence)
 {
     ck_assert_int_eq(status, expected);
@@ -271,6 +300,11 @@ START_TEST(refusals)
     nf_exec_init(&exec);
     exec.queue = strange;
     refuses(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT, "exec: queue is a stream of another context");
+    void *no_event = NULL;
+    exec.queue = NULL;
+    exec.wait_count = 1;
+    exec.wait_events = &no_event;
+    refuses(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT, "exec: wait_events[0] is NULL");
     refuses(nf_cuda_use(context, 0, strange), NF_ERR_ARGUMENT, "stream: belongs to another context");
     refuses(nf_cuda_use(context, 7, NULL), NF_ERR_ARGUMENT, "device: 7 must be in 0..1");
     refuses(nf_cuda_use(context, -1, NULL), NF_ERR_ARGUMENT, "device: -1 must be in 0..1");
@@ -320,6 +354,7 @@ int main(void)
     tcase_add_loop_test(tests, equals_reference, 0, sizeof in_host / sizeof *in_host);
     tcase_add_test(tests, runs_on_a_stream_of_the_program);
     tcase_add_test(tests, calls_overlap);
+    tcase_add_test(tests, events_order_calls);
     tcase_add_test(tests, refusals);
     tcase_add_test(tests, needs_no_word);
     suite_add_tcase(suite, tests);

@@ -261,6 +261,125 @@ START_TEST(extra_tokens_count)
 }
 END_TEST
 
+/* ---- Unfused ----------------------------------------------------------------------------------------------------- */
+
+static const char *const small_problems[] = {
+    "na1d f32 h1 d64 200 both",
+    "na1d f32 h8/2 d17/300 33/70 c1 x5 both",
+    "na2d bf16 b2 h4 d32 28x28 w7 dil2 both",
+    "na3d f32 h1 d8 5x8x10 w3x4x6 s3x2x2",
+    "na3d f16 out=f32 h2/1 d3/5 5x6x7 w3 x3 q0:2x1:4x0:7 k1:4x0:6x2:3 both",
+    "na4d f32 h1 d1 3x4x5x6 w2 c1x0x1x0 bwd",
+};
+
+static void make_unfused(plan_case *c, const gpu_device *device)
+{
+    for (int role = NF_SCORES; role <= NF_DSCORES; role++)
+        nf_role_describe(&c->problem, (nf_role)role, &c->request.layout[role]);
+    ck_assert_msg(gpu_unfused_supports(device, &c->request) == NF_OK, "%s", nf_last_error());
+    ck_assert_msg(gpu_unfused_create(&c->plan, device, &c->request, c->request.layout) == NF_OK, "%s", nf_last_error());
+}
+
+/* An operation takes its own roles, or has no launches where the problem does not name its direction. */
+static void check_operation(const plan_case *c, nf_operation operation)
+{
+    const gpu_launches *launches = gpu_plan_launches(c->plan, operation);
+    ck_assert_int_eq(launches->count > 0, (c->problem.direction & nf_operation_direction(operation)) != 0);
+    for (int i = 0; i < launches->count; i++) {
+        const gpu_launch *launch = &launches->launch[i];
+        bool known = false;
+        for (int n = 0; gpu_unfused_kernel_names[n]; n++)
+            known = known || strcmp(gpu_unfused_kernel_names[n], launch->kernel) == 0;
+        ck_assert_msg(known, "%s is no kernel", launch->kernel);
+        ck_assert_uint_ge(launch->groups, 1);
+        for (int a = 2; a < launch->args_count; a += 2) {
+            const bool none = launch->args[a].kind == GPU_ARG_TABLES;
+            ck_assert_int_eq(launch->args[a + 1].kind, none ? GPU_ARG_NONE : GPU_ARG_OFFSET);
+            const bool of_pair = launch->args[a].role == NF_SCORES || launch->args[a].role == NF_DSCORES;
+            if (operation == NF_FORWARD || operation == NF_BACKWARD)
+                ck_assert_int_eq(none, of_pair);
+        }
+    }
+}
+
+/* Whether a key lies in an existing slot of a query, where the query says it does. */
+static bool is_slot(const plan_case *c, int32_t axis, int64_t query, int64_t key, int32_t position)
+{
+    const int64_t *header = c->plan->tables;
+    const int32_t *ints = c->plan->tables;
+    if (query < 0 || query >= header[GPU_QUERY_EXTENT + axis])
+        return false;
+    const int32_t *sight = ints + header[GPU_SIGHT + axis] + query * GPU_SIGHT_WORDS;
+    const int32_t slot = position - sight[GPU_SIGHT_FIRST];
+    return sight[GPU_SIGHT_BEGIN] <= slot && slot < sight[GPU_SIGHT_END] && slot < header[GPU_WINDOW + axis] &&
+           sight[GPU_SIGHT_ORIGIN] + slot * header[GPU_STEP + axis] == key;
+}
+
+/* Every pair that keys name, and no other, is a slot of a query. */
+static void check_sight(const plan_case *c, int32_t axis)
+{
+    const int64_t *header = c->plan->tables;
+    const int32_t *ints = c->plan->tables;
+    const int64_t queries = header[GPU_QUERY_EXTENT + axis], keys = header[GPU_KEY_EXTENT + axis];
+    int64_t pairs = 0, slots = 0, wrong = 0;
+    for (int64_t k = 0; k < keys; k++) {
+        const int32_t *inverse = ints + header[GPU_INVERSE + axis] + k * GPU_INVERSE_WORDS;
+        for (int32_t i = 0; i < inverse[GPU_INVERSE_COUNT]; i++, pairs++) {
+            const int64_t query = inverse[GPU_INVERSE_QUERY] + i * header[GPU_STEP + axis];
+            wrong += !is_slot(c, axis, query, k, inverse[GPU_INVERSE_POSITION]);
+        }
+    }
+    for (int64_t q = 0; q < queries; q++) {
+        const int32_t *sight = ints + header[GPU_SIGHT + axis] + q * GPU_SIGHT_WORDS;
+        slots += sight[GPU_SIGHT_END] - sight[GPU_SIGHT_BEGIN];
+    }
+    ck_assert_int_eq(wrong, 0);
+    ck_assert_int_eq(pairs, slots);
+}
+
+START_TEST(unfused_plans_are_whole)
+{
+    const gpu_device *const devices[] = {&cpu, &gpu, &tiny};
+    for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
+        for (size_t i = 0; i < sizeof small_problems / sizeof *small_problems; i++) {
+            plan_case c;
+            open_case(&c, small_problems[i]);
+            make_unfused(&c, devices[d]);
+            const int64_t *header = c.plan->tables;
+            ck_assert_str_eq(c.plan->shape, "unfused");
+            ck_assert_int_le(option(c.plan, "ITEMS"), devices[d]->group_items);
+            for (int operation = 0; operation < NF_OPERATIONS; operation++)
+                check_operation(&c, (nf_operation)operation);
+            for (int32_t a = 0; a < c.problem.rank; a++)
+                check_sight(&c, a);
+            const nf_tensor *scores = &c.request.layout[NF_SCORES];
+            ck_assert_int_eq(header[GPU_SLOTS], scores->extents[scores->rank - 1]);
+            ck_assert_uint_ge(c.plan->scratch_bytes, (size_t)(c.problem.batch * c.problem.heads * header[GPU_QUERIES] *
+                                                              header[GPU_SLOTS] * 4));
+            close_case(&c);
+        }
+}
+END_TEST
+
+static void unfused_refused(const gpu_device *device, const char *text, const char *reason)
+{
+    plan_case c;
+    open_case(&c, text);
+    ck_assert_int_eq(gpu_unfused_supports(device, &c.request), NF_ERR_UNSUPPORTED);
+    ck_assert_msg(strstr(nf_last_error(), reason), "%s: \"%s\" does not say \"%s\"", text, nf_last_error(), reason);
+    close_case(&c);
+}
+
+START_TEST(unfused_refusals_have_reasons)
+{
+    unfused_refused(&small, "na1d f64 h1 d8 16", "no double precision");
+    unfused_refused(&small, "na1d f32 h1 d8 30000 w0",
+                    "its scores would take 3.6e+09 bytes, a buffer of the device has at most 268435456");
+    unfused_refused(&gpu, "na2d f32 h1 d8 50000x50000 w0",
+                    "a query has 2.5e+09 slots, kernels number at most 2147483647");
+}
+END_TEST
+
 /* The same problem, device and layout make the same options, tables and launches. */
 START_TEST(plans_repeat)
 {
@@ -291,6 +410,8 @@ int main(void)
     tcase_add_test(tests, memory_of_other_devices_is_refused);
     tcase_add_test(tests, extra_tokens_count);
     tcase_add_test(tests, plans_repeat);
+    tcase_add_test(tests, unfused_plans_are_whole);
+    tcase_add_test(tests, unfused_refusals_have_reasons);
     suite_add_tcase(suite, tests);
     return nf_test_main(suite);
 }

@@ -1,14 +1,18 @@
 /* A program's own OpenCL objects: tensors in one buffer, at offsets, with strides of any sign, on queues of either
  * kind. */
+#include <dlfcn.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "attend.h"
 #include "backends/opencl/cl_device.h"
 #include "fake.h"
 #include "harness.h"
 #include "nearfield_opencl.h"
+#include "oracle.h"
 
 static const char problem_text[] = "na2d f32 b2 h4/2 d5/3 7x6 w3x5 x2 both";
 static const double tolerance = 1e-4;
@@ -164,7 +168,9 @@ static void arena_io(nf_io *io, const arena *a)
                                           [NF_DK] = &io->dk,
                                           [NF_DV] = &io->dv,
                                           [NF_DEXTRA_K] = &io->dextra_k,
-                                          [NF_DEXTRA_V] = &io->dextra_v};
+                                          [NF_DEXTRA_V] = &io->dextra_v,
+                                          [NF_SCORES] = &io->scores,
+                                          [NF_DSCORES] = &io->dscores};
     for (int role = 0; role < NF_ROLES; role++)
         if (member[role] && *member[role])
             *member[role] = &a->tensor[role];
@@ -291,12 +297,12 @@ START_TEST(refusals)
     nf_exec_init(&exec);
     exec.queue = strange_queue;
     ck_assert_int_eq(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT);
-    ck_assert_str_eq(nf_last_error(), "exec: queue belongs to another cl_context or device than the plan");
+    ck_assert_str_eq(nf_last_error(), "exec: queue belongs to another cl_context or device");
     nf_tensor spoiled = a.tensor[NF_V];
     io.v = &spoiled;
     spoiled.data = api.clCreateBuffer(stranger, CL_MEM_READ_WRITE, a.bytes, NULL, &error);
     ck_assert_int_eq(nf_forward(plan, &io, NULL), NF_ERR_TENSOR);
-    ck_assert_str_eq(nf_last_error(), "v: its cl_mem belongs to another cl_context than the plan");
+    ck_assert_str_eq(nf_last_error(), "v: its cl_mem belongs to another cl_context");
     api.clReleaseMemObject(spoiled.data);
     spoiled = a.tensor[NF_V];
     spoiled.offset = (int64_t)(a.bytes / sizeof(float));
@@ -334,6 +340,467 @@ START_TEST(a_buffer_needs_its_context)
     ck_assert_msg(nf_plan_create(&plan, host_context, &a.truth.problem, &options) == NF_OK, "%s", nf_last_error());
     ck_assert_int_eq(nf_forward(plan, &io, NULL), NF_ERR_TENSOR);
     nf_plan_destroy(plan);
+    arena_destroy(&a);
+}
+END_TEST
+
+/* ---- The unfused pair -------------------------------------------------------------------------------------------- */
+
+static void add_scores(arena *a)
+{
+    for (int role = NF_SCORES; role <= NF_DSCORES; role++) {
+        nf_tensor *t = &a->truth.tensor[role];
+        ck_assert_int_eq(nf_problem_tensor(&a->truth.problem, (nf_role)role, t), NF_OK);
+        t->data = a->truth.memory[role] = calloc((size_t)tensor_count(t), sizeof(float));
+    }
+}
+
+static nf_plan *make_pair_plan(nf_context *owner, const char *backend, const nf_problem *problem, const nf_io *io)
+{
+    nf_plan *plan;
+    nf_plan_options options;
+    nf_plan_options_init(&options);
+    options.backend = backend;
+    options.algo = "unfused";
+    options.layout = io;
+    ck_assert_msg(nf_plan_create(&plan, owner, problem, &options) == NF_OK, "%s", nf_last_error());
+    return plan;
+}
+
+/* Scores serve as weights as they are; -inf in slots that do not exist is read by nobody. */
+static void run_pair(const nf_plan *plan, const nf_io *io, const nf_exec *exec)
+{
+    ck_assert_msg(nf_qk(plan, io, exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_msg(nf_av(plan, io, exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_msg(nf_av_backward(plan, io, exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_msg(nf_qk_backward(plan, io, exec) == NF_OK, "%s", nf_last_error());
+}
+
+/* Slots that do not exist hold -inf, whose distance is NaN. */
+static void compare_scores(const arena *a, const float *mapped)
+{
+    for (int role = NF_SCORES; role <= NF_DSCORES; role++) {
+        nf_tensor view = a->tensor[role];
+        view.memory = NF_HOST;
+        view.data = (float *)mapped + view.offset;
+        view.offset = 0;
+        for (int64_t i = 0; i < tensor_count(&view); i++) {
+            const double is = tensor_get(&view, i), wanted = tensor_get(&a->truth.tensor[role], i);
+            ck_assert(is == wanted || fabs(is - wanted) < tolerance);
+        }
+    }
+}
+
+/* In place, on a queue of the program's, against the cpu backend. */
+START_TEST(the_pair_runs_in_place)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    const cl_command_queue queue = make_queue(cl, 0);
+    arena a;
+    uint64_t seed = 3;
+    cl_int error;
+    nf_io io, truth;
+    nf_exec exec;
+    attend_create_text(&a.truth, "na2d f32 b2 h4/2 d5/3 7x6 w3x5 c1x0 x2 both");
+    add_scores(&a);
+    attend_fill(&a.truth, &seed, 1);
+    place_tensors(&a, 0);
+    a.memory = api.clCreateBuffer(cl, CL_MEM_READ_WRITE, a.bytes, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    for (int role = 0; role < NF_ROLES; role++)
+        if (a.tensor[role].memory == NF_OPENCL)
+            a.tensor[role].data = a.memory;
+    copy_tensors(&a, true);
+    arena_io(&io, &a);
+    attend_io(&truth, &a.truth);
+    nf_exec_init(&exec);
+    exec.queue = queue;
+    nf_plan *plan = make_pair_plan(context, "opencl", &a.truth.problem, &io);
+    nf_plan *truth_plan = make_pair_plan(host_context, "cpu", &a.truth.problem, &truth);
+    run_pair(plan, &io, &exec);
+    run_pair(truth_plan, &truth, NULL);
+    ck_assert_int_eq(api.clFinish(queue), CL_SUCCESS);
+    const float *mapped =
+        api.clEnqueueMapBuffer(queue, a.memory, CL_TRUE, CL_MAP_READ, 0, a.bytes, 0, NULL, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    compare_scores(&a, mapped);
+    api.clEnqueueUnmapMemObject(queue, a.memory, (void *)mapped, 0, NULL, NULL);
+    a.tensor[NF_SCORES].rank = a.tensor[NF_DSCORES].rank = 0;
+    copy_tensors(&a, false);
+    nf_plan_destroy(plan);
+    nf_plan_destroy(truth_plan);
+    api.clReleaseCommandQueue(queue);
+    arena_destroy(&a);
+}
+END_TEST
+
+/* ---- Merging ----------------------------------------------------------------------------------------------------- */
+
+enum { PARTS = 3, MERGED = 4, ALL = MERGED * (PARTS + 1) };
+
+/* out, lse, dout and dlse of each part, then merged; in host memory and in one buffer, where all run backwards. */
+typedef struct merge_case {
+    nf_tensor host[ALL], placed[ALL];
+    cl_mem memory;
+    size_t bytes;
+} merge_case;
+
+static void map_merge(merge_case *m, bool to_device)
+{
+    cl_int error;
+    char *mapped = api.clEnqueueMapBuffer(fill_queue, m->memory, CL_TRUE, CL_MAP_READ | (to_device ? 1 << 1 : 0), 0,
+                                          m->bytes, 0, NULL, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    for (int t = 0; t < ALL; t++) {
+        nf_tensor view = m->placed[t];
+        view.memory = NF_HOST;
+        view.data = mapped + (size_t)view.offset * nf_dtype_size(view.dtype);
+        view.offset = 0;
+        for (int64_t i = 0; i < tensor_count(&view); i++) {
+            const double wanted = tensor_get(&m->host[t], i);
+            if (to_device)
+                tensor_set(&view, i, wanted);
+            else
+                ck_assert_msg(tensor_get(&view, i) == wanted || fabs(tensor_get(&view, i) - wanted) < tolerance,
+                              "tensor %d: %g at %d must be %g", t, tensor_get(&view, i), (int)i, wanted);
+        }
+    }
+    api.clEnqueueUnmapMemObject(fill_queue, m->memory, mapped, 0, NULL, NULL);
+    ck_assert_int_eq(api.clFinish(fill_queue), CL_SUCCESS);
+}
+
+/* Row 1 has one part that saw nothing, row 2 none that saw anything. */
+static void merge_create(merge_case *m, nf_dtype dtype)
+{
+    static const int64_t extents[] = {2, 3, 7};
+    int64_t used = 5;
+    uint64_t seed = 8;
+    cl_int error;
+    for (int t = 0; t < ALL; t++) {
+        nf_tensor *host = &m->host[t], *placed = &m->placed[t];
+        ck_assert_int_eq(nf_tensor_init(host, NULL, dtype, t % 2 ? 2 : 3, extents), NF_OK);
+        host->data = malloc((size_t)tensor_count(host) * nf_dtype_size(dtype));
+        for (int64_t i = 0; i < tensor_count(host); i++)
+            tensor_set(host, i,
+                       t % MERGED == 1 && (i == 2 || (i == 1 && t == 1)) ? -INFINITY : 2 * oracle_uniform(&seed));
+        *placed = *host;
+        placed->memory = NF_OPENCL;
+        placed->offset = used + tensor_count(host) - 1;
+        used += tensor_count(host);
+        for (int32_t a = 0; a < host->rank; a++)
+            placed->strides[a] = -host->strides[a];
+    }
+    m->bytes = (size_t)used * nf_dtype_size(dtype);
+    m->memory = api.clCreateBuffer(cl, CL_MEM_READ_WRITE, m->bytes, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    for (int t = 0; t < ALL; t++)
+        m->placed[t].data = m->memory;
+    map_merge(m, true);
+}
+
+static void merge_destroy(merge_case *m)
+{
+    for (int t = 0; t < ALL; t++)
+        free(m->host[t].data);
+    api.clReleaseMemObject(m->memory);
+}
+
+/* Both functions, on the device after an event, forward's own before backward. */
+static void merge_both(nf_tensor tensors[ALL], nf_exec *exec)
+{
+    const nf_tensor *parts[MERGED][PARTS], *out = &tensors[MERGED * PARTS];
+    void *first = NULL, *second = NULL;
+    for (int kind = 0; kind < MERGED; kind++)
+        for (int i = 0; i < PARTS; i++)
+            parts[kind][i] = &tensors[MERGED * i + kind];
+    if (!exec) {
+        ck_assert_int_eq(nf_merge(PARTS, parts[0], parts[1], out, out + 1), NF_OK);
+        ck_assert_int_eq(
+            nf_merge_backward(PARTS, parts[0], parts[1], out, out + 1, out + 2, out + 3, parts[2], parts[3]), NF_OK);
+        return;
+    }
+    exec->signal_event = &first;
+    ck_assert_msg(nf_merge_on(context, exec, PARTS, parts[0], parts[1], out, out + 1) == NF_OK, "%s", nf_last_error());
+    exec->wait_count = 1;
+    exec->wait_events = &first;
+    exec->signal_event = &second;
+    ck_assert_msg(nf_merge_backward_on(context, exec, PARTS, parts[0], parts[1], out, out + 1, out + 2, out + 3,
+                                       parts[2], parts[3]) == NF_OK,
+                  "%s", nf_last_error());
+    const cl_event last = second;
+    ck_assert_int_eq(api.clWaitForEvents(1, &last), CL_SUCCESS);
+    api.clReleaseEvent(first);
+    api.clReleaseEvent(second);
+}
+
+/* f32 and f64. */
+START_TEST(merges_in_place)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    merge_case m;
+    nf_exec exec;
+    nf_exec_init(&exec);
+    merge_create(&m, (nf_dtype)_i);
+    const nf_tensor *outs[] = {&m.placed[0]}, *lses[] = {&m.placed[1]};
+    if (nf_merge_on(context, NULL, 1, outs, lses, outs[0], lses[0]) == NF_ERR_UNSUPPORTED) {
+        merge_destroy(&m);
+        NF_SKIP("the device has no such type");
+    }
+    outs[0] = &m.host[0], lses[0] = &m.host[1];
+    ck_assert_int_eq(nf_merge(1, outs, lses, outs[0], lses[0]), NF_OK);
+    map_merge(&m, false);
+    merge_both(m.host, NULL);
+    merge_both(m.placed, &exec);
+    map_merge(&m, false);
+    merge_destroy(&m);
+}
+END_TEST
+
+START_TEST(merge_refusals)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    merge_case m;
+    nf_exec exec;
+    merge_create(&m, NF_F32);
+    nf_exec_init(&exec);
+    const nf_tensor *outs[] = {&m.placed[0]}, *lses[] = {&m.placed[1]}, *out = &m.placed[4];
+    ck_assert_int_eq(nf_merge(1, outs, lses, out, NULL), NF_ERR_TENSOR);
+    ck_assert_str_eq(nf_last_error(), "out: memory opencl must be host");
+    ck_assert_int_eq(nf_merge_on(NULL, NULL, 1, outs, lses, out, NULL), NF_ERR_ARGUMENT);
+    ck_assert_str_eq(nf_last_error(), "context: NULL");
+    exec.size = 1;
+    ck_assert_int_eq(nf_merge_on(context, &exec, 1, outs, lses, out, NULL), NF_ERR_ARGUMENT);
+    nf_exec_init(&exec);
+    lses[0] = &m.host[1];
+    ck_assert_int_eq(nf_merge_on(context, NULL, 1, outs, lses, out, NULL), NF_ERR_TENSOR);
+    ck_assert_str_eq(nf_last_error(), "lse_parts[0]: memory host must be opencl");
+    lses[0] = &m.placed[1];
+    ck_assert_int_eq(nf_merge_on(host_context, NULL, 1, outs, lses, out, NULL), NF_ERR_TENSOR);
+    ck_assert_str_eq(nf_last_error(), "out: its cl_mem belongs to another cl_context");
+    m.placed[0].offset += 1000;
+    ck_assert_int_eq(nf_merge_on(context, NULL, 1, outs, lses, out, NULL), NF_ERR_TENSOR);
+    ck_assert_ptr_nonnull(strstr(nf_last_error(), "out_parts[0]: elements "));
+    m.placed[0] = m.host[0], m.placed[1] = m.host[1];
+    m.placed[0].memory = m.placed[1].memory = NF_CUDA;
+    ck_assert_int_eq(nf_merge_on(context, NULL, 1, outs, lses, outs[0], NULL), NF_ERR_UNSUPPORTED);
+    ck_assert_str_eq(nf_last_error(), "out: memory cuda: no backend merges there");
+    outs[0] = &m.host[0], lses[0] = &m.host[1];
+    ck_assert_int_eq(nf_merge_on(context, NULL, 1, outs, lses, &m.host[4], NULL), NF_OK);
+    exec.queue = fill_queue;
+    ck_assert_int_eq(nf_merge_on(context, &exec, 1, outs, lses, &m.host[4], NULL), NF_ERR_ARGUMENT);
+    ck_assert_str_eq(nf_last_error(), "exec: queue and events must be NULL, tensors in host memory have none");
+    merge_destroy(&m);
+}
+END_TEST
+
+/* ---- Events ------------------------------------------------------------------------------------------------------ */
+
+static cl_event make_gate(cl_context owner)
+{
+    cl_event (*create)(cl_context, cl_int *);
+    cl_int error;
+    *(void **)&create = dlsym(api.library, "clCreateUserEvent");
+    const cl_event gate = create(owner, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    return gate;
+}
+
+static void set_gate(cl_event gate, cl_int verdict)
+{
+    cl_int (*set)(cl_event, cl_int);
+    *(void **)&set = dlsym(api.library, "clSetUserEventStatus");
+    ck_assert_int_eq(set(gate, verdict), CL_SUCCESS);
+}
+
+static cl_int verdict_of(cl_event event)
+{
+    cl_int verdict;
+    ck_assert_int_eq(api.clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof verdict, &verdict, NULL),
+                     CL_SUCCESS);
+    return verdict;
+}
+
+/* Calls with an event of their own do not wait, be it on the plan's queue, or on one of either kind of the program's.
+ */
+START_TEST(events_order_calls)
+{
+    enum { PLANS_QUEUE = 2 };
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    const cl_command_queue queue = _i == PLANS_QUEUE ? NULL : make_queue(cl, (cl_command_queue_properties)_i);
+    if (!queue && _i != PLANS_QUEUE)
+        NF_SKIP("the device has no such queue");
+    arena a;
+    nf_io io;
+    nf_exec exec;
+    arena_create(&a, 0);
+    nf_plan *plan = make_plan(&a);
+    cl_event gate = make_gate(cl);
+    void *forward = NULL, *backward = NULL, *waited[] = {gate, NULL};
+    arena_io(&io, &a);
+    nf_exec_init(&exec);
+    exec.queue = queue;
+    exec.wait_count = 1;
+    exec.wait_events = waited;
+    exec.signal_event = &forward;
+    ck_assert_msg(nf_forward(plan, &io, &exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_ptr_nonnull(forward);
+    exec.wait_count = 2;
+    waited[1] = forward;
+    exec.signal_event = &backward;
+    ck_assert_msg(nf_backward(plan, &io, &exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_int_gt(verdict_of(forward), CL_COMPLETE);
+    ck_assert_int_gt(verdict_of(backward), CL_COMPLETE);
+    nf_plan_destroy(plan);
+    set_gate(gate, CL_COMPLETE);
+    const cl_event last = backward;
+    ck_assert_int_eq(api.clWaitForEvents(1, &last), CL_SUCCESS);
+    ck_assert_int_eq(verdict_of(forward), CL_COMPLETE);
+    copy_tensors(&a, false);
+    api.clReleaseEvent(forward);
+    api.clReleaseEvent(backward);
+    api.clReleaseEvent(gate);
+    arena_destroy(&a);
+    if (queue)
+        api.clReleaseCommandQueue(queue);
+}
+END_TEST
+
+/* Puts a tensor's values in place, late, and says so. */
+typedef struct late_writer {
+    pthread_t thread;
+    nf_tensor *tensor;
+    const nf_tensor *values;
+    cl_event gate;
+} late_writer;
+
+static void *write_late(void *argument)
+{
+    static const struct timespec delay = {.tv_nsec = 30 * 1000 * 1000};
+    const late_writer *w = argument;
+    nanosleep(&delay, NULL);
+    for (int64_t i = 0; i < tensor_count(w->tensor); i++)
+        tensor_set(w->tensor, i, tensor_get(w->values, i));
+    set_gate(w->gate, CL_COMPLETE);
+    return NULL;
+}
+
+START_TEST(host_memory_is_read_after_events)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    arena a;
+    attend kept;
+    nf_io io;
+    nf_exec exec;
+    arena_create(&a, 1 << NF_Q | 1 << NF_DOUT);
+    attend_create_text(&kept, problem_text);
+    attend_copy(&kept, &a.truth, NF_Q);
+    nf_plan *plan = make_plan(&a);
+    late_writer writer = {.tensor = &a.tensor[NF_Q], .values = &kept.tensor[NF_Q], .gate = make_gate(cl)};
+    for (int64_t i = 0; i < tensor_count(writer.tensor); i++)
+        tensor_set(writer.tensor, i, 0);
+    void *event = NULL, *waited[] = {writer.gate};
+    arena_io(&io, &a);
+    nf_exec_init(&exec);
+    exec.wait_count = 1;
+    exec.wait_events = waited;
+    exec.signal_event = &event;
+    ck_assert_int_eq(pthread_create(&writer.thread, NULL, write_late, &writer), 0);
+    ck_assert_msg(nf_forward(plan, &io, &exec) == NF_OK, "%s", nf_last_error());
+    ck_assert_int_eq(pthread_join(writer.thread, NULL), 0);
+    ck_assert_int_eq(verdict_of(event), CL_COMPLETE);
+    ck_assert_msg(nf_backward(plan, &io, NULL) == NF_OK, "%s", nf_last_error());
+    copy_tensors(&a, false);
+    api.clReleaseEvent(event);
+    api.clReleaseEvent(writer.gate);
+    nf_plan_destroy(plan);
+    attend_destroy(&kept);
+    arena_destroy(&a);
+}
+END_TEST
+
+static const cl_int failure = -5;
+
+static void *fail_late(void *argument)
+{
+    static const struct timespec delay = {.tv_nsec = 30 * 1000 * 1000};
+    nanosleep(&delay, NULL);
+    set_gate(argument, failure);
+    return NULL;
+}
+
+/* A call fails with an event that had failed before, or, where it waits, fails during it; the next call does not mind.
+ * (PoCL 3.1 aborts over commands in a queue that wait for an event that fails.) */
+START_TEST(failed_events_fail_calls)
+{
+    const bool waits = _i;
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    arena a;
+    nf_io io;
+    nf_exec exec;
+    pthread_t thread;
+    arena_create(&a, waits ? 1 << NF_DK : 0);
+    nf_plan *plan = make_plan(&a);
+    cl_event good = make_gate(cl), bad = make_gate(cl);
+    void *event = NULL, *waited[] = {good, bad};
+    arena_io(&io, &a);
+    nf_exec_init(&exec);
+    exec.wait_count = 2;
+    exec.wait_events = waited;
+    exec.signal_event = &event;
+    set_gate(good, CL_COMPLETE);
+    if (waits)
+        ck_assert_int_eq(pthread_create(&thread, NULL, fail_late, bad), 0);
+    else
+        set_gate(bad, failure);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(nf_backward(plan, &io, &exec), NF_ERR_MEMORY);
+        ck_assert_str_eq(nf_last_error(), "exec: wait_events[1] failed: CL_OUT_OF_RESOURCES (-5)");
+        ck_assert_ptr_null(event);
+    }
+    if (waits)
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    run_both(&a, plan, NULL);
+    copy_tensors(&a, false);
+    api.clReleaseEvent(good);
+    api.clReleaseEvent(bad);
+    nf_plan_destroy(plan);
+    arena_destroy(&a);
+}
+END_TEST
+
+START_TEST(events_are_checked)
+{
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    arena a;
+    nf_io io;
+    nf_exec exec;
+    arena_create(&a, 0);
+    nf_plan *plan = make_plan(&a);
+    const cl_context stranger = make_context();
+    const cl_event gate = make_gate(cl), strange = make_gate(stranger);
+    void *event = NULL, *waited[] = {gate, NULL};
+    arena_io(&io, &a);
+    nf_exec_init(&exec);
+    exec.signal_event = &event;
+    exec.wait_events = waited;
+    exec.wait_count = 2;
+    ck_assert_int_eq(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT);
+    ck_assert_str_eq(nf_last_error(), "exec: wait_events[1] is no cl_event");
+    waited[1] = strange;
+    ck_assert_int_eq(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT);
+    ck_assert_str_eq(nf_last_error(), "exec: wait_events[1] belongs to another cl_context");
+    ck_assert_ptr_null(event);
+    nf_plan_destroy(plan);
+    api.clReleaseEvent(gate);
+    api.clReleaseEvent(strange);
+    api.clReleaseContext(stranger);
     arena_destroy(&a);
 }
 END_TEST
@@ -410,6 +877,13 @@ int main(void)
     tcase_add_test(cases, calls_overlap);
     tcase_add_test(cases, refusals);
     tcase_add_test(cases, a_buffer_needs_its_context);
+    tcase_add_test(cases, the_pair_runs_in_place);
+    tcase_add_loop_test(cases, merges_in_place, NF_F32, NF_F64 + 1);
+    tcase_add_test(cases, merge_refusals);
+    tcase_add_loop_test(cases, events_order_calls, 0, 3);
+    tcase_add_test(cases, host_memory_is_read_after_events);
+    tcase_add_loop_test(cases, failed_events_fail_calls, 0, 2);
+    tcase_add_test(cases, events_are_checked);
     tcase_add_test(cases, threads_share_a_plan);
     Suite *suite = suite_create("opencl");
     suite_add_tcase(suite, cases);

@@ -401,6 +401,33 @@ static nf_status with_queue(void)
     return nf_forward(plan, &io, &exec);
 }
 
+static nf_status with_waits(void)
+{
+    static void *const events[] = {&exec};
+    exec.wait_count = 1;
+    exec.wait_events = events;
+    return nf_forward(plan, &io, &exec);
+}
+
+static nf_status with_signal(void)
+{
+    static void *event;
+    exec.signal_event = &event;
+    return nf_forward(plan, &io, &exec);
+}
+
+static nf_status no_wait_events(void)
+{
+    exec.wait_count = 3;
+    return nf_forward(plan, &io, &exec);
+}
+
+static nf_status negative_waits(void)
+{
+    exec.wait_count = -1;
+    return nf_forward(plan, &io, &exec);
+}
+
 static nf_status exec_size(void)
 {
     exec.size = 4;
@@ -698,6 +725,10 @@ static const struct {
     {small_workspace, NF_ERR_SPACE, "exec: workspace_bytes 639 is less than the plan needs, 640"},
     {odd_workspace, NF_ERR_ARGUMENT, "exec: workspace 0x1020 is not 64-byte aligned"},
     {with_queue, NF_ERR_ARGUMENT, "exec: queue must be NULL, the fake backend has none"},
+    {with_waits, NF_ERR_ARGUMENT, "exec: wait_count 1 must be 0, the fake backend has no events"},
+    {with_signal, NF_ERR_ARGUMENT, "exec: signal_event must be NULL, the fake backend has no events"},
+    {no_wait_events, NF_ERR_ARGUMENT, "exec: wait_events is NULL, wait_count 3"},
+    {negative_waits, NF_ERR_ARGUMENT, "exec: wait_count -1 must be 0..2147483647"},
     {unknown_backend, NF_ERR_ARGUMENT, "backend: 'fakir' is no backend; the nearest is 'fake'"},
     {absent_backend, NF_ERR_UNAVAILABLE, "backend: missing is unavailable: disabled at build time"},
     {unknown_algo, NF_ERR_ARGUMENT, "algo: 'fats' is no algorithm; the nearest is 'fast'"},

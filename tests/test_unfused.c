@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "attend.h"
 #include "harness.h"
@@ -12,6 +14,7 @@
 typedef nf_status (*call_function)(const nf_plan *plan, const nf_io *io, const nf_exec *exec);
 
 static nf_context *context;
+static const char *backend; /* that runs */
 
 static nf_context *create_context(const char *isa, int64_t threads)
 {
@@ -27,12 +30,50 @@ static nf_context *create_context(const char *isa, int64_t threads)
 
 static void setup(void)
 {
+    backend = "cpu";
     context = create_context(NULL, 2);
+}
+
+/* Programs are built once per problem, not once per call. */
+static char cache_folder[32];
+
+static void setup_device(void)
+{
+    strcpy(cache_folder, "/tmp/nearfield-test-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(cache_folder));
+    setenv("NEARFIELD_CACHE_DIR", cache_folder, 1);
+    context = create_context(NULL, 2);
+    backend = "opencl";
+}
+
+/* Asked in a child: drivers do not survive the fork of a test. */
+static bool has_device(void)
+{
+    int status;
+    const pid_t child = fork();
+    if (child == 0) {
+        context = create_context(NULL, 1);
+        _exit(nf_backend_available(context, "opencl") != NF_OK);
+    }
+    return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
+static void remove_cache(void)
+{
+    char command[64];
+    snprintf(command, sizeof command, "rm -rf %s", cache_folder);
+    ck_assert_int_eq(system(command), 0);
 }
 
 static void teardown(void)
 {
     nf_context_destroy(context);
+}
+
+static void teardown_device(void)
+{
+    teardown();
+    remove_cache();
 }
 
 /* ---- Cases ------------------------------------------------------------------------------------------------------- */
@@ -81,7 +122,7 @@ static nf_status try_call(attend *a, const char *algo, call_function call, const
 {
     nf_plan_options options;
     nf_plan_options_init(&options);
-    options.backend = "cpu";
+    options.backend = backend;
     options.algo = algo;
     options.layout = io;
     nf_plan *plan;
@@ -332,6 +373,27 @@ START_TEST(sums_over_slots)
         check_all(&a, &seed);
         attend_destroy(&a);
     }
+}
+END_TEST
+
+/* On a device, as far as it has the type. */
+START_TEST(device_sums_over_slots)
+{
+    uint64_t seed = 200 + (uint64_t)_i;
+    attend a;
+    nf_plan *plan;
+    nf_plan_options options;
+    nf_plan_options_init(&options);
+    options.backend = backend;
+    create_random(&a, types[_i % TYPES], &seed);
+    const nf_status status = nf_plan_create(&plan, context, &a.problem, &options);
+    if (status == NF_OK) {
+        nf_plan_destroy(plan);
+        check_all(&a, &seed);
+    }
+    attend_destroy(&a);
+    if (status != NF_OK)
+        NF_SKIP("the device has no such type");
 }
 END_TEST
 
@@ -635,9 +697,9 @@ START_TEST(misuse)
     create(&a, "na1d f32 d4 16 w3 x1 both", &seed);
     attend_io(&io, &a);
     expect(try_call(&a, "tile", nf_qk, &io), NF_ERR_UNSUPPORTED,
-           "plan: its algorithm keeps no scores; \"unfused\" of the cpu backend does");
+           "plan: its algorithm keeps no scores; \"unfused\" does");
     expect(try_call(&a, "naive", nf_av_backward, &io), NF_ERR_UNSUPPORTED,
-           "plan: its algorithm keeps no scores; \"unfused\" of the cpu backend does");
+           "plan: its algorithm keeps no scores; \"unfused\" does");
     expect(nf_qk(NULL, &io, NULL), NF_ERR_ARGUMENT, "plan: NULL");
     io.scores = NULL;
     expect(try_call(&a, "unfused", nf_qk, &io), NF_ERR_TENSOR, "scores: NULL, but nf_qk needs it");
@@ -718,6 +780,17 @@ START_TEST(too_many_scores)
 }
 END_TEST
 
+static TCase *device_tests(void)
+{
+    TCase *tests = tcase_create("device");
+    tcase_add_checked_fixture(tests, setup_device, teardown_device);
+    tcase_add_loop_test(tests, device_sums_over_slots, 0, TYPES);
+    tcase_add_test(tests, causal_slots);
+    tcase_add_test(tests, strides);
+    tcase_add_test(tests, nan_isolation);
+    return tests;
+}
+
 int main(void)
 {
     Suite *suite = suite_create("unfused");
@@ -736,5 +809,7 @@ int main(void)
     tcase_add_test(tests, other_layouts);
     tcase_add_test(tests, too_many_scores);
     suite_add_tcase(suite, tests);
+    if (has_device())
+        suite_add_tcase(suite, device_tests());
     return nf_test_main(suite);
 }

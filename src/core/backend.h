@@ -14,6 +14,7 @@
 #include <stdbool.h>
 
 #include "core/axis.h"
+#include "core/io.h"
 #include "core/problem.h"
 #include "core/status.h"
 #include "core/text.h"
@@ -37,6 +38,15 @@ typedef struct nf_pair {
     nf_status (*qk_backward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
     nf_status (*av_backward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
 } nf_pair;
+
+/* A call of nf_merge, or of nf_merge_backward where dout is there. Absent tensors and arrays are NULL. */
+typedef struct nf_merging {
+    int64_t count;
+    const nf_tensor *const *out_parts, *const *lse_parts;
+    const nf_tensor *out, *lse;
+    const nf_tensor *dout, *dlse;
+    const nf_tensor *const *dout_parts, *const *dlse_parts;
+} nf_merging;
 
 /* One way to run a problem. Slots that take prepared get what prepare made. */
 typedef struct nf_algorithm {
@@ -65,9 +75,10 @@ typedef struct nf_algorithm {
      * find any of the gradients absent, at least one is present. */
     nf_status (*forward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
     nf_status (*backward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
-    /* Runs one direction on a queue of the caller (nf_exec.queue); nf_stub_enqueue where a device has no such thing. */
-    nf_status (*enqueue)(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
-                         void *workspace, void *queue);
+    /* Runs any of these, or of the pair, where exec names a queue or events; nf_stub_enqueue where a device has no such
+     * thing. The core has checked that the arrays of exec are there. */
+    nf_status (*enqueue)(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
+                         void *workspace, const nf_exec *exec);
     const nf_pair *pair; /* &nf_stub_pair if the algorithm keeps no scores */
 } nf_algorithm;
 
@@ -88,6 +99,11 @@ typedef struct nf_backend {
      * shows a GPU before the backend is opened. nf_stub_gpu: never. */
     bool (*gpu)(const void *state);
 
+    /* Merging in device memory of this kind, where all tensors lie, which the core has checked. NF_HOST and
+     * nf_stub_merge: none, host memory is the core's. */
+    nf_memory memory;
+    nf_status (*merge)(const void *state, const nf_merging *merging, const nf_exec *exec);
+
     const nf_algorithm *const *algorithms; /* NULL-terminated, best first */
 } nf_backend;
 
@@ -101,8 +117,9 @@ void nf_stub_close(const nf_context *context, void *state);
 void nf_stub_describe(const void *state, nf_text *text);
 const char *nf_stub_device(const void *state, int index); /* one device: the host */
 bool nf_stub_gpu(const void *state);
-nf_status nf_stub_enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
-                          void *workspace, void *queue);
+nf_status nf_stub_merge(const void *state, const nf_merging *merging, const nf_exec *exec);
+nf_status nf_stub_enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
+                          void *workspace, const nf_exec *exec);
 extern const nf_pair nf_stub_pair;
 
 #endif

@@ -4,20 +4,13 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "core/axis.h"
+#include "core/backend.h"
+#include "core/context.h"
+#include "core/plan.h"
 #include "core/status.h"
 #include "core/tensor.h"
 
 enum { BLOCK = 128, NAME_CAPACITY = 40 };
-
-/* Everything of one call; absent tensors are NULL. */
-typedef struct merge {
-    int64_t count;
-    const nf_tensor *const *out_parts, *const *lse_parts;
-    const nf_tensor *out, *lse;
-    const nf_tensor *dout, *dlse;
-    const nf_tensor *const *dout_parts, *const *dlse_parts;
-} merge;
 
 /* ---- Checks ------------------------------------------------------------------------------------------------------ */
 
@@ -28,8 +21,9 @@ static nf_status check_like(const nf_tensor *tensor, const char *name, const nf_
     if (status != NF_OK)
         return status;
     const int32_t rank = lse ? out->rank - 1 : out->rank;
-    if (tensor->memory != NF_HOST)
-        return nf_fail(NF_ERR_TENSOR, "%s: memory %s must be host", name, nf_memory_name(tensor->memory));
+    if (tensor->memory != out->memory)
+        return nf_fail(NF_ERR_TENSOR, "%s: memory %s must be %s", name, nf_memory_name(tensor->memory),
+                       nf_memory_name(out->memory));
     if (tensor->dtype != out->dtype)
         return nf_fail(NF_ERR_TENSOR, "%s: dtype %s must be that of out, %s", name, nf_dtype_name(tensor->dtype),
                        nf_dtype_name(out->dtype));
@@ -43,13 +37,15 @@ static nf_status check_like(const nf_tensor *tensor, const char *name, const nf_
     return NF_OK;
 }
 
-static nf_status check_out(const nf_tensor *out)
+static nf_status check_out(const nf_tensor *out, bool on_device)
 {
     const nf_status status = nf_tensor_check_data(out, "out");
     if (status != NF_OK)
         return status;
     if (out->dtype != NF_F32 && out->dtype != NF_F64)
         return nf_fail(NF_ERR_TENSOR, "out: dtype %s must be f32 or f64", nf_dtype_name(out->dtype));
+    if (!on_device && out->memory != NF_HOST)
+        return nf_fail(NF_ERR_TENSOR, "out: memory %s must be host", nf_memory_name(out->memory));
     if (out->rank < 2)
         return nf_fail(NF_ERR_TENSOR, "out: rank %d must be at least 2, as lse has one dimension less", (int)out->rank);
     return check_like(out, "out", out, false);
@@ -60,7 +56,7 @@ static void name_part(char name[NAME_CAPACITY], const char *array, int64_t index
     snprintf(name, NAME_CAPACITY, "%s[%" PRId64 "]", array, index);
 }
 
-static nf_status check_parts(const merge *m, const nf_tensor *const *parts, const char *array, bool lse)
+static nf_status check_parts(const nf_merging *m, const nf_tensor *const *parts, const char *array, bool lse)
 {
     if (!parts)
         return nf_fail(NF_ERR_ARGUMENT, "%s: NULL where an array of %" PRId64 " tensors is required", array, m->count);
@@ -74,11 +70,11 @@ static nf_status check_parts(const merge *m, const nf_tensor *const *parts, cons
     return NF_OK;
 }
 
-static nf_status check_inputs(const merge *m)
+static nf_status check_inputs(const nf_merging *m, bool on_device)
 {
     if (m->count < 1)
         return nf_fail(NF_ERR_ARGUMENT, "count %" PRId64 " must be at least 1", m->count);
-    nf_status status = check_out(m->out);
+    nf_status status = check_out(m->out, on_device);
     if (status == NF_OK && m->lse)
         status = check_like(m->lse, "lse", m->out, true);
     if (status == NF_OK)
@@ -101,11 +97,11 @@ static bool same_view(const nf_tensor *a, const nf_tensor *b)
     for (int32_t i = 0; i < a->rank; i++)
         if (a->extents[i] > 1 && a->strides[i] != b->strides[i])
             return false;
-    return a->data == b->data;
+    return a->data == b->data && a->offset == b->offset;
 }
 
 /* An output against the parts from index on. in_place: it may be one of them. */
-static nf_status check_apart_from_parts(const merge *m, const nf_tensor *output, const char *name, bool in_place,
+static nf_status check_apart_from_parts(const nf_merging *m, const nf_tensor *output, const char *name, bool in_place,
                                         const nf_tensor *const *parts, const char *array, int64_t index)
 {
     for (int64_t i = index; i < m->count; i++) {
@@ -120,7 +116,7 @@ static nf_status check_apart_from_parts(const merge *m, const nf_tensor *output,
     return NF_OK;
 }
 
-static nf_status check_output(const merge *m, const nf_tensor *output, const char *name, bool is_out, bool is_lse)
+static nf_status check_output(const nf_merging *m, const nf_tensor *output, const char *name, bool is_out, bool is_lse)
 {
     if (nf_tensor_overlaps_itself(output))
         return nf_fail(NF_ERR_TENSOR, "%s overlaps itself", name);
@@ -130,7 +126,7 @@ static nf_status check_output(const merge *m, const nf_tensor *output, const cha
     return status;
 }
 
-static nf_status check_gradient(const merge *m, const nf_tensor *gradient, const char *name)
+static nf_status check_gradient(const nf_merging *m, const nf_tensor *gradient, const char *name)
 {
     const struct {
         const nf_tensor *tensor;
@@ -142,7 +138,7 @@ static nf_status check_gradient(const merge *m, const nf_tensor *gradient, const
     return status;
 }
 
-static nf_status check_gradients(const merge *m)
+static nf_status check_gradients(const nf_merging *m)
 {
     nf_status status = check_parts(m, m->dout_parts, "dout_parts", false);
     if (status == NF_OK)
@@ -225,7 +221,7 @@ static void store_block(const nf_tensor *tensor, const int64_t *row, int64_t beg
 }
 
 /* Calls body for every row: position in all dimensions but the last. */
-static void each_row(const merge *m, void (*body)(const merge *m, const int64_t *row))
+static void each_row(const nf_merging *m, void (*body)(const nf_merging *m, const int64_t *row))
 {
     const int32_t axes = m->out->rank - 1;
     int64_t row[NF_MAX_TENSOR_RANK] = {0};
@@ -238,7 +234,7 @@ static void each_row(const merge *m, void (*body)(const merge *m, const int64_t 
 
 /* ---- Merge ------------------------------------------------------------------------------------------------------- */
 
-static double merged_lse(const merge *m, const int64_t *row)
+static double merged_lse(const nf_merging *m, const int64_t *row)
 {
     double max = -INFINITY, sum = 0;
     for (int64_t i = 0; i < m->count; i++)
@@ -250,7 +246,7 @@ static double merged_lse(const merge *m, const int64_t *row)
     return sum == 0 ? -INFINITY : max + log(sum);
 }
 
-static void merge_row(const merge *m, const int64_t *row)
+static void merge_row(const nf_merging *m, const int64_t *row)
 {
     const int64_t dim = m->out->extents[m->out->rank - 1];
     const double lse = merged_lse(m, row);
@@ -272,7 +268,7 @@ static void merge_row(const merge *m, const int64_t *row)
         store_lse(m->lse, row, lse);
 }
 
-static void backward_part(const merge *m, int64_t i, const int64_t *row)
+static void backward_part(const nf_merging *m, int64_t i, const int64_t *row)
 {
     const int64_t dim = m->out->extents[m->out->rank - 1];
     const double part_lse = load_lse(m->lse_parts[i], row);
@@ -294,44 +290,119 @@ static void backward_part(const merge *m, int64_t i, const int64_t *row)
     store_lse(m->dlse_parts[i], row, counts ? weight * sum : 0);
 }
 
-static void backward_row(const merge *m, const int64_t *row)
+static void backward_row(const nf_merging *m, const int64_t *row)
 {
     for (int64_t i = 0; i < m->count; i++)
         backward_part(m, i, row);
 }
 
+/* ---- Entry ------------------------------------------------------------------------------------------------------- */
+
+static nf_status check_forward(const nf_merging *m, bool on_device)
+{
+    nf_status status = check_inputs(m, on_device);
+    if (status == NF_OK)
+        status = check_output(m, m->out, "out", true, false);
+    if (status == NF_OK && m->lse)
+        status = check_output(m, m->lse, "lse", false, true);
+    return status == NF_OK ? check_apart(m->out, "out", m->lse, "lse") : status;
+}
+
+static nf_status check_backward(const nf_merging *m, bool on_device)
+{
+    nf_status status = check_inputs(m, on_device);
+    if (status == NF_OK)
+        status = check_like(m->lse, "lse", m->out, true);
+    if (status == NF_OK)
+        status = check_like(m->dout, "dout", m->out, false);
+    if (status == NF_OK && m->dlse)
+        status = check_like(m->dlse, "dlse", m->out, true);
+    return status == NF_OK ? check_gradients(m) : status;
+}
+
+static nf_status merge_on_device(const nf_context *context, const nf_exec *exec, const nf_merging *m)
+{
+    for (int i = 0; i < context->backend_count; i++) {
+        const nf_backend *backend = context->backend[i].backend;
+        const nf_context_backend *entry;
+        if (backend->memory != m->out->memory)
+            continue;
+        const nf_status status = nf_context_use_backend(context, backend->name, "context", &entry);
+        return status == NF_OK ? backend->merge(entry->state, m, exec) : status;
+    }
+    return nf_fail(NF_ERR_UNSUPPORTED, "out: memory %s: no backend merges there", nf_memory_name(m->out->memory));
+}
+
+/* Where tensors lie decides who merges. context may be NULL where they lie in host memory. */
+static nf_status merge_anywhere(const nf_context *context, const nf_exec *exec, const nf_merging *m,
+                                void (*body)(const nf_merging *m, const int64_t *row))
+{
+    if (m->out->memory != NF_HOST)
+        return merge_on_device(context, exec, m);
+    if (exec && (exec->queue || exec->wait_count || exec->signal_event))
+        return nf_fail(NF_ERR_ARGUMENT, "exec: queue and events must be NULL, tensors in host memory have none");
+    each_row(m, body);
+    return NF_OK;
+}
+
+static nf_status check_exec(const nf_context *context, const nf_exec *exec)
+{
+    if (!context)
+        return nf_fail(NF_ERR_ARGUMENT, "context: NULL");
+    return exec ? nf_exec_check(exec) : NF_OK;
+}
+
 nf_status nf_merge(int64_t count, const nf_tensor *const *out_parts, const nf_tensor *const *lse_parts,
                    const nf_tensor *out, const nf_tensor *lse)
 {
-    const merge m = {.count = count, .out_parts = out_parts, .lse_parts = lse_parts, .out = out, .lse = lse};
-    nf_status status = check_inputs(&m);
+    const nf_merging m = {.count = count, .out_parts = out_parts, .lse_parts = lse_parts, .out = out, .lse = lse};
+    const nf_status status = check_forward(&m, false);
+    return status == NF_OK ? merge_anywhere(NULL, NULL, &m, merge_row) : status;
+}
+
+nf_status nf_merge_on(nf_context *context, const nf_exec *exec, int64_t count, const nf_tensor *const *out_parts,
+                      const nf_tensor *const *lse_parts, const nf_tensor *out, const nf_tensor *lse)
+{
+    const nf_merging m = {.count = count, .out_parts = out_parts, .lse_parts = lse_parts, .out = out, .lse = lse};
+    nf_status status = check_exec(context, exec);
     if (status == NF_OK)
-        status = check_output(&m, out, "out", true, false);
-    if (status == NF_OK && lse)
-        status = check_output(&m, lse, "lse", false, true);
-    if (status == NF_OK)
-        status = check_apart(out, "out", lse, "lse");
-    if (status == NF_OK)
-        each_row(&m, merge_row);
-    return status;
+        status = check_forward(&m, true);
+    return status == NF_OK ? merge_anywhere(context, exec, &m, merge_row) : status;
 }
 
 nf_status nf_merge_backward(int64_t count, const nf_tensor *const *out_parts, const nf_tensor *const *lse_parts,
                             const nf_tensor *out, const nf_tensor *lse, const nf_tensor *dout, const nf_tensor *dlse,
                             const nf_tensor *const *dout_parts, const nf_tensor *const *dlse_parts)
 {
-    const merge m = {.count = count, .out_parts = out_parts, .lse_parts = lse_parts, .out = out, .lse = lse,
-                     .dout = dout, .dlse = dlse, .dout_parts = dout_parts, .dlse_parts = dlse_parts};
-    nf_status status = check_inputs(&m);
+    const nf_merging m = {.count = count,
+                          .out_parts = out_parts,
+                          .lse_parts = lse_parts,
+                          .out = out,
+                          .lse = lse,
+                          .dout = dout,
+                          .dlse = dlse,
+                          .dout_parts = dout_parts,
+                          .dlse_parts = dlse_parts};
+    const nf_status status = check_backward(&m, false);
+    return status == NF_OK ? merge_anywhere(NULL, NULL, &m, backward_row) : status;
+}
+
+nf_status nf_merge_backward_on(nf_context *context, const nf_exec *exec, int64_t count,
+                               const nf_tensor *const *out_parts, const nf_tensor *const *lse_parts,
+                               const nf_tensor *out, const nf_tensor *lse, const nf_tensor *dout, const nf_tensor *dlse,
+                               const nf_tensor *const *dout_parts, const nf_tensor *const *dlse_parts)
+{
+    const nf_merging m = {.count = count,
+                          .out_parts = out_parts,
+                          .lse_parts = lse_parts,
+                          .out = out,
+                          .lse = lse,
+                          .dout = dout,
+                          .dlse = dlse,
+                          .dout_parts = dout_parts,
+                          .dlse_parts = dlse_parts};
+    nf_status status = check_exec(context, exec);
     if (status == NF_OK)
-        status = check_like(lse, "lse", out, true);
-    if (status == NF_OK)
-        status = check_like(dout, "dout", out, false);
-    if (status == NF_OK && dlse)
-        status = check_like(dlse, "dlse", out, true);
-    if (status == NF_OK)
-        status = check_gradients(&m);
-    if (status == NF_OK)
-        each_row(&m, backward_row);
-    return status;
+        status = check_backward(&m, true);
+    return status == NF_OK ? merge_anywhere(context, exec, &m, backward_row) : status;
 }

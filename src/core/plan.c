@@ -108,14 +108,38 @@ void nf_plan_destroy(nf_plan *plan)
 
 /* ---- Execution --------------------------------------------------------------------------------------------------- */
 
-static nf_status check_exec(const nf_plan *plan, const nf_exec *exec)
+nf_status nf_exec_check(const nf_exec *exec)
 {
     const nf_status status = nf_check_size(exec, sizeof *exec, "exec", "nf_exec");
     if (status != NF_OK)
         return status;
-    if (exec->queue && plan->selection.algo->enqueue == nf_stub_enqueue)
-        return nf_fail(NF_ERR_ARGUMENT, "exec: queue must be NULL, the %s backend has none",
-                       plan->selection.backend->backend->name);
+    if (exec->wait_count < 0 || exec->wait_count > INT32_MAX)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: wait_count %" PRId64 " must be 0..2147483647", exec->wait_count);
+    if (exec->wait_count && !exec->wait_events)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: wait_events is NULL, wait_count %" PRId64, exec->wait_count);
+    return NF_OK;
+}
+
+static nf_status check_queue(const nf_plan *plan, const nf_exec *exec)
+{
+    const char *backend = plan->selection.backend->backend->name;
+    if (plan->selection.algo->enqueue != nf_stub_enqueue)
+        return NF_OK;
+    if (exec->queue)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: queue must be NULL, the %s backend has none", backend);
+    if (exec->wait_count)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: wait_count %" PRId64 " must be 0, the %s backend has no events",
+                       exec->wait_count, backend);
+    if (exec->signal_event)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: signal_event must be NULL, the %s backend has no events", backend);
+    return NF_OK;
+}
+
+static nf_status check_exec(const nf_plan *plan, const nf_exec *exec)
+{
+    nf_status status = nf_exec_check(exec);
+    if (status != NF_OK || (status = check_queue(plan, exec)) != NF_OK)
+        return status;
     if (!exec->workspace)
         return NF_OK;
     if ((uintptr_t)exec->workspace % NF_ALIGNMENT)
@@ -134,11 +158,11 @@ static double now_ms(void)
 }
 
 static nf_status run(const nf_plan *plan, const nf_tensor *const tensors[NF_ROLES], nf_operation operation,
-                     void *workspace, void *queue)
+                     void *workspace, const nf_exec *exec)
 {
     const nf_algorithm *algo = plan->selection.algo;
-    if (queue && (operation == NF_FORWARD || operation == NF_BACKWARD))
-        return algo->enqueue(plan->prepared, nf_operation_direction(operation), tensors, workspace, queue);
+    if (exec && (exec->queue || exec->wait_count || exec->signal_event))
+        return algo->enqueue(plan->prepared, operation, tensors, workspace, exec);
     switch (operation) {
     case NF_FORWARD:
         return algo->forward(plan->prepared, tensors, workspace);
@@ -157,11 +181,11 @@ static nf_status run(const nf_plan *plan, const nf_tensor *const tensors[NF_ROLE
 }
 
 static nf_status dispatch(const nf_plan *plan, const nf_tensor *const tensors[NF_ROLES], nf_operation operation,
-                          void *workspace, void *queue)
+                          void *workspace, const nf_exec *exec)
 {
     const bool logged = nf_log_wants(&plan->context, NF_LOG_CALLS);
     const double start = logged ? now_ms() : 0;
-    const nf_status status = run(plan, tensors, operation, workspace, queue);
+    const nf_status status = run(plan, tensors, operation, workspace, exec);
     if (logged)
         nf_log(&plan->context, NF_LOG_CALLS, "%s %s %s %.3f ms%s: %s", plan->selection.backend->backend->name,
                plan->selection.algo->name, nf_operation_name(operation), now_ms() - start,
@@ -184,16 +208,15 @@ static nf_status execute(const nf_plan *plan, const nf_io *io, const nf_exec *ex
     nf_io_by_role(io, tensors);
     if ((status = nf_call_check(tensors, plan->request.layout, operation)) != NF_OK)
         return status;
-    void *queue = exec ? exec->queue : NULL;
     if (exec && exec->workspace)
-        return dispatch(plan, tensors, operation, exec->workspace, queue);
+        return dispatch(plan, tensors, operation, exec->workspace, exec);
     /* The guard is the only part of a plan that changes; no plan is ever a const object. */
     atomic_flag *busy = &((nf_plan *)plan)->busy;
     if (atomic_flag_test_and_set(busy))
         return nf_fail(NF_ERR_BUSY,
                        "plan: another call is using its workspace; pass a workspace of %zu bytes in nf_exec",
                        plan->workspace_bytes);
-    status = dispatch(plan, tensors, operation, plan->workspace, queue);
+    status = dispatch(plan, tensors, operation, plan->workspace, exec);
     atomic_flag_clear(busy);
     return status;
 }

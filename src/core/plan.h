@@ -20,6 +20,9 @@ struct nf_plan {
     atomic_flag busy; /* the workspace is in use */
 };
 
+/* What holds of every exec: its size, and that the array of events is there. */
+nf_status nf_exec_check(const nf_exec *exec);
+
 /* Figures of a plan without regard to the caller's struct size. */
 void nf_plan_figures(const nf_plan *plan, nf_plan_info *info);
 

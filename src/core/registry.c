@@ -61,15 +61,23 @@ bool nf_stub_gpu(const void *state)
     return false;
 }
 
-nf_status nf_stub_enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
-                          void *workspace, void *queue)
+nf_status nf_stub_enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
+                          void *workspace, const nf_exec *exec)
 {
     (void)prepared;
-    (void)direction;
+    (void)operation;
     (void)io;
     (void)workspace;
-    (void)queue;
-    return nf_fail(NF_ERR_ARGUMENT, "exec: queue must be NULL, this algorithm takes none");
+    (void)exec;
+    return nf_fail(NF_ERR_ARGUMENT, "exec: queue and events must be NULL, this algorithm takes none");
+}
+
+nf_status nf_stub_merge(const void *state, const nf_merging *merging, const nf_exec *exec)
+{
+    (void)state;
+    (void)merging;
+    (void)exec;
+    return nf_fail(NF_ERR_UNSUPPORTED, "out: the backend merges in host memory only");
 }
 
 static nf_status no_scores(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace)
@@ -77,7 +85,7 @@ static nf_status no_scores(const void *prepared, const nf_tensor *const io[NF_RO
     (void)prepared;
     (void)io;
     (void)workspace;
-    return nf_fail(NF_ERR_UNSUPPORTED, "plan: its algorithm keeps no scores; \"unfused\" of the cpu backend does");
+    return nf_fail(NF_ERR_UNSUPPORTED, "plan: its algorithm keeps no scores; \"unfused\" does");
 }
 
 const nf_pair nf_stub_pair = {

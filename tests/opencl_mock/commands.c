@@ -11,10 +11,12 @@ static bool are_live(const char *call, cl_uint count, const cl_event *list)
     return true;
 }
 
-static cl_int give_event(cl_event *event)
+static cl_int give_event(cl_command_queue queue, cl_event *event)
 {
-    if (event)
+    if (event) {
         *event = mock_make(EVENT, sizeof **event);
+        (*event)->context = queue->context;
+    }
     return CL_SUCCESS;
 }
 
@@ -44,7 +46,7 @@ MOCK cl_int clEnqueueWriteBuffer(cl_command_queue queue, cl_mem memory, cl_bool 
     if (code != CL_SUCCESS || (code = check_range(__func__, memory, offset, size)) != CL_SUCCESS)
         return code;
     memcpy(memory->bytes + offset, host, size);
-    return give_event(event);
+    return give_event(queue, event);
 }
 
 MOCK cl_int clEnqueueReadBuffer(cl_command_queue queue, cl_mem memory, cl_bool blocking, size_t offset, size_t size,
@@ -55,7 +57,7 @@ MOCK cl_int clEnqueueReadBuffer(cl_command_queue queue, cl_mem memory, cl_bool b
     if (code != CL_SUCCESS || (code = check_range(__func__, memory, offset, size)) != CL_SUCCESS)
         return code;
     memcpy(host, memory->bytes + offset, size);
-    return give_event(event);
+    return give_event(queue, event);
 }
 
 MOCK void *clEnqueueMapBuffer(cl_command_queue queue, cl_mem memory, cl_bool blocking, cl_map_flags flags,
@@ -69,7 +71,7 @@ MOCK void *clEnqueueMapBuffer(cl_command_queue queue, cl_mem memory, cl_bool blo
     if (flags & CL_MAP_WRITE_INVALIDATE_REGION)
         memset(memory->bytes + offset, 0xa5, size);
     memory->mapped++;
-    give_event(event);
+    give_event(queue, event);
     return mock_grant(error, memory->bytes + offset);
 }
 
@@ -84,7 +86,7 @@ MOCK cl_int clEnqueueUnmapMemObject(cl_command_queue queue, cl_mem memory, void 
         mock_misuse(__func__, "a buffer that is not mapped");
     else
         memory->mapped--;
-    return give_event(event);
+    return give_event(queue, event);
 }
 
 MOCK cl_int clEnqueueCopyBuffer(cl_command_queue queue, cl_mem from, cl_mem to, size_t from_offset, size_t to_offset,
@@ -95,7 +97,7 @@ MOCK cl_int clEnqueueCopyBuffer(cl_command_queue queue, cl_mem from, cl_mem to, 
         (code = check_range(__func__, to, to_offset, size)) != CL_SUCCESS)
         return code;
     memmove(to->bytes + to_offset, from->bytes + from_offset, size);
-    return give_event(event);
+    return give_event(queue, event);
 }
 
 MOCK cl_int clEnqueueFillBuffer(cl_command_queue queue, cl_mem memory, const void *pattern, size_t pattern_size,
@@ -106,7 +108,7 @@ MOCK cl_int clEnqueueFillBuffer(cl_command_queue queue, cl_mem memory, const voi
         return code;
     for (size_t at = 0; at + pattern_size <= size; at += pattern_size)
         memcpy(memory->bytes + offset + at, pattern, pattern_size);
-    return give_event(event);
+    return give_event(queue, event);
 }
 
 MOCK cl_int clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_uint dimensions, const size_t *offset,
@@ -128,7 +130,7 @@ MOCK cl_int clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_
     if (items > (size_t)mock.group || items > (size_t)mock.kernel_group)
         return CL_INVALID_WORK_GROUP_SIZE;
     mock_kernel_ran();
-    give_event(event);
+    give_event(queue, event);
     if (event)
         (*event)->status = (cl_int)mock.verdict;
     return CL_SUCCESS;
@@ -137,13 +139,13 @@ MOCK cl_int clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_
 MOCK cl_int clEnqueueMarkerWithWaitList(cl_command_queue queue, cl_uint waits, const cl_event *wait, cl_event *event)
 {
     const cl_int code = enter_command(__func__, queue, waits, wait);
-    return code == CL_SUCCESS ? give_event(event) : code;
+    return code == CL_SUCCESS ? give_event(queue, event) : code;
 }
 
 MOCK cl_int clEnqueueBarrierWithWaitList(cl_command_queue queue, cl_uint waits, const cl_event *wait, cl_event *event)
 {
     const cl_int code = enter_command(__func__, queue, waits, wait);
-    return code == CL_SUCCESS ? give_event(event) : code;
+    return code == CL_SUCCESS ? give_event(queue, event) : code;
 }
 
 MOCK cl_int clFlush(cl_command_queue queue)
@@ -184,5 +186,7 @@ MOCK cl_int clGetEventInfo(cl_event event, cl_event_info key, size_t capacity, v
     if (code != CL_SUCCESS || !mock_is_live(__func__, EVENT, event))
         return code != CL_SUCCESS ? code : CL_INVALID_EVENT;
     const cl_int status = mock_is_lost() ? CL_DEVICE_NOT_AVAILABLE : event->status;
+    if (key == CL_EVENT_CONTEXT)
+        return ANSWER(event->context);
     return key == CL_EVENT_COMMAND_EXECUTION_STATUS ? ANSWER(status) : CL_INVALID_VALUE;
 }

@@ -74,6 +74,7 @@ struct _cl_kernel {
 };
 struct _cl_event {
     mock_handle base;
+    cl_context context;
     cl_int status;
 };
 

@@ -62,5 +62,6 @@ const nf_backend nf_backend_cpu = {
     .describe = cpu_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = algorithms,
 };

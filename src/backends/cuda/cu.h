@@ -45,12 +45,12 @@ typedef struct cu_plan {
     cu_state *state;
     const nf_request *request;
     gpu_plan *gpu;
-    nf_tensor layout[NF_ROLES]; /* as kernels see it: what lies in host memory is dense here */
-    CUstream stream;            /* its own, unless the state has one */
-    CUfunction forward[GPU_MAX_LAUNCHES], backward[GPU_MAX_LAUNCHES]; /* one per launch */
-    CUdeviceptr tables, scratch;                                      /* 0 if the plan has none */
-    CUdeviceptr staged[NF_ROLES]; /* of roles in host memory that a launch reads or writes */
-    char *host[NF_ROLES];         /* where they pass through: parts of host_memory */
+    nf_tensor layout[NF_ROLES];                          /* as kernels see it: what lies in host memory is dense here */
+    CUstream stream;                                     /* its own, unless the state has one */
+    CUfunction kernels[NF_OPERATIONS][GPU_MAX_LAUNCHES]; /* one per launch */
+    CUdeviceptr tables, scratch;                         /* 0 if the plan has none */
+    CUdeviceptr staged[NF_ROLES];                        /* of roles in host memory that a launch reads or writes */
+    char *host[NF_ROLES];                                /* where they pass through: parts of host_memory */
     char *host_memory;
     bool pinned; /* host_memory is the driver's, else ours */
     size_t staged_bytes;
@@ -61,7 +61,7 @@ typedef struct cu_plan {
 
 extern const nf_algorithm cu_portable;
 
-/* stream NULL: the plan's. */
-nf_status cu_execute(cu_plan *plan, nf_direction direction, const nf_tensor *const io[NF_ROLES], CUstream stream);
+/* exec NULL: the plan's stream, no events. */
+nf_status cu_execute(cu_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec);
 
 #endif

@@ -94,10 +94,12 @@ static nf_status make_kernels(cu_plan *plan)
 {
     CUmodule module;
     nf_status status = gpu_plan_create(&plan->gpu, &cu_used_device(plan->state)->limits, plan->request, plan->layout);
-    if (status != NF_OK || (status = cu_state_module(plan->state, plan->gpu, &module)) != NF_OK ||
-        (status = find_kernels(plan, module, &plan->gpu->forward, plan->forward)) != NF_OK)
-        return status;
-    return find_kernels(plan, module, &plan->gpu->backward, plan->backward);
+    if (status == NF_OK)
+        status = cu_state_module(plan->state, plan->gpu, &module);
+    for (int operation = 0; status == NF_OK && operation < NF_OPERATIONS; operation++)
+        status =
+            find_kernels(plan, module, gpu_plan_launches(plan->gpu, (nf_operation)operation), plan->kernels[operation]);
+    return status;
 }
 
 /* ---- Memory ------------------------------------------------------------------------------------------------------ */
@@ -143,7 +145,7 @@ static size_t padded_bytes(const nf_tensor *tensor)
 
 static nf_status stage_tensors(cu_plan *plan)
 {
-    const uint32_t touched = gpu_launches_touch(&plan->gpu->forward) | gpu_launches_touch(&plan->gpu->backward);
+    const uint32_t touched = gpu_plan_touches(plan->gpu);
     nf_status status = NF_OK;
     size_t offset = 0;
     for (int role = 0; status == NF_OK && role < NF_ROLES; role++) {
@@ -229,21 +231,21 @@ static void describe(const void *prepared, nf_text *text)
                                        : ", by way of pageable memory");
 }
 
-static nf_status enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
-                         void *unused, void *queue)
+static nf_status enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
+                         void *unused, const nf_exec *exec)
 {
     (void)unused;
-    return cu_execute((cu_plan *)prepared, direction, io, queue);
+    return cu_execute((cu_plan *)prepared, operation, io, exec);
 }
 
 static nf_status forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
 {
-    return enqueue(prepared, NF_FWD, io, unused, NULL);
+    return enqueue(prepared, NF_FORWARD, io, unused, NULL);
 }
 
 static nf_status backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
 {
-    return enqueue(prepared, NF_BWD, io, unused, NULL);
+    return enqueue(prepared, NF_BACKWARD, io, unused, NULL);
 }
 
 const nf_algorithm cu_portable = {

@@ -15,6 +15,7 @@ typedef struct call {
     CUstream stream;
     bool foreign;           /* the stream is the program's */
     bool capturing;         /* and is being recorded into a graph */
+    const nf_exec *exec;    /* or NULL */
     uint32_t reads, writes; /* roles, as bits, that are present */
 } call;
 
@@ -96,6 +97,8 @@ static argument argument_of(const call *c, const gpu_arg *arg)
         return (argument){.memory = memory_of(c, arg->role)};
     case GPU_ARG_OFFSET:
         return (argument){.offset = is_present(c, (int)arg->role) ? 0 : -1};
+    case GPU_ARG_NONE:
+        return (argument){.offset = -1};
     case GPU_ARG_SCRATCH:
         return (argument){.memory = c->plan->scratch ? c->plan->scratch : c->plan->tables};
     default:
@@ -137,10 +140,13 @@ static nf_status launch_all(const call *c)
  * has to see to that. */
 static nf_status begin(const call *c)
 {
-    if (!c->plan->pending || c->capturing)
-        return NF_OK;
-    const CUresult error = c->api->cuStreamWaitEvent(c->stream, c->plan->done, 0);
-    return error == CUDA_SUCCESS ? NF_OK : cu_fail(c->api, error, "cuda: the stream cannot wait for the call before");
+    const int64_t count = c->exec ? c->exec->wait_count : 0;
+    CUresult error = CUDA_SUCCESS;
+    if (c->plan->pending && !c->capturing)
+        error = c->api->cuStreamWaitEvent(c->stream, c->plan->done, 0);
+    for (int64_t i = 0; error == CUDA_SUCCESS && i < count; i++)
+        error = c->api->cuStreamWaitEvent(c->stream, c->exec->wait_events[i], 0);
+    return error == CUDA_SUCCESS ? NF_OK : cu_fail(c->api, error, "cuda: the stream cannot wait for what is before it");
 }
 
 static bool stages(const call *c)
@@ -151,7 +157,18 @@ static bool stages(const call *c)
     return false;
 }
 
-/* All is in device memory and on a stream that the program can wait for: it need not wait here. */
+/* The end of the call, for the program to wait for. */
+static nf_status make_signal(const call *c, CUevent *signal)
+{
+    CUresult error = c->api->cuEventCreate(signal, CU_EVENT_DISABLE_TIMING);
+    if (error != CUDA_SUCCESS)
+        *signal = NULL;
+    else
+        error = c->api->cuEventRecord(*signal, c->stream);
+    return error == CUDA_SUCCESS ? NF_OK : cu_fail(c->api, error, "cuda: the end of the call cannot be signalled");
+}
+
+/* All is in device memory and the program can wait for the stream or the event: it need not wait here. */
 static nf_status hand_over(call *c)
 {
     if (c->capturing)
@@ -165,15 +182,23 @@ static nf_status hand_over(call *c)
 
 static nf_status run(call *c)
 {
+    const bool signals = c->exec && c->exec->signal_event;
+    CUevent signal = NULL;
     nf_status status = begin(c);
     if (status == NF_OK)
         status = copy_in(c);
     if (status == NF_OK)
         status = launch_all(c);
     if (status == NF_OK)
-        status = c->foreign && !stages(c) ? hand_over(c) : copy_out(c);
+        status = signals ? make_signal(c, &signal) : NF_OK;
+    if (status == NF_OK)
+        status = (c->foreign || signals) && !stages(c) ? hand_over(c) : copy_out(c);
     if (status != NF_OK && !c->capturing) /* nothing may be in flight when the plan runs again */
         c->api->cuStreamSynchronize(c->stream);
+    if (status != NF_OK && signal)
+        c->api->cuEventDestroy(signal);
+    if (status == NF_OK && signals)
+        *c->exec->signal_event = signal;
     return status;
 }
 
@@ -261,9 +286,19 @@ static nf_status check_pointers(const call *c)
     return NF_OK;
 }
 
-static nf_status check_and_run(call *c, bool given)
+static nf_status check_events(const call *c)
 {
-    nf_status status = given ? check_stream(c) : NF_OK;
+    for (int64_t i = 0; c->exec && i < c->exec->wait_count; i++)
+        if (!c->exec->wait_events[i])
+            return nf_fail(NF_ERR_ARGUMENT, "exec: wait_events[%" PRId64 "] is NULL", i);
+    return NF_OK;
+}
+
+static nf_status check_and_run(call *c)
+{
+    nf_status status = c->foreign ? check_stream(c) : NF_OK;
+    if (status == NF_OK)
+        status = check_events(c);
     if (status == NF_OK)
         status = check_pointers(c);
     if (status != NF_OK)
@@ -274,23 +309,24 @@ static nf_status check_and_run(call *c, bool given)
     return status;
 }
 
-nf_status cu_execute(cu_plan *plan, nf_direction direction, const nf_tensor *const io[NF_ROLES], CUstream stream)
+nf_status cu_execute(cu_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec)
 {
-    const bool is_forward = direction == NF_FWD;
+    const CUstream stream = exec ? exec->queue : NULL;
     call c = {
         .plan = plan,
         .api = &plan->state->api,
-        .launches = is_forward ? &plan->gpu->forward : &plan->gpu->backward,
-        .kernels = is_forward ? plan->forward : plan->backward,
+        .launches = gpu_plan_launches(plan->gpu, operation),
+        .kernels = plan->kernels[operation],
         .io = io,
         .stream = stream ? stream : plan->stream,
         .foreign = stream || plan->state->stream,
+        .exec = exec,
     };
-    sort_roles(&c, is_forward ? NF_FORWARD : NF_BACKWARD);
+    sort_roles(&c, operation);
     nf_status status = cu_enter(plan->state);
     if (status != NF_OK)
         return status;
-    status = check_and_run(&c, stream || plan->state->stream);
+    status = check_and_run(&c);
     cu_leave(plan->state);
     return status;
 }

@@ -139,5 +139,6 @@ const nf_backend nf_backend_cuda = {
     .describe = describe,
     .device = device_name,
     .gpu = uses_gpu,
+    .merge = nf_stub_merge,
     .algorithms = algorithms,
 };

@@ -8,7 +8,8 @@
 #include "core/problem.h"
 #include "core/status.h"
 
-_Static_assert((int)GPU_Q == (int)NF_Q && (int)GPU_DEXTRA_V == (int)NF_DEXTRA_V && (int)GPU_MAX_RANK == NF_MAX_RANK,
+_Static_assert((int)GPU_Q == (int)NF_Q && (int)GPU_DEXTRA_V == (int)NF_DEXTRA_V &&
+                   (int)GPU_DSCORES == (int)NF_DSCORES && (int)GPU_MAX_RANK == NF_MAX_RANK,
                "tables name tensors as roles");
 
 enum {
@@ -25,7 +26,7 @@ static int64_t rule_ints(const nf_axis_table *table)
     return 2 * entries;
 }
 
-static int64_t walk_ints(const nf_work *work, int32_t rank)
+int64_t gpu_pack_walk_ints(const nf_work *work, int32_t rank)
 {
     int64_t ints = (rank - work->grid->rank) * UNIT_AXIS_INTS;
     for (int32_t a = 0; a < work->grid->rank; a++)
@@ -45,12 +46,27 @@ static void set_strides(int64_t *header, int tensor, const nf_tensor *t, int32_t
     strides[GPU_STRIDE_DIM] = has_dim ? t->strides[2 + axes] : 0;
 }
 
+/* [batch, heads, axes, slots] */
+static void set_score_strides(int64_t *header, int tensor, const nf_tensor *t, int32_t axes)
+{
+    int64_t *strides = header + GPU_TENSOR + tensor * GPU_STRIDES;
+    if (!t->rank)
+        return;
+    strides[GPU_STRIDE_BATCH] = t->strides[0];
+    strides[GPU_STRIDE_HEAD] = t->strides[1];
+    for (int32_t a = 0; a < axes; a++)
+        strides[GPU_STRIDE_AXIS + a] = t->strides[2 + a];
+    strides[GPU_STRIDE_DIM] = t->strides[2 + axes];
+}
+
 static void set_tensors(int64_t *header, const nf_problem *p, const nf_tensor layout[NF_ROLES])
 {
     for (int role = 0; role <= NF_DEXTRA_V; role++) {
         const bool extra = role == NF_EXTRA_K || role == NF_EXTRA_V || role == NF_DEXTRA_K || role == NF_DEXTRA_V;
         set_strides(header, role, &layout[role], extra ? 1 : p->rank, role != NF_LSE && role != NF_DLSE);
     }
+    set_score_strides(header, GPU_SCORES, &layout[NF_SCORES], p->rank);
+    set_score_strides(header, GPU_DSCORES, &layout[NF_DSCORES], p->rank);
     int64_t *delta = header + GPU_TENSOR + GPU_DELTA * GPU_STRIDES, stride = 1;
     delta[GPU_STRIDE_HEAD] = stride;
     stride *= p->heads;
@@ -87,10 +103,9 @@ static void set_problem(int64_t *header, const nf_request *request, int32_t rank
 }
 
 nf_status gpu_pack_begin(gpu_packer *packer, const nf_request *request, const nf_tensor layout[NF_ROLES], int32_t rank,
-                         const nf_work *by_query, const nf_work *by_key)
+                         int64_t room)
 {
-    const int64_t ints =
-        GPU_HEADER * INTS_PER_NUMBER + walk_ints(by_query, rank) + (by_key ? walk_ints(by_key, rank) : 0);
+    const int64_t ints = GPU_HEADER * INTS_PER_NUMBER + room;
     if (ints > INT32_MAX)
         return nf_fail(NF_ERR_UNSUPPORTED, "the axis tables have %lld entries, kernels can number 2^31 - 1",
                        (long long)ints);

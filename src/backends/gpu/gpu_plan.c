@@ -73,9 +73,9 @@ static int64_t lanes_bytes(const gpu_shape *shape, const nf_problem *p)
     return round_up(reals * shape->real_size, SCRATCH_ALIGNMENT);
 }
 
-static nf_status refuse_memory(const gpu_device *device, const nf_request *request)
+nf_status gpu_check_memory(const gpu_device *device, const nf_request *request)
 {
-    for (int role = 0; role < NF_SCORES; role++) {
+    for (int role = 0; role < NF_ROLES; role++) {
         const nf_tensor *tensor = &request->layout[role];
         if (tensor->rank && tensor->memory != NF_HOST && tensor->memory != device->memory)
             return nf_fail(NF_ERR_UNSUPPORTED, "%s is in %s memory, the kernels of other devices cannot read it",
@@ -101,7 +101,7 @@ nf_status gpu_plan_supports(const gpu_device *device, const nf_request *request)
                        "head_dim %" PRId64 ", value_dim %" PRId64 ": a group needs %" PRId64
                        " bytes of scratch, a buffer of the device has at most %" PRId64,
                        p->head_dim, p->value_dim, lanes_bytes(&shape, p), device->buffer_bytes);
-    return refuse_memory(device, request);
+    return gpu_check_memory(device, request);
 }
 
 double gpu_plan_cost(const gpu_device *device, const nf_request *request)
@@ -207,8 +207,9 @@ static nf_status make_plan(plan_maker *m, const nf_tensor layout[NF_ROLES])
         extra_pairs *= (double)nf_axis_query_range(&p->axis[a]).count;
     nf_status status = cut_work(m);
     if (status == NF_OK)
-        status =
-            gpu_pack_begin(&m->packer, m->request, layout, m->shape.rank, &m->by_query, backward ? &m->by_key : NULL);
+        status = gpu_pack_begin(&m->packer, m->request, layout, m->shape.rank,
+                                gpu_pack_walk_ints(&m->by_query, m->shape.rank) +
+                                    (backward ? gpu_pack_walk_ints(&m->by_key, m->shape.rank) : 0));
     if (status != NF_OK)
         return status;
     gpu_pack_walk(&m->packer, &m->by_query, GPU_BY_QUERY);
@@ -297,6 +298,23 @@ void gpu_plan_info(const gpu_plan *plan, const nf_problem *problem, nf_plan_info
         figures->query_tile[a] = plan->query_tile[a];
         figures->key_tile[a] = plan->key_tile[a];
     }
+}
+
+const gpu_launches *gpu_plan_launches(const gpu_plan *plan, nf_operation operation)
+{
+    const gpu_launches *const launches[NF_OPERATIONS] = {
+        [NF_FORWARD] = &plan->forward, [NF_BACKWARD] = &plan->backward,       [NF_QK] = &plan->qk,
+        [NF_AV] = &plan->av,           [NF_QK_BACKWARD] = &plan->qk_backward, [NF_AV_BACKWARD] = &plan->av_backward,
+    };
+    return launches[operation];
+}
+
+uint32_t gpu_plan_touches(const gpu_plan *plan)
+{
+    uint32_t roles = 0;
+    for (int operation = 0; operation < NF_OPERATIONS; operation++)
+        roles |= gpu_launches_touch(gpu_plan_launches(plan, (nf_operation)operation));
+    return roles;
 }
 
 void gpu_plan_describe(const gpu_plan *plan, nf_text *text)

@@ -8,7 +8,7 @@
 
 enum { GPU_MAX_RANK = 4 };
 
-/* Tensors in the order of nf_role; delta is ours. */
+/* Tensors in the order of nf_role; delta and scores of our own follow. Scores have slots for the dimension. */
 enum {
     GPU_Q,
     GPU_K,
@@ -25,7 +25,10 @@ enum {
     GPU_DV,
     GPU_DEXTRA_K,
     GPU_DEXTRA_V,
+    GPU_SCORES,
+    GPU_DSCORES,
     GPU_DELTA,
+    GPU_OWN,
     GPU_TENSORS
 };
 
@@ -67,7 +70,48 @@ enum {
     GPU_SCRATCH_PARTIAL,
     GPU_SCRATCH_GROUPS,
     GPU_SCRATCH_GROUP_BYTES, /* of one group */
-    GPU_HEADER
+    GPU_SCRATCH_SCORES,
+    GPU_SCRATCH_DSCORES,
+    GPU_SLOTS, /* of a query, extra tokens' included; from here on, where scores are kept */
+    GPU_KEYS,  /* of one batch and head */
+    GPU_KEY_EXTENT,
+    GPU_WINDOW = GPU_KEY_EXTENT + GPU_MAX_RANK, /* slots per axis */
+    GPU_SIGHT = GPU_WINDOW + GPU_MAX_RANK,      /* per axis, where the entries of queries lie, by tensor index */
+    GPU_INVERSE = GPU_SIGHT + GPU_MAX_RANK,     /* those of keys */
+    GPU_HEADER = GPU_INVERSE + GPU_MAX_RANK
+};
+
+/* What a query sees on an axis. */
+enum {
+    GPU_SIGHT_FIRST,  /* the key of slot 0: its class position, */
+    GPU_SIGHT_ORIGIN, /* and its tensor index, negative if that lies before the range */
+    GPU_SIGHT_BEGIN,  /* slots that exist */
+    GPU_SIGHT_END,
+    GPU_SIGHT_WORDS
+};
+
+/* What sees a key on an axis. */
+enum {
+    GPU_INVERSE_POSITION, /* of the key in its class */
+    GPU_INVERSE_QUERY,    /* tensor index of the first query */
+    GPU_INVERSE_COUNT,    /* of queries, a step apart */
+    GPU_INVERSE_WORDS
+};
+
+/* The table of a merge of partial results. Tensors follow the header: their offsets and strides, in elements. */
+enum {
+    GPU_MERGE_AXES, /* of rows */
+    GPU_MERGE_ROWS,
+    GPU_MERGE_DIM,
+    GPU_MERGE_EXTENT, /* per axis */
+    GPU_MERGE_MAX_AXES = GPU_MAX_RANK + 2,
+    GPU_MERGE_TENSORS = GPU_MERGE_EXTENT + GPU_MERGE_MAX_AXES
+};
+enum {
+    GPU_MERGE_OFFSET,
+    GPU_MERGE_STRIDE_AXIS,
+    GPU_MERGE_STRIDE_DIM = GPU_MERGE_STRIDE_AXIS + GPU_MERGE_MAX_AXES,
+    GPU_MERGE_WORDS
 };
 
 /* A segment: rows begin .. begin + count - 1 of a class on one axis. Rows and columns are class positions. */

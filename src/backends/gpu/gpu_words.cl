@@ -5,6 +5,7 @@
 #define LOCAL_VARIABLE(type, name) __local type name
 #define GROUP_INDEX ((long)get_group_id(0))
 #define GROUP_COUNT ((long)get_num_groups(0))
+#define GROUP_SIZE ((long)get_local_size(0))
 #define GROUP_ITEMS(n) __attribute__((reqd_work_group_size(n, 1, 1)))
 #define ITEM_INDEX ((int)get_local_id(0))
 #define BARRIER() barrier(CLK_LOCAL_MEM_FENCE)

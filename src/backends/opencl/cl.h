@@ -16,9 +16,10 @@ typedef struct cl_state {
     cl_device_list list;
     int used;                            /* index of the device that plans run on */
     char cache_folder[NF_PATH_CAPACITY]; /* "": no cache */
-    pthread_mutex_t lock;                /* guards cl */
+    pthread_mutex_t lock;                /* guards cl and merge */
     cl_context cl;
     cl_command_queue queue; /* the program's own, or NULL: each plan has one */
+    cl_program merge[2];    /* of f32 and f64, once one was needed */
 } cl_state;
 
 static inline const cl_device *cl_used_device(const cl_state *state)
@@ -52,7 +53,7 @@ nf_status cl_program_create(cl_program *program, cl_state *state, cl_context cl,
 /* ---- cl_buffer.c: the caller's buffers -------------------------------------------------------------------------- */
 
 /* Refuses a cl_mem of another context, or one that a tensor does not fit into. */
-nf_status cl_check_buffer(const cl_state *state, cl_context cl, const nf_tensor *tensor, nf_role role);
+nf_status cl_check_buffer(const cl_state *state, cl_context cl, const nf_tensor *tensor, const char *name);
 
 /* ---- cl_plan.c, cl_run.c: a plan and its executions -------------------------------------------------------------- */
 
@@ -68,7 +69,7 @@ typedef struct cl_plan {
     cl_context cl;              /* not retained: the state's */
     cl_command_queue queue;
     cl_program program;
-    cl_kernels forward, backward;
+    cl_kernels kernels[NF_OPERATIONS];
     cl_mem tables, scratch;  /* NULL if the plan has none */
     cl_mem staged[NF_ROLES]; /* of roles in host memory that a launch reads or writes */
     size_t staged_bytes;
@@ -76,10 +77,13 @@ typedef struct cl_plan {
     cl_event pending;     /* the last command of a call that did not wait for it, or NULL */
 } cl_plan;
 
-extern const nf_algorithm cl_lanes, cl_tile;
+extern const nf_algorithm cl_lanes, cl_tile, cl_unfused;
 
-/* queue NULL: the plan's. */
-nf_status cl_execute(cl_plan *plan, nf_direction direction, const nf_tensor *const io[NF_ROLES],
-                     cl_command_queue queue);
+/* exec may be NULL: the plan's queue and no events. */
+nf_status cl_execute(cl_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec);
+
+/* ---- cl_merge.c: partial results --------------------------------------------------------------------------------- */
+
+nf_status cl_merge(const void *state, const nf_merging *merging, const nf_exec *exec);
 
 #endif

@@ -65,6 +65,8 @@ const char *cl_error_name(cl_int error)
         [52] = "CL_INVALID_KERNEL_ARGS",
         [54] = "CL_INVALID_WORK_GROUP_SIZE",
         [55] = "CL_INVALID_WORK_ITEM_SIZE",
+        [57] = "CL_INVALID_EVENT_WAIT_LIST",
+        [58] = "CL_INVALID_EVENT",
         [59] = "CL_INVALID_OPERATION",
         [61] = "CL_INVALID_BUFFER_SIZE",
         [63] = "CL_INVALID_GLOBAL_WORK_SIZE",

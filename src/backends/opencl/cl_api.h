@@ -48,6 +48,7 @@
     X(cl_int, clEnqueueBarrierWithWaitList, (cl_command_queue, cl_uint, const cl_event *, cl_event *))                 \
     X(cl_int, clWaitForEvents, (cl_uint, const cl_event *))                                                            \
     X(cl_int, clGetEventInfo, (cl_event, cl_event_info, size_t, void *, size_t *))                                     \
+    X(cl_int, clRetainEvent, (cl_event))                                                                               \
     X(cl_int, clReleaseEvent, (cl_event))                                                                              \
     X(cl_int, clFlush, (cl_command_queue))                                                                             \
     X(cl_int, clFinish, (cl_command_queue))

@@ -79,7 +79,8 @@ typedef struct _cl_event *cl_event;
     X(CL_PROGRAM_BINARIES, 0x1166)                                                                                     \
     X(CL_PROGRAM_BUILD_LOG, 0x1183)                                                                                    \
     X(CL_KERNEL_WORK_GROUP_SIZE, 0x11B0)                                                                               \
-    X(CL_EVENT_COMMAND_EXECUTION_STATUS, 0x11D3)
+    X(CL_EVENT_COMMAND_EXECUTION_STATUS, 0x11D3)                                                                       \
+    X(CL_EVENT_CONTEXT, 0x11D4)
 
 #ifndef CL_VERSION_1_2
 #define CL_CONSTANT(name, value) name = (value),

@@ -1,6 +1,7 @@
-/* A plan on a device: what the vendor-neutral plan says, made into kernels and buffers. The two algorithms differ in
- * the shape of the program only. */
+/* A plan on a device: what the vendor-neutral plan says, made into kernels and buffers. The algorithms differ in the
+ * shape of the program only. */
 #include <inttypes.h>
+#include <math.h>
 
 #include "backends/gpu/gpu_copy.h"
 #include "backends/opencl/cl.h"
@@ -10,40 +11,59 @@
 
 /* A GPU runs few wide work-items badly, a CPU runs barriers badly. */
 static const double penalty_of_wrong_shape = 100;
+/* Scores in memory are for those who ask for them. */
+static const double penalty_of_unfused = 10;
 
-static gpu_device device_for(const cl_state *state, bool lanes)
+typedef struct shape {
+    bool lanes; /* of the fused ones */
+    nf_status (*supports)(const gpu_device *device, const nf_request *request);
+    nf_status (*create)(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                        const nf_tensor layout[NF_ROLES]);
+} shape;
+
+static const shape lanes = {true, gpu_plan_supports, gpu_plan_create};
+static const shape tile = {false, gpu_plan_supports, gpu_plan_create};
+static const shape unfused = {false, gpu_unfused_supports, gpu_unfused_create};
+
+static gpu_device device_for(const cl_state *state, const shape *s)
 {
     gpu_device device = cl_used_device(state)->limits;
-    device.cpu = lanes;
+    device.cpu = s->lanes;
     return device;
 }
 
 /* ---- Choice ------------------------------------------------------------------------------------------------------ */
 
-static nf_status supports(const cl_state *state, const nf_request *request, bool lanes)
+static nf_status supports(const cl_state *state, const nf_request *request, const shape *s)
 {
-    const gpu_device device = device_for(state, lanes);
+    const gpu_device device = device_for(state, s);
     const cl_device *used = cl_used_device(state);
     /* Seen on llvmpipe: NaN of invisible values in visible rows. */
-    if (lanes && cl_is_cpu(used) && !used->limits.cpu)
+    if (s->lanes && cl_is_cpu(used) && !used->limits.cpu)
         return nf_fail(NF_ERR_UNSUPPORTED, "%s has no vectors, and compiles wide ones wrongly", used->name);
     for (int role = 0; role < NF_ROLES; role++) {
         const nf_tensor *tensor = &request->layout[role];
         const bool scores = role == NF_SCORES || role == NF_DSCORES;
-        if (tensor->rank == 0 || scores)
+        if (tensor->rank == 0 || (scores && s != &unfused))
             continue;
         if (nf_tensor_bytes(tensor) > (double)device.buffer_bytes)
             return nf_fail(NF_ERR_UNSUPPORTED, "%s of %.3g bytes exceeds the device's largest buffer, %" PRId64,
                            nf_role_name((nf_role)role), nf_tensor_bytes(tensor), device.buffer_bytes);
     }
-    return gpu_plan_supports(&device, request);
+    return s->supports(&device, request);
 }
 
-static double cost(const cl_state *state, const nf_request *request, bool lanes)
+static double cost(const cl_state *state, const nf_request *request, const shape *s)
 {
-    const gpu_device device = device_for(state, lanes);
-    const bool fits = cl_used_device(state)->limits.cpu == lanes;
+    const gpu_device device = device_for(state, s);
+    const bool fits = cl_used_device(state)->limits.cpu == s->lanes;
     return gpu_plan_cost(&device, request) * (fits ? 1 : penalty_of_wrong_shape);
+}
+
+/* More than that of either. */
+static double cost_unfused(const void *state, const nf_request *request)
+{
+    return penalty_of_unfused * fmax(cost(state, request, &lanes), cost(state, request, &tile));
 }
 
 /* ---- What a plan holds ------------------------------------------------------------------------------------------- */
@@ -58,8 +78,8 @@ static void release_kernels(cl_plan *plan, cl_kernels *kernels)
 
 static void release_program(cl_plan *plan)
 {
-    release_kernels(plan, &plan->forward);
-    release_kernels(plan, &plan->backward);
+    for (int operation = 0; operation < NF_OPERATIONS; operation++)
+        release_kernels(plan, &plan->kernels[operation]);
     if (plan->program)
         plan->state->api.clReleaseProgram(plan->program);
     if (plan->gpu)
@@ -124,31 +144,33 @@ static nf_status make_kernels(cl_plan *plan, cl_kernels *kernels, const gpu_laun
     return NF_OK;
 }
 
-static nf_status make_program(cl_plan *plan, const gpu_device *device, int64_t *items)
+static nf_status make_program(cl_plan *plan, const shape *s, const gpu_device *device, int64_t *items)
 {
     *items = device->group_items;
-    nf_status status = gpu_plan_create(&plan->gpu, device, plan->request, plan->layout);
-    if (status != NF_OK || (status = cl_program_create(&plan->program, plan->state, plan->cl, plan->gpu)) != NF_OK ||
-        (status = make_kernels(plan, &plan->forward, &plan->gpu->forward, items)) != NF_OK)
-        return status;
-    return make_kernels(plan, &plan->backward, &plan->gpu->backward, items);
+    nf_status status = s->create(&plan->gpu, device, plan->request, plan->layout);
+    if (status == NF_OK)
+        status = cl_program_create(&plan->program, plan->state, plan->cl, plan->gpu);
+    for (int operation = 0; status == NF_OK && operation < NF_OPERATIONS; operation++)
+        status =
+            make_kernels(plan, &plan->kernels[operation], gpu_plan_launches(plan->gpu, (nf_operation)operation), items);
+    return status;
 }
 
 /* How large a work-group the registers allow is known only of a kernel that is built. Where that is too small, the plan
  * is made again for such a device; the smallest work-group of all is that of lanes, one work-item. */
-static nf_status fit_program(cl_plan *plan, bool lanes)
+static nf_status fit_program(cl_plan *plan, const shape *s)
 {
-    gpu_device device = device_for(plan->state, lanes);
+    gpu_device device = device_for(plan->state, s);
     for (;;) {
         int64_t items;
-        const nf_status status = make_program(plan, &device, &items);
+        const nf_status status = make_program(plan, s, &device, &items);
         if (status != NF_OK || items >= device.group_items)
             return status;
         nf_log(plan->request->context, NF_LOG_PLANS,
                "opencl: kernels run in work-groups of %" PRId64 " at most: planned anew", items);
         release_program(plan);
         device.group_items = items;
-        if (!device.cpu && gpu_plan_supports(&device, plan->request) != NF_OK)
+        if (!device.cpu && s->supports(&device, plan->request) != NF_OK)
             device.cpu = true;
     }
 }
@@ -173,8 +195,7 @@ static nf_status make_buffers(cl_plan *plan)
         status = make_buffer(plan, &plan->scratch, CL_MEM_READ_WRITE, gpu->scratch_bytes, NULL, "scratch");
     for (int role = 0; status == NF_OK && role < NF_ROLES; role++) {
         const nf_tensor *tensor = &plan->layout[role];
-        if (tensor->rank == 0 || tensor->memory != NF_HOST ||
-            !((gpu_launches_touch(&gpu->forward) | gpu_launches_touch(&gpu->backward)) >> role & 1))
+        if (tensor->rank == 0 || tensor->memory != NF_HOST || !(gpu_plan_touches(gpu) >> role & 1))
             continue;
         const size_t bytes = gpu_tensor_bytes(tensor);
         status = make_buffer(plan, &plan->staged[role], CL_MEM_READ_WRITE, bytes, NULL, nf_role_name((nf_role)role));
@@ -183,16 +204,16 @@ static nf_status make_buffers(cl_plan *plan)
     return status;
 }
 
-static nf_status build(cl_plan *plan, bool lanes)
+static nf_status build(cl_plan *plan, const shape *s)
 {
     gpu_plan_layout(plan->layout, plan->request);
     nf_status status = cl_state_context(plan->state, &plan->cl);
-    if (status != NF_OK || (status = make_queue(plan)) != NF_OK || (status = fit_program(plan, lanes)) != NF_OK)
+    if (status != NF_OK || (status = make_queue(plan)) != NF_OK || (status = fit_program(plan, s)) != NF_OK)
         return status;
     return make_buffers(plan);
 }
 
-static nf_status prepare(const void *state, const nf_request *request, void **prepared, bool lanes)
+static nf_status prepare(const void *state, const nf_request *request, void **prepared, const shape *s)
 {
     cl_plan *plan = nf_alloc_array(request->context, 1, sizeof *plan);
     if (!plan)
@@ -200,7 +221,7 @@ static nf_status prepare(const void *state, const nf_request *request, void **pr
     plan->state = (cl_state *)state;
     plan->request = request;
     pthread_mutex_init(&plan->lock, NULL);
-    const nf_status status = build(plan, lanes);
+    const nf_status status = build(plan, s);
     if (status != NF_OK) {
         free_plan(plan);
         return status;
@@ -213,32 +234,42 @@ static nf_status prepare(const void *state, const nf_request *request, void **pr
 
 static nf_status lanes_supports(const void *state, const nf_request *request)
 {
-    return supports(state, request, true);
+    return supports(state, request, &lanes);
 }
 
 static nf_status tile_supports(const void *state, const nf_request *request)
 {
-    return supports(state, request, false);
+    return supports(state, request, &tile);
+}
+
+static nf_status unfused_supports(const void *state, const nf_request *request)
+{
+    return supports(state, request, &unfused);
 }
 
 static double lanes_cost(const void *state, const nf_request *request)
 {
-    return cost(state, request, true);
+    return cost(state, request, &lanes);
 }
 
 static double tile_cost(const void *state, const nf_request *request)
 {
-    return cost(state, request, false);
+    return cost(state, request, &tile);
 }
 
 static nf_status lanes_prepare(const void *state, const nf_request *request, void **prepared)
 {
-    return prepare(state, request, prepared, true);
+    return prepare(state, request, prepared, &lanes);
 }
 
 static nf_status tile_prepare(const void *state, const nf_request *request, void **prepared)
 {
-    return prepare(state, request, prepared, false);
+    return prepare(state, request, prepared, &tile);
+}
+
+static nf_status unfused_prepare(const void *state, const nf_request *request, void **prepared)
+{
+    return prepare(state, request, prepared, &unfused);
 }
 
 static void release(const nf_request *request, void *prepared)
@@ -269,29 +300,66 @@ static void describe(const void *prepared, nf_text *text)
                    plan->gpu->table_bytes, plan->gpu->scratch_bytes, plan->staged_bytes);
 }
 
-static nf_status enqueue(const void *prepared, nf_direction direction, const nf_tensor *const io[NF_ROLES],
-                         void *unused, void *queue)
+static nf_status enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
+                         void *unused, const nf_exec *exec)
 {
     (void)unused;
-    return cl_execute((cl_plan *)prepared, direction, io, queue);
+    return cl_execute((cl_plan *)prepared, operation, io, exec);
 }
 
 static nf_status forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
 {
-    return enqueue(prepared, NF_FWD, io, unused, NULL);
+    return enqueue(prepared, NF_FORWARD, io, unused, NULL);
 }
 
 static nf_status backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
 {
-    return enqueue(prepared, NF_BWD, io, unused, NULL);
+    return enqueue(prepared, NF_BACKWARD, io, unused, NULL);
 }
+
+static nf_status qk(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_QK, io, unused, NULL);
+}
+
+static nf_status av(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_AV, io, unused, NULL);
+}
+
+static nf_status qk_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_QK_BACKWARD, io, unused, NULL);
+}
+
+static nf_status av_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_AV_BACKWARD, io, unused, NULL);
+}
+
+static const nf_pair pair = {.qk = qk, .av = av, .qk_backward = qk_backward, .av_backward = av_backward};
 
 #define SHARED_SLOTS                                                                                                   \
     .release = release, .workspace = workspace, .info = info, .describe = describe, .forward = forward,                \
-    .backward = backward, .enqueue = enqueue, .pair = &nf_stub_pair
+    .backward = backward, .enqueue = enqueue
 
-const nf_algorithm cl_lanes = {
-    .name = "lanes", .supports = lanes_supports, .cost = lanes_cost, .prepare = lanes_prepare, SHARED_SLOTS};
+const nf_algorithm cl_lanes = {.name = "lanes",
+                               .supports = lanes_supports,
+                               .cost = lanes_cost,
+                               .prepare = lanes_prepare,
+                               .pair = &nf_stub_pair,
+                               SHARED_SLOTS};
 
-const nf_algorithm cl_tile = {
-    .name = "tile", .supports = tile_supports, .cost = tile_cost, .prepare = tile_prepare, SHARED_SLOTS};
+const nf_algorithm cl_tile = {.name = "tile",
+                              .supports = tile_supports,
+                              .cost = tile_cost,
+                              .prepare = tile_prepare,
+                              .pair = &nf_stub_pair,
+                              SHARED_SLOTS};
+
+const nf_algorithm cl_unfused = {.name = "unfused",
+                                 .supports = unfused_supports,
+                                 .cost = cost_unfused,
+                                 .prepare = unfused_prepare,
+                                 .pair = &pair,
+                                 SHARED_SLOTS};

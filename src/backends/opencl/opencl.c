@@ -9,6 +9,9 @@
 static void close_state(const nf_context *context, void *opened)
 {
     cl_state *state = opened;
+    for (size_t i = 0; i < sizeof state->merge / sizeof *state->merge; i++)
+        if (state->merge[i])
+            state->api.clReleaseProgram(state->merge[i]);
     if (state->queue)
         state->api.clReleaseCommandQueue(state->queue);
     if (state->cl)
@@ -160,7 +163,7 @@ static bool uses_gpu(const void *opened)
     return (cl_used_device(opened)->type & (CL_DEVICE_TYPE_GPU | CL_DEVICE_TYPE_CPU)) == CL_DEVICE_TYPE_GPU;
 }
 
-static const nf_algorithm *const algorithms[] = {&cl_lanes, &cl_tile, NULL};
+static const nf_algorithm *const algorithms[] = {&cl_lanes, &cl_tile, &cl_unfused, NULL};
 
 const nf_backend nf_backend_opencl = {
     .name = "opencl",
@@ -170,5 +173,7 @@ const nf_backend nf_backend_opencl = {
     .describe = describe,
     .device = device_name,
     .gpu = uses_gpu,
+    .memory = NF_OPENCL,
+    .merge = cl_merge,
     .algorithms = algorithms,
 };

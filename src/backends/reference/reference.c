@@ -193,5 +193,6 @@ const nf_backend nf_backend_reference = {
     .describe = describe_device,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .merge = nf_stub_merge,
     .algorithms = algorithms,
 };
