@@ -12,7 +12,7 @@ mkdir -p build/gcc demo-output
 {
     [ -x configure ] || ./autogen.sh
     cd build/gcc
-    [ -f Makefile ] || ../../configure --quiet CC=gcc
+    [ -f Makefile ] || ../../configure --quiet CC=gcc NVCC="${NVCC-no}"
     make -j"$(nproc)"
     cd ../..
 } >build/demo.log 2>&1 || {

@@ -1,7 +1,7 @@
 # The long part of check.sh --full, which sources it.
 clang="CC=clang-14 CXX=clang++-14"
 
-build_and_test maintainer CC=gcc --enable-maintainer-checks
+build_and_test maintainer CC=gcc --enable-maintainer-checks NVCC="$(command -v nvcc || echo no)"
 build_and_test clang $clang --enable-maintainer-checks
 build_and_test minimal CC=gcc --disable-openmp --without-hwloc --without-libpng --without-libjpeg --without-libnifti2
 build_and_test asan CC=gcc CFLAGS="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"
@@ -41,6 +41,12 @@ if [ ! -e $intel/lib/libintelocl.so ]; then
 fi
 step 'OpenCL devices' env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
     INTEL_OPENCL="$PWD/$intel/lib" OPENCL_CASES=1000 OPENCL_FEW_CASES=20 tests/opencl_devices.sh
+
+# ---- CUDA kernels on the host ---------------------------------------------------------------------------------------
+step 'CUDA kernels' env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
+    CUDA_CASES=1000 tests/cuda_kernels.sh
+step 'CUDA mutants' env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
+    CXX=g++ CUDA_ORDERS=all tests/cuda_mutants.sh
 
 # ---- Fuzzing: ten minutes in all --------------------------------------------------------------------------------------
 fuzz_flags="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"

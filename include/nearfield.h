@@ -135,7 +135,7 @@ NF_API nf_status nf_problem_hash(const nf_problem *problem, uint64_t *hash);
 
 typedef enum nf_memory {
     NF_HOST = 0, /* ordinary memory */
-    NF_CUDA = 1, /* a CUDA device pointer */
+    NF_CUDA = 1, /* a CUDA device pointer (nearfield_cuda.h) */
     NF_OPENCL = 2 /* a cl_mem (nearfield_opencl.h) */
 } nf_memory;
 
@@ -299,10 +299,10 @@ typedef struct nf_exec {
     size_t size;              /* sizeof(nf_exec) */
     void *workspace;          /* at least workspace_bytes, 64-byte aligned; NULL: the plan's own, one call at a time */
     size_t workspace_bytes;   /* of workspace */
-    void *queue;              /* the cl_command_queue to run on; NULL: the plan's */
+    void *queue;              /* the cl_command_queue or CUstream to run on; NULL: the plan's */
     int64_t wait_count;       /* of wait_events */
-    void *const *wait_events; /* cl_events: the call runs after all of them, and fails if one of them failed */
-    void **signal_event;      /* receives a cl_event of the call's end, for the caller to release; unwritten if the call
+    void *const *wait_events; /* cl_events or CUevents: the call runs after all of them, and fails if one of them failed */
+    void **signal_event;      /* receives an event of the call's end, for the caller to release; unwritten if the call
                                  fails. NULL: none is asked for */
 } nf_exec;
 

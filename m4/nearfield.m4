@@ -65,3 +65,55 @@ AC_DEFUN([NF_WITH], [
         [AC_DEFINE([HAVE_$2], [1], [Define to 1 if $1 is used.])],
         [$2_CFLAGS= $2_LIBS=])
 ])
+
+# NF_CUDA: the option --with-cuda=yes|no|guess|DIR. Sets the automake conditionals NF_HAVE_CUDA (the backend is built:
+# all but "no", where there is dlopen) and NF_HAVE_NVCC (with kernels), nf_with_CUDA, nf_with_NVCC, nf_nvcc_absent, and
+# substitutes NVCC, CUDA_ARCHS, CUDA_TOOLKIT, nvcc's version as 1000 * major + 10 * minor, and CUDA_CPPFLAGS,
+# which only a test of our declarations needs.
+AC_DEFUN([NF_CUDA], [
+  AC_ARG_WITH([cuda],
+    [AS_HELP_STRING([--with-cuda=yes|no|guess|DIR], [compile the cuda backend's kernels with nvcc, of DIR/bin (default: guess)])],
+    [], [with_cuda=guess])
+  AC_ARG_VAR([NVCC], [CUDA compiler, for the kernels of the cuda backend; no: none])
+  AC_ARG_VAR([CUDA_ARCHS], [what it compiles for: compute capabilities, the least first (default: 80 90 100 120)])
+  test "x$CUDA_ARCHS" != x || CUDA_ARCHS="80 90 100 120"
+  nf_with_CUDA=no
+  nf_with_NVCC=no
+  nf_nvcc_absent=disabled
+  CUDA_TOOLKIT=0
+  AS_CASE([$with_cuda], [no], [], [
+    AC_SEARCH_LIBS([dlopen], [dl], [nf_with_CUDA=yes])
+    AS_CASE([$with_cuda],
+      [yes|guess], [AS_IF([test "x$NVCC" = x],
+                          [AC_PATH_PROG([NVCC], [nvcc], [], [$PATH$PATH_SEPARATOR/usr/local/cuda/bin])])],
+      [NVCC=$with_cuda/bin/nvcc])
+    AS_CASE([$NVCC],
+      [''], [nf_nvcc_absent="there is no nvcc"],
+      [no], [nf_nvcc_absent="disabled by NVCC=no"],
+      [NF_CUDA_TRY])
+    AS_IF([test "x$with_cuda" != xguess && test "$nf_with_NVCC" = no],
+          [AC_MSG_ERROR([--with-cuda=$with_cuda was given but $nf_nvcc_absent])])
+  ])
+  dnl No kernel may spill registers.
+  AS_VAR_IF([enable_maintainer_checks], [yes], [NVCC_CHECKS="-Werror all-warnings -Xptxas -warn-spills,-Werror"])
+  AC_SUBST([NVCC_CHECKS])
+  AC_SUBST([CUDA_TOOLKIT])
+  AC_SUBST([CUDA_CPPFLAGS])
+  AM_CONDITIONAL([NF_HAVE_CUDA], [test "$nf_with_CUDA" = yes])
+  AM_CONDITIONAL([NF_HAVE_NVCC], [test "$nf_with_CUDA$nf_with_NVCC" = yesyes])
+])
+
+# Whether nvcc compiles for all of CUDA_ARCHS.
+AC_DEFUN([NF_CUDA_TRY], [
+  AC_MSG_CHECKING([whether $NVCC compiles for $CUDA_ARCHS])
+  echo '__global__ void kernel(int *x) { *x = 1; }' >conftest.cu
+  nf_codes=
+  for nf_arch in $CUDA_ARCHS; do nf_codes="$nf_codes -gencode arch=compute_$nf_arch,code=sm_$nf_arch"; done
+  AS_IF([$NVCC -std=c++17 -fatbin --compress-mode=size $nf_codes -o conftest.fatbin conftest.cu >&AS_MESSAGE_LOG_FD 2>&1], [
+    nf_with_NVCC=yes
+    CUDA_CPPFLAGS=-I`dirname "$NVCC"`/../include
+    CUDA_TOOLKIT=`$NVCC --version | sed -n 's/.*release \([[0-9]]*\)\.\([[0-9]]*\).*/\1 \2/p' | { read major minor; expr $major \* 1000 + $minor \* 10; }`
+  ], [nf_nvcc_absent="$NVCC does not compile for $CUDA_ARCHS"])
+  rm -f conftest.cu conftest.fatbin
+  AC_MSG_RESULT([$nf_with_NVCC])
+])

@@ -10,7 +10,7 @@ exists() {
     find "$top_srcdir" -path "*/$1" | grep -q .
 }
 
-for document in architecture.md add-a-backend.md add-a-pattern.md opencl.md; do
+for document in architecture.md add-a-backend.md add-a-pattern.md opencl.md cuda.md; do
     while IFS= read -r name; do
         case $name in
         *[!a-zA-Z0-9_./]* | */NAME/*) ;; # more than a name, or a placeholder

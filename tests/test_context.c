@@ -32,7 +32,7 @@ START_TEST(real_context)
     ck_assert_int_eq(nf_backend_available(context, "cpu"), NF_OK);
     ck_assert_int_eq(nf_backend_available(context, "reference"), NF_OK);
     ck_assert_int_eq(nf_backend_available(context, "cuda"), NF_ERR_UNAVAILABLE);
-    ck_assert_str_eq(nf_last_error(), "name: cuda is unavailable: disabled at build time");
+    ck_assert_ptr_nonnull(strstr(nf_last_error(), "name: cuda is unavailable: "));
     ck_assert_int_eq(nf_backend_available(context, "opencll"), NF_ERR_ARGUMENT);
     ck_assert_str_eq(nf_last_error(), "name: 'opencll' is no backend; the nearest is 'opencl'");
     ck_assert_int_ge(nf_context_threads(context), 1);
@@ -218,7 +218,7 @@ START_TEST(real_names_forced)
     nf_context *context = NULL;
     setenv("NEARFIELD_BACKEND", "cuda", 1);
     ck_assert_int_eq(nf_context_create(&context, NULL), NF_ERR_UNAVAILABLE);
-    ck_assert_str_eq(nf_last_error(), "NEARFIELD_BACKEND: cuda is unavailable: disabled at build time");
+    ck_assert_ptr_nonnull(strstr(nf_last_error(), "NEARFIELD_BACKEND: cuda is unavailable: "));
     setenv("NEARFIELD_BACKEND", "reference", 1);
     ck_assert_int_eq(nf_context_create(&context, NULL), NF_OK);
     nf_context_destroy(context);

@@ -34,6 +34,13 @@ static const gpu_device cpu = {.cpu = true,
                                .vector_bytes = 64};
 static const gpu_device gpu = {
     .fp64 = true, .units = 64, .group_items = 1024, .local_bytes = 48 << 10, .buffer_bytes = INT64_C(1) << 32};
+static const gpu_device ahead = {.fp64 = true,
+                                 .units = 132,
+                                 .group_items = 1024,
+                                 .local_bytes = 48 << 10,
+                                 .buffer_bytes = INT64_C(1) << 36,
+                                 .ahead = true,
+                                 .memory = NF_CUDA};
 static const gpu_device small = {
     .units = 1, .group_items = 256, .local_bytes = 32 << 10, .buffer_bytes = INT64_C(1) << 28};
 static const gpu_device tiny = {
@@ -135,14 +142,14 @@ static void check_launches(const gpu_plan *plan, const nf_problem *problem)
 
 START_TEST(plans_are_whole)
 {
-    const gpu_device *const devices[] = {&cpu, &gpu, &small, &tiny};
+    const gpu_device *const devices[] = {&cpu, &gpu, &ahead, &small, &tiny};
     for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
         for (int i = 0; i < PROBLEMS; i++) {
             plan_case c;
             open_case(&c, problems[i]);
             make_plan(&c, devices[d]);
             ck_assert_str_eq(c.plan->shape, devices[d]->cpu ? "lanes" : "tile");
-            ck_assert_int_eq(option(c.plan, "RANK"), c.problem.rank);
+            ck_assert_int_eq(option(c.plan, "RANK"), devices[d]->ahead ? (c.problem.rank > 2 ? 4 : 2) : c.problem.rank);
             check_launches(c.plan, &c.problem);
             check_scratch(c.plan, &c.problem);
             double seconds[NF_DIRECTIONS];
@@ -157,7 +164,7 @@ END_TEST
 /* Work-items and local memory of a group stay within the device's. */
 START_TEST(limits_are_respected)
 {
-    const gpu_device *const devices[] = {&gpu, &small, &tiny};
+    const gpu_device *const devices[] = {&gpu, &ahead, &small, &tiny};
     for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
         for (int i = 0; i < PROBLEMS; i++) {
             plan_case c;
@@ -179,7 +186,7 @@ END_TEST
 /* Boxes fit into tiles, and the segments of every axis are all rows once. */
 START_TEST(segments_cover_rows)
 {
-    const gpu_device *const devices[] = {&cpu, &gpu, &tiny};
+    const gpu_device *const devices[] = {&cpu, &gpu, &ahead, &tiny};
     for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
         for (int i = 0; i < PROBLEMS; i++) {
             plan_case c;
@@ -233,13 +240,16 @@ START_TEST(refusals_have_reasons)
 }
 END_TEST
 
-START_TEST(cuda_memory_is_refused)
+START_TEST(memory_of_other_devices_is_refused)
 {
     plan_case c;
     open_case(&c, "na1d f32 h1 d8 16");
     c.layout[NF_K].memory = NF_CUDA;
     ck_assert_int_eq(gpu_plan_supports(&gpu, &c.request), NF_ERR_UNSUPPORTED);
-    ck_assert_msg(strstr(nf_last_error(), "k is in CUDA memory"), "%s", nf_last_error());
+    ck_assert_msg(strstr(nf_last_error(), "k is in cuda memory"), "%s", nf_last_error());
+    ck_assert_int_eq(gpu_plan_supports(&ahead, &c.request), NF_OK);
+    c.layout[NF_K].memory = NF_OPENCL;
+    ck_assert_int_eq(gpu_plan_supports(&ahead, &c.request), NF_ERR_UNSUPPORTED);
     close_case(&c);
 }
 END_TEST
@@ -402,7 +412,7 @@ int main(void)
     tcase_add_test(tests, limits_are_respected);
     tcase_add_test(tests, segments_cover_rows);
     tcase_add_test(tests, refusals_have_reasons);
-    tcase_add_test(tests, cuda_memory_is_refused);
+    tcase_add_test(tests, memory_of_other_devices_is_refused);
     tcase_add_test(tests, extra_tokens_count);
     tcase_add_test(tests, plans_repeat);
     tcase_add_test(tests, unfused_plans_are_whole);

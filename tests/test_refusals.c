@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "attend.h"
+#include "core/context.h"
 #include "fake.h"
 #include "harness.h"
 
@@ -569,8 +570,9 @@ static nf_status forced_backend(void)
 {
     nf_context_options options;
     nf_context_options_init(&options);
-    options.backend = "cuda";
-    return create_context(&options);
+    options.backend = fake_backend_missing.name;
+    nf_context *made = NULL;
+    return nf_context_create_with(&made, &options, fake_backends);
 }
 
 static nf_status tensor_of_rank_8(void)
@@ -740,7 +742,7 @@ static const struct {
     {half_an_allocator, NF_ERR_ARGUMENT, "options: allocate and release must be given together"},
     {negative_threads, NF_ERR_ARGUMENT, "options: num_threads -1 must lie in 0..65536"},
     {unknown_isa, NF_ERR_ARGUMENT, "isa 'mmx' is none of baseline, avx2, avx512, avx512bf16"},
-    {forced_backend, NF_ERR_UNAVAILABLE, "the option backend: cuda is unavailable: disabled at build time"},
+    {forced_backend, NF_ERR_UNAVAILABLE, "the option backend: missing is unavailable: disabled at build time"},
     {tensor_of_rank_8, NF_ERR_TENSOR, "tensor: rank 8 must lie in 1..7"},
     {empty_tensor, NF_ERR_TENSOR, "tensor: extent 1 is 0, must be at least 1"},
     {endless_tensor, NF_ERR_TENSOR, "tensor: its number of elements exceeds 2^63 - 1"},

@@ -3,22 +3,6 @@
 
 #include "core/backend.h"
 
-static const nf_algorithm *const no_algorithms[] = {NULL};
-
-const nf_backend nf_backend_cuda = {
-    .name = "cuda",
-    .summary = "NVIDIA GPUs through the CUDA driver",
-    .preferred = true,
-    .built_out = "disabled at build time",
-    .open = nf_stub_open,
-    .close = nf_stub_close,
-    .describe = nf_stub_describe,
-    .device = nf_stub_device,
-    .gpu = nf_stub_gpu,
-    .merge = nf_stub_merge,
-    .algorithms = no_algorithms,
-};
-
 const nf_backend *const nf_backends[] = {
     &nf_backend_cuda, &nf_backend_opencl, &nf_backend_cpu, &nf_backend_reference, NULL,
 };

@@ -12,7 +12,10 @@ _Static_assert((int)GPU_Q == (int)NF_Q && (int)GPU_DEXTRA_V == (int)NF_DEXTRA_V 
                    (int)GPU_DSCORES == (int)NF_DSCORES && (int)GPU_MAX_RANK == NF_MAX_RANK,
                "tables name tensors as roles");
 
-enum { INTS_PER_NUMBER = sizeof(int64_t) / sizeof(int32_t) };
+enum {
+    INTS_PER_NUMBER = sizeof(int64_t) / sizeof(int32_t),
+    UNIT_AXIS_INTS = 2 + GPU_SEGMENT_WORDS /* an axis of one row, which sees one column: its rule and its segment */
+};
 
 /* Begins and ends of the columns that rows see, for both rules of an axis. */
 static int64_t rule_ints(const nf_axis_table *table)
@@ -23,9 +26,9 @@ static int64_t rule_ints(const nf_axis_table *table)
     return 2 * entries;
 }
 
-int64_t gpu_pack_walk_ints(const nf_work *work)
+int64_t gpu_pack_walk_ints(const nf_work *work, int32_t rank)
 {
-    int64_t ints = 0;
+    int64_t ints = (rank - work->grid->rank) * UNIT_AXIS_INTS;
     for (int32_t a = 0; a < work->grid->rank; a++)
         ints += rule_ints(&work->grid->axis[a]) + work->segment_count[a] * GPU_SEGMENT_WORDS;
     return ints;
@@ -74,7 +77,7 @@ static void set_tensors(int64_t *header, const nf_problem *p, const nf_tensor la
     delta[GPU_STRIDE_BATCH] = stride;
 }
 
-static void set_problem(int64_t *header, const nf_request *request)
+static void set_problem(int64_t *header, const nf_request *request, int32_t rank)
 {
     const nf_problem *p = request->problem;
     const double scale = nf_problem_scale(p);
@@ -95,9 +98,12 @@ static void set_problem(int64_t *header, const nf_request *request)
         header[GPU_QUERIES] *= header[GPU_QUERY_EXTENT + a];
         header[GPU_STEP + a] = request->grid->axis[a].dilation;
     }
+    for (int32_t a = p->rank; a < rank; a++)
+        header[GPU_QUERY_EXTENT + a] = header[GPU_STEP + a] = 1;
 }
 
-nf_status gpu_pack_begin(gpu_packer *packer, const nf_request *request, const nf_tensor layout[NF_ROLES], int64_t room)
+nf_status gpu_pack_begin(gpu_packer *packer, const nf_request *request, const nf_tensor layout[NF_ROLES], int32_t rank,
+                         int64_t room)
 {
     const int64_t ints = GPU_HEADER * INTS_PER_NUMBER + room;
     if (ints > INT32_MAX)
@@ -106,9 +112,12 @@ nf_status gpu_pack_begin(gpu_packer *packer, const nf_request *request, const nf
     int64_t *header = nf_alloc_array(request->context, (size_t)ints + 1, sizeof(int32_t));
     if (!header)
         return NF_ERR_MEMORY;
-    *packer = (gpu_packer){
-        .header = header, .ints = (int32_t *)(void *)header, .used = GPU_HEADER * INTS_PER_NUMBER, .capacity = ints};
-    set_problem(header, request);
+    *packer = (gpu_packer){.header = header,
+                           .ints = (int32_t *)(void *)header,
+                           .used = GPU_HEADER * INTS_PER_NUMBER,
+                           .capacity = ints,
+                           .rank = rank};
+    set_problem(header, request, rank);
     set_tensors(header, request->problem, layout);
     return NF_OK;
 }
@@ -161,9 +170,27 @@ static void pack_axis(gpu_packer *packer, const nf_work *work, int32_t axis, int
     }
 }
 
+static void pack_unit_axis(gpu_packer *packer, int32_t axis, int at)
+{
+    const int32_t table = (int32_t)packer->used;
+    packer->ints[table] = 0;
+    packer->ints[table + 1] = 1;
+    packer->used += 2;
+    packer->header[at + GPU_WALK_COUNT + axis] = packer->header[at + GPU_WALK_COLUMNS + axis] = 1;
+    packer->header[at + GPU_WALK_SEGMENTS + axis] = packer->used;
+    const int32_t segment[GPU_SEGMENT_WORDS] = {
+        [GPU_SEGMENT_COUNT] = 1,     [GPU_SEGMENT_HULL_END] = 1,    [GPU_SEGMENT_FULL_END] = 1,
+        [GPU_SEGMENT_FIRST] = table, [GPU_SEGMENT_END] = table + 1, [GPU_SEGMENT_COLUMN_MAX] = 1,
+    };
+    memcpy(packer->ints + packer->used, segment, sizeof segment);
+    packer->used += GPU_SEGMENT_WORDS;
+}
+
 void gpu_pack_walk(gpu_packer *packer, const nf_work *work, int at)
 {
     packer->header[at + GPU_WALK_ITEMS] = work->items;
     for (int32_t a = 0; a < work->grid->rank; a++)
         pack_axis(packer, work, a, at);
+    for (int32_t a = work->grid->rank; a < packer->rank; a++)
+        pack_unit_axis(packer, a, at);
 }

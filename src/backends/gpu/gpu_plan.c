@@ -6,9 +6,11 @@
 #include "backends/gpu/gpu_pack.h"
 #include "backends/gpu/gpu_shape.h"
 #include "backends/gpu/gpu_text.h"
+#include "core/io.h"
 #include "core/mem.h"
 #include "core/problem.h"
 #include "core/status.h"
+#include "core/tensor.h"
 
 enum {
     GROUPS_PER_UNIT = 4,   /* of lanes: each takes every so many-th item */
@@ -71,12 +73,14 @@ static int64_t lanes_bytes(const gpu_shape *shape, const nf_problem *p)
     return round_up(reals * shape->real_size, SCRATCH_ALIGNMENT);
 }
 
-static nf_status refuse_memory(const nf_request *request)
+nf_status gpu_check_memory(const gpu_device *device, const nf_request *request)
 {
-    for (int role = 0; role < NF_ROLES; role++)
-        if (request->layout[role].rank && request->layout[role].memory == NF_CUDA)
-            return nf_fail(NF_ERR_UNSUPPORTED, "%s is in CUDA memory, the kernels of other devices cannot read it",
-                           nf_role_name((nf_role)role));
+    for (int role = 0; role < NF_ROLES; role++) {
+        const nf_tensor *tensor = &request->layout[role];
+        if (tensor->rank && tensor->memory != NF_HOST && tensor->memory != device->memory)
+            return nf_fail(NF_ERR_UNSUPPORTED, "%s is in %s memory, the kernels of other devices cannot read it",
+                           nf_role_name((nf_role)role), nf_memory_name(tensor->memory));
+    }
     return NF_OK;
 }
 
@@ -97,7 +101,7 @@ nf_status gpu_plan_supports(const gpu_device *device, const nf_request *request)
                        "head_dim %" PRId64 ", value_dim %" PRId64 ": a group needs %" PRId64
                        " bytes of scratch, a buffer of the device has at most %" PRId64,
                        p->head_dim, p->value_dim, lanes_bytes(&shape, p), device->buffer_bytes);
-    return refuse_memory(request);
+    return gpu_check_memory(device, request);
 }
 
 void gpu_plan_cost(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS])
@@ -208,8 +212,9 @@ static nf_status make_plan(plan_maker *m, const nf_tensor layout[NF_ROLES])
         extra_pairs *= (double)nf_axis_query_range(&p->axis[a]).count;
     nf_status status = cut_work(m);
     if (status == NF_OK)
-        status = gpu_pack_begin(&m->packer, m->request, layout,
-                                gpu_pack_walk_ints(&m->by_query) + (backward ? gpu_pack_walk_ints(&m->by_key) : 0));
+        status = gpu_pack_begin(&m->packer, m->request, layout, m->shape.rank,
+                                gpu_pack_walk_ints(&m->by_query, m->shape.rank) +
+                                    (backward ? gpu_pack_walk_ints(&m->by_key, m->shape.rank) : 0));
     if (status != NF_OK)
         return status;
     gpu_pack_walk(&m->packer, &m->by_query, GPU_BY_QUERY);
@@ -266,6 +271,40 @@ void gpu_plan_destroy(gpu_plan *plan, const nf_context *context)
     nf_release(context, plan);
 }
 
+void gpu_plan_layout(nf_tensor layout[NF_ROLES], const nf_request *request)
+{
+    for (int role = 0; role < NF_ROLES; role++) {
+        layout[role] = request->layout[role];
+        if (layout[role].rank && layout[role].memory == NF_HOST)
+            nf_role_describe(request->problem, (nf_role)role, &layout[role]);
+    }
+}
+
+uint32_t gpu_launches_touch(const gpu_launches *launches)
+{
+    uint32_t roles = 0;
+    for (int i = 0; i < launches->count; i++)
+        for (int a = 0; a < launches->launch[i].args_count; a++)
+            if (launches->launch[i].args[a].kind == GPU_ARG_TENSOR)
+                roles |= UINT32_C(1) << launches->launch[i].args[a].role;
+    return roles;
+}
+
+void gpu_plan_info(const gpu_plan *plan, const nf_problem *problem, nf_plan_info *figures)
+{
+    const nf_work_counts *counts = &plan->counts;
+    const double heads = (double)problem->batch * (double)problem->heads;
+    figures->computed_pairs = heads * counts->computed_pairs;
+    figures->masked_pairs = heads * counts->masked_pairs;
+    figures->tiles_full = heads * counts->tiles_full;
+    figures->tiles_partial = heads * counts->tiles_partial;
+    figures->tiles_absent = heads * counts->tiles_absent;
+    for (int32_t a = 0; a < problem->rank; a++) {
+        figures->query_tile[a] = plan->query_tile[a];
+        figures->key_tile[a] = plan->key_tile[a];
+    }
+}
+
 const gpu_launches *gpu_plan_launches(const gpu_plan *plan, nf_operation operation)
 {
     const gpu_launches *const launches[NF_OPERATIONS] = {
@@ -273,6 +312,14 @@ const gpu_launches *gpu_plan_launches(const gpu_plan *plan, nf_operation operati
         [NF_AV] = &plan->av,           [NF_QK_BACKWARD] = &plan->qk_backward, [NF_AV_BACKWARD] = &plan->av_backward,
     };
     return launches[operation];
+}
+
+uint32_t gpu_plan_touches(const gpu_plan *plan)
+{
+    uint32_t roles = 0;
+    for (int operation = 0; operation < NF_OPERATIONS; operation++)
+        roles |= gpu_launches_touch(gpu_plan_launches(plan, (nf_operation)operation));
+    return roles;
 }
 
 void gpu_plan_describe(const gpu_plan *plan, nf_text *text)

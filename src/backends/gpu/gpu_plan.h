@@ -22,6 +22,8 @@ typedef struct gpu_device {
     int64_t local_bytes;  /* local memory of a group */
     int64_t buffer_bytes; /* the largest buffer */
     int64_t vector_bytes; /* native vector of a CPU: 16, 32, 64; 0: not known */
+    bool ahead;           /* has no compiler: programs are those of gpu_ahead.h */
+    nf_memory memory;     /* that its kernels read in place, NF_HOST: none; host memory is staged */
 } gpu_device;
 
 enum { GPU_MAX_ARGS = 32, GPU_MAX_LAUNCHES = 12 };
@@ -67,6 +69,9 @@ typedef struct gpu_plan {
     int64_t query_tile[NF_MAX_RANK], key_tile[NF_MAX_RANK];
 } gpu_plan;
 
+/* Refuses tensors in memory that neither is the host's nor read by the device's kernels. */
+nf_status gpu_check_memory(const gpu_device *device, const nf_request *request);
+
 /* NF_OK, or NF_ERR_UNSUPPORTED with the reason. What it accepts gpu_plan_create can make, memory permitting. */
 nf_status gpu_plan_supports(const gpu_device *device, const nf_request *request);
 
@@ -78,6 +83,16 @@ void gpu_plan_cost(const gpu_device *device, const nf_request *request, double s
 nf_status gpu_plan_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                           const nf_tensor layout[NF_ROLES]);
 void gpu_plan_destroy(gpu_plan *plan, const nf_context *context);
+
+/* The tensors as kernels see them where host tensors are staged: those are dense. */
+void gpu_plan_layout(nf_tensor layout[NF_ROLES], const nf_request *request);
+
+/* The roles that launches read or write, as bits, and those of any operation of a plan. */
+uint32_t gpu_launches_touch(const gpu_launches *launches);
+uint32_t gpu_plan_touches(const gpu_plan *plan);
+
+/* Pairs, tiles and their shapes. */
+void gpu_plan_info(const gpu_plan *plan, const nf_problem *problem, nf_plan_info *figures);
 
 const gpu_launches *gpu_plan_launches(const gpu_plan *plan, nf_operation operation);
 

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "backends/gpu/gpu_ahead.h"
 #include "core/dtype.h"
 #include "core/status.h"
 
@@ -244,14 +245,39 @@ static const struct {
 
 enum { TILE_CHUNK = 16 };
 
+/* What a tile keeps of the results: all dimensions, but not more than its rows and columns are worth. */
+static int64_t out_dims_of(const gpu_shape *shape, const nf_problem *p)
+{
+    int64_t dims = shape->items_x;
+    while (dims < nf_max64(p->head_dim, p->value_dim) && dims < shape->rows + shape->columns)
+        dims *= 2;
+    return dims;
+}
+
+/* Of a program that was compiled ahead; 0: there is none of this shape. */
+static int64_t out_dims_ahead(const gpu_shape *shape)
+{
+    static const struct {
+        int64_t real_size, lines, items_x, out_dims;
+    } programs[] = {
+#define GPU_AHEAD_ENTRY(real_size, lines, items_x, out_dims) {real_size, lines, items_x, out_dims},
+        GPU_AHEAD_TILES(GPU_AHEAD_ENTRY)
+#undef GPU_AHEAD_ENTRY
+    };
+    for (size_t i = 0; i < sizeof programs / sizeof *programs; i++)
+        if (programs[i].real_size == shape->real_size && programs[i].lines == shape->rows)
+            return programs[i].items_x == shape->items_x ? programs[i].out_dims : 0;
+    return 0;
+}
+
 /* Bytes of struct TILE in gpu_tile.cl. */
-static int64_t tile_bytes(const gpu_shape *shape, int32_t rank)
+static int64_t tile_bytes(const gpu_shape *shape)
 {
     const int64_t rows = shape->rows, columns = shape->columns;
     int64_t area = nf_max64(shape->chunk * (rows + columns + 2), shape->chunk * shape->out_dims);
     area = nf_max64(area, rows * (shape->items_x + 1));
     const int64_t reals = columns * (rows + 1) + area + 2 * nf_max64(rows, columns);
-    const int64_t longs = 2 * (rows + columns), ints = rank * (2 * rows + columns) + 1;
+    const int64_t longs = 2 * (rows + columns), ints = shape->rank * (2 * rows + columns) + 1;
     return reals * shape->real_size + longs * (int64_t)sizeof(int64_t) + ints * (int64_t)sizeof(int32_t) +
            (int64_t)sizeof(int64_t);
 }
@@ -273,17 +299,18 @@ static double tile_seconds(gpu_shape *shape, const gpu_device *device, const nf_
 static nf_status choose_tile(gpu_shape *shape, const gpu_device *device, const nf_request *request)
 {
     const nf_problem *p = request->problem;
-    gpu_shape tried = *shape;
+    gpu_shape tried = *shape, smallest = tried;
     shape->seconds = INFINITY;
     for (size_t i = 0; i < sizeof tile_shapes / sizeof *tile_shapes; i++) {
         tried.rows = tried.columns = tile_shapes[i].lines;
         tried.items_x = tile_shapes[i].items_x;
         tried.group_items = tried.items_x * tried.items_x;
         tried.chunk = TILE_CHUNK;
-        tried.out_dims = tried.items_x;
-        while (tried.out_dims < nf_max64(p->head_dim, p->value_dim) && tried.out_dims < tried.rows + tried.columns)
-            tried.out_dims *= 2;
-        tried.local_bytes = tile_bytes(&tried, p->rank);
+        tried.out_dims = device->ahead ? out_dims_ahead(&tried) : out_dims_of(&tried, p);
+        if (!tried.out_dims)
+            continue;
+        tried.local_bytes = tile_bytes(&tried);
+        smallest = tried;
         if (tried.group_items > device->group_items || tried.local_bytes > device->local_bytes)
             continue;
         tried.seconds = tile_seconds(&tried, device, request, tile_shapes[i].slowness);
@@ -292,19 +319,21 @@ static nf_status choose_tile(gpu_shape *shape, const gpu_device *device, const n
     }
     if (isfinite(shape->seconds))
         return NF_OK;
-    if (tried.group_items > device->group_items)
+    if (smallest.group_items > device->group_items)
         return nf_fail(NF_ERR_UNSUPPORTED,
                        "the smallest tile takes groups of %" PRId64 " work-items, the device has %" PRId64,
-                       tried.group_items, device->group_items);
+                       smallest.group_items, device->group_items);
     return nf_fail(NF_ERR_UNSUPPORTED,
                    "the smallest tile takes %" PRId64 " bytes of local memory, the device has %" PRId64,
-                   tried.local_bytes, device->local_bytes);
+                   smallest.local_bytes, device->local_bytes);
 }
 
 nf_status gpu_choose_shape(gpu_shape *shape, const gpu_device *device, const nf_request *request)
 {
     const nf_problem *p = request->problem;
-    *shape = (gpu_shape){.by_lanes = device->cpu, .real_size = p->dtype == NF_F64 ? sizeof(double) : sizeof(float)};
+    *shape = (gpu_shape){.by_lanes = device->cpu,
+                         .rank = device->ahead ? (p->rank + 1) / 2 * 2 : p->rank, /* GPU_AHEAD_RANKS */
+                         .real_size = p->dtype == NF_F64 ? sizeof(double) : sizeof(float)};
     if (!shape->by_lanes)
         return choose_tile(shape, device, request);
     choose_lanes(shape, device, request);
@@ -313,7 +342,7 @@ nf_status gpu_choose_shape(gpu_shape *shape, const gpu_device *device, const nf_
 
 void gpu_shape_options(const gpu_shape *shape, const nf_problem *problem, nf_text *text)
 {
-    nf_text_printf(text, "-DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d -DCOLUMNS=%d", (int)problem->rank, (int)problem->dtype,
+    nf_text_printf(text, "-DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d -DCOLUMNS=%d", (int)shape->rank, (int)problem->dtype,
                    (int)problem->out_dtype, (int)shape->columns);
     if (shape->by_lanes)
         nf_text_printf(text, " -DLANES=%d -DVECTORS=%d", (int)shape->lanes, (int)(shape->rows / shape->lanes));

@@ -9,6 +9,7 @@ enum { GPU_LANES_PADDING = 8 }; /* NARROW_LINES of gpu_lanes.cl */
 /* The parameters of a program, and how the work is cut for it. */
 typedef struct gpu_shape {
     bool by_lanes;                                 /* lanes, else tile */
+    int32_t rank;                                  /* of the program: the problem's or more */
     int64_t real_size;                             /* bytes of what it computes with */
     int64_t rows;                                  /* of a row tile, at most */
     int64_t columns;                               /* of a column tile, at most */

@@ -348,7 +348,7 @@ KERNEL GROUP_ITEMS(ITEMS) void forward(GLOBAL const long *numbers, GLOBAL char *
                                        GLOBAL const IN *extra_k, long extra_k_at, GLOBAL const IN *extra_v,
                                        long extra_v_at, GLOBAL OUT *out, long out_at, GLOBAL REAL *lse, long lse_at)
 {
-    LOCAL TILE m;
+    LOCAL_VARIABLE(TILE, m);
     const long heads = numbers[GPU_HEADS], kv_heads = numbers[GPU_KV_HEADS], n = numbers[GPU_HEAD_DIM];
     const long value_n = numbers[GPU_VALUE_DIM], parts = (value_n + OUT_DIMS - 1) / OUT_DIMS;
     const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], q_step = STRIDE(GPU_Q, GPU_STRIDE_DIM);

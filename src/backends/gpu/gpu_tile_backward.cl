@@ -33,7 +33,7 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_dq(GLOBAL const long *numbers, GLOBAL ch
                                            long extra_v_at, GLOBAL const OUT *dout, long dout_at,
                                            GLOBAL const REAL *lse, long lse_at, GLOBAL IN *dq, long dq_at)
 {
-    LOCAL TILE m;
+    LOCAL_VARIABLE(TILE, m);
     const long heads = numbers[GPU_HEADS], kv_heads = numbers[GPU_KV_HEADS], n = numbers[GPU_HEAD_DIM];
     const long value_n = numbers[GPU_VALUE_DIM], parts = (n + OUT_DIMS - 1) / OUT_DIMS;
     const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS];
@@ -123,7 +123,7 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_dkv(GLOBAL const long *numbers, GLOBAL c
                                             GLOBAL const OUT *dout, long dout_at, GLOBAL const REAL *lse, long lse_at,
                                             GLOBAL IN *dk, long dk_at, GLOBAL IN *dv, long dv_at)
 {
-    LOCAL TILE m;
+    LOCAL_VARIABLE(TILE, m);
     const long kv_heads = numbers[GPU_KV_HEADS], parts = gradient_parts(numbers);
     const long in_walk = numbers[GPU_BY_KEY + GPU_WALK_ITEMS];
     GLOBAL const REAL *deltas = (GLOBAL const REAL *)(scratch + numbers[GPU_SCRATCH_DELTA]);
@@ -159,7 +159,7 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_extra(GLOBAL const long *numbers, GLOBAL
                                               GLOBAL const IN *extra_v, long extra_v_at, GLOBAL const OUT *dout,
                                               long dout_at, GLOBAL const REAL *lse, long lse_at)
 {
-    LOCAL TILE m;
+    LOCAL_VARIABLE(TILE, m);
     const long kv_heads = numbers[GPU_KV_HEADS], streams = kv_heads * numbers[GPU_BATCH];
     const long parts = gradient_parts(numbers), splits = numbers[GPU_SPLITS];
     const long n = numbers[GPU_HEAD_DIM], value_n = numbers[GPU_VALUE_DIM];

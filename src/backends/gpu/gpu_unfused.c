@@ -119,7 +119,7 @@ nf_status gpu_unfused_supports(const gpu_device *device, const nf_request *reque
         return nf_fail(NF_ERR_UNSUPPORTED,
                        "its scores would take %.3g bytes, a buffer of the device has at most %" PRId64,
                        count_scratch(p), device->buffer_bytes);
-    return NF_OK;
+    return gpu_check_memory(device, request);
 }
 
 /* ---- Tables ------------------------------------------------------------------------------------------------------ */
@@ -184,7 +184,7 @@ static nf_status pack_tables(gpu_packer *packer, const nf_request *request, cons
     int64_t room = 0;
     for (int32_t a = 0; a < p->rank; a++)
         room += axis_ints(&p->axis[a]);
-    const nf_status status = gpu_pack_begin(packer, request, layout, room);
+    const nf_status status = gpu_pack_begin(packer, request, layout, p->rank, room);
     if (status != NF_OK)
         return status;
     int64_t *header = packer->header;

@@ -2,6 +2,7 @@
 #define KERNEL __kernel
 #define GLOBAL __global
 #define LOCAL __local
+#define LOCAL_VARIABLE(type, name) __local type name
 #define GROUP_INDEX ((long)get_group_id(0))
 #define GROUP_COUNT ((long)get_num_groups(0))
 #define GROUP_SIZE ((long)get_local_size(0))

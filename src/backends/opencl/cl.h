@@ -50,13 +50,7 @@ void cl_cache_store(const cl_state *state, const cl_key *key, const void *binary
 /* NF_ERR_DEVICE with the compiler's words if the text does not build. */
 nf_status cl_program_create(cl_program *program, cl_state *state, cl_context cl, const gpu_plan *gpu);
 
-/* ---- cl_buffer.c: tensors in device memory ---------------------------------------------------------------------- */
-
-/* Copies a strided host tensor to dense memory, or back. */
-void cl_gather(void *dense, const nf_tensor *tensor);
-void cl_scatter(const nf_tensor *tensor, const void *dense);
-
-size_t cl_tensor_bytes(const nf_tensor *tensor);
+/* ---- cl_buffer.c: the caller's buffers -------------------------------------------------------------------------- */
 
 /* Refuses a cl_mem of another context, or one that a tensor does not fit into. */
 nf_status cl_check_buffer(const cl_state *state, cl_context cl, const nf_tensor *tensor, const char *name);

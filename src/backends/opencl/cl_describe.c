@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "backends/gpu/gpu_find.h"
 #include "backends/opencl/cl_device.h"
 #include "core/topo.h"
 
@@ -40,13 +41,8 @@ static bool read_address(const cl_api *api, cl_device_id id, nf_pci_address *add
 static void describe_place(const cl_device *device, const cl_api *api, nf_text *text)
 {
     nf_pci_address address;
-    if (!read_address(api, device->id, &address))
-        return;
-    const int64_t node = nf_topology_pci_node(&address);
-    nf_text_printf(text, "      PCI %04x:%02x:%02x.%x", address.domain, address.bus, address.device, address.function);
-    if (node >= 0)
-        nf_text_printf(text, ", nearest memory node %" PRId64, node);
-    nf_text_printf(text, "\n");
+    if (read_address(api, device->id, &address))
+        gpu_describe_place(&address, text);
 }
 
 /* ---- What it is -------------------------------------------------------------------------------------------------- */

@@ -4,9 +4,9 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "backends/gpu/gpu_find.h"
 #include "core/mem.h"
 
 enum { MOST_PLATFORMS = 32, MOST_DEVICES = 64 };
@@ -99,6 +99,7 @@ static void read_limits(cl_device *device, const cl_api *api)
         .local_bytes = read_size(api, id, CL_DEVICE_LOCAL_MEM_SIZE),
         .buffer_bytes = read_size(api, id, CL_DEVICE_MAX_MEM_ALLOC_SIZE),
         .vector_bytes = width * (int64_t)sizeof(float),
+        .memory = NF_OPENCL,
     };
 }
 
@@ -185,26 +186,9 @@ void cl_devices_release(cl_device_list *list, const nf_context *context)
 
 /* ---- The one that is used ---------------------------------------------------------------------------------------- */
 
-static nf_status fail_no_such_device(const cl_device_list *list, const char *wanted)
+static const char *name_of(const void *list, int index)
 {
-    char names[800];
-    nf_text text;
-    nf_text_init(&text, names, sizeof names);
-    for (int i = 0; i < list->count; i++)
-        nf_text_printf(&text, "%s%d %s", i ? ", " : "", i, list->devices[i].name);
-    return nf_fail(NF_ERR_UNAVAILABLE, "device '%s' is none of: %s", wanted, names);
-}
-
-static int find_wanted(const cl_device_list *list, const char *wanted)
-{
-    if (wanted[strspn(wanted, "0123456789")] == '\0') {
-        const long index = strtol(wanted, NULL, 10);
-        return index < list->count ? (int)index : -1;
-    }
-    for (int i = 0; i < list->count; i++)
-        if (strcasestr(list->devices[i].name, wanted))
-            return i;
-    return -1;
+    return ((const cl_device_list *)list)->devices[index].name;
 }
 
 static int find_default(const cl_device_list *list)
@@ -221,9 +205,10 @@ static int find_default(const cl_device_list *list)
 
 nf_status cl_devices_choose(const cl_device_list *list, const char *wanted, int *index)
 {
-    const int found = wanted ? find_wanted(list, wanted) : find_default(list);
-    if (found < 0)
-        return fail_no_such_device(list, wanted);
+    int found = wanted ? 0 : find_default(list);
+    const nf_status status = wanted ? gpu_find_device(wanted, list, list->count, name_of, &found) : NF_OK;
+    if (status != NF_OK)
+        return status;
     const cl_device *device = &list->devices[found];
     if (*device->unusable)
         return nf_fail(NF_ERR_UNAVAILABLE, "%s cannot be used: %s", device->name, device->unusable);

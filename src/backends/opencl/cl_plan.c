@@ -3,8 +3,8 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "backends/gpu/gpu_copy.h"
 #include "backends/opencl/cl.h"
-#include "core/io.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/tensor.h"
@@ -46,8 +46,6 @@ static nf_status supports(const cl_state *state, const nf_request *request, cons
         const bool scores = role == NF_SCORES || role == NF_DSCORES;
         if (tensor->rank == 0 || (scores && s != &unfused))
             continue;
-        if (tensor->memory == NF_CUDA)
-            return nf_fail(NF_ERR_UNSUPPORTED, "%s is in cuda memory", nf_role_name((nf_role)role));
         if (nf_tensor_bytes(tensor) > (double)device.buffer_bytes)
             return nf_fail(NF_ERR_UNSUPPORTED, "%s of %.3g bytes exceeds the device's largest buffer, %" PRId64,
                            nf_role_name((nf_role)role), nf_tensor_bytes(tensor), device.buffer_bytes);
@@ -117,15 +115,6 @@ static void free_plan(cl_plan *plan)
         plan->state->api.clReleaseCommandQueue(plan->queue);
     pthread_mutex_destroy(&plan->lock);
     nf_release(context, plan);
-}
-
-static void describe_layout(cl_plan *plan)
-{
-    for (int role = 0; role < NF_ROLES; role++) {
-        plan->layout[role] = plan->request->layout[role];
-        if (plan->layout[role].rank && plan->layout[role].memory == NF_HOST)
-            nf_role_describe(plan->request->problem, (nf_role)role, &plan->layout[role]);
-    }
 }
 
 static nf_status make_queue(cl_plan *plan)
@@ -200,23 +189,6 @@ static nf_status make_buffer(cl_plan *plan, cl_mem *buffer, cl_mem_flags flags, 
     return error == CL_SUCCESS ? NF_OK : cl_fail(error, "opencl: a buffer of %zu bytes for %s", bytes, what);
 }
 
-static bool touches(const gpu_launches *launches, nf_role role)
-{
-    for (int i = 0; i < launches->count; i++)
-        for (int a = 0; a < launches->launch[i].args_count; a++)
-            if (launches->launch[i].args[a].kind == GPU_ARG_TENSOR && launches->launch[i].args[a].role == role)
-                return true;
-    return false;
-}
-
-static bool plan_touches(const gpu_plan *gpu, nf_role role)
-{
-    for (int operation = 0; operation < NF_OPERATIONS; operation++)
-        if (touches(gpu_plan_launches(gpu, (nf_operation)operation), role))
-            return true;
-    return false;
-}
-
 static nf_status make_buffers(cl_plan *plan)
 {
     enum { LEAST_BYTES = 64 }; /* a buffer must not be empty */
@@ -229,9 +201,9 @@ static nf_status make_buffers(cl_plan *plan)
         status = make_buffer(plan, &plan->scratch, CL_MEM_READ_WRITE, gpu->scratch_bytes, NULL, "scratch");
     for (int role = 0; status == NF_OK && role < NF_ROLES; role++) {
         const nf_tensor *tensor = &plan->layout[role];
-        if (tensor->rank == 0 || tensor->memory != NF_HOST || !plan_touches(gpu, (nf_role)role))
+        if (tensor->rank == 0 || tensor->memory != NF_HOST || !(gpu_plan_touches(gpu) >> role & 1))
             continue;
-        const size_t bytes = cl_tensor_bytes(tensor);
+        const size_t bytes = gpu_tensor_bytes(tensor);
         status = make_buffer(plan, &plan->staged[role], CL_MEM_READ_WRITE, bytes, NULL, nf_role_name((nf_role)role));
         plan->staged_bytes += bytes;
     }
@@ -240,7 +212,7 @@ static nf_status make_buffers(cl_plan *plan)
 
 static nf_status build(cl_plan *plan, const shape *s)
 {
-    describe_layout(plan);
+    gpu_plan_layout(plan->layout, plan->request);
     nf_status status = cl_state_context(plan->state, &plan->cl);
     if (status != NF_OK || (status = make_queue(plan)) != NF_OK || (status = fit_program(plan, s)) != NF_OK)
         return status;
@@ -322,19 +294,8 @@ static size_t workspace(const void *prepared)
 static void info(const void *prepared, nf_plan_info *figures)
 {
     const cl_plan *plan = prepared;
-    const nf_problem *problem = plan->request->problem;
-    const nf_work_counts *counts = &plan->gpu->counts;
-    const double heads = (double)problem->batch * (double)problem->heads;
     figures->kernel = cl_used_device(plan->state)->name;
-    figures->computed_pairs = heads * counts->computed_pairs;
-    figures->masked_pairs = heads * counts->masked_pairs;
-    figures->tiles_full = heads * counts->tiles_full;
-    figures->tiles_partial = heads * counts->tiles_partial;
-    figures->tiles_absent = heads * counts->tiles_absent;
-    for (int32_t a = 0; a < problem->rank; a++) {
-        figures->query_tile[a] = plan->gpu->query_tile[a];
-        figures->key_tile[a] = plan->gpu->key_tile[a];
-    }
+    gpu_plan_info(plan->gpu, plan->request->problem, figures);
 }
 
 static void describe(const void *prepared, nf_text *text)

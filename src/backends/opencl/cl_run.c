@@ -1,4 +1,5 @@
 /* One execution of a plan: copy in, launch, wait, copy out. */
+#include "backends/gpu/gpu_copy.h"
 #include "backends/opencl/cl.h"
 #include "backends/opencl/cl_chain.h"
 #include "core/io.h"
@@ -21,7 +22,7 @@ typedef struct call {
 
 static nf_status map(call *c, int role, cl_map_flags flags)
 {
-    const size_t bytes = cl_tensor_bytes(&c->plan->layout[role]);
+    const size_t bytes = gpu_tensor_bytes(&c->plan->layout[role]);
     cl_int error;
     c->mapped[role] = c->api->clEnqueueMapBuffer(c->chain.queue, c->plan->staged[role], CL_TRUE, flags, 0, bytes,
                                                  cl_chain_waits(&c->chain), cl_chain_last(&c->chain), NULL, &error);
@@ -56,7 +57,7 @@ static nf_status copy_in(call *c)
         nf_status status = map(c, role, CL_MAP_WRITE_INVALIDATE_REGION);
         if (status != NF_OK)
             return status;
-        cl_gather(c->mapped[role], c->io[role]);
+        gpu_gather(c->mapped[role], c->io[role]);
         if ((status = unmap(c, role)) != NF_OK)
             return status;
     }
@@ -73,7 +74,7 @@ static nf_status copy_out(call *c)
             return status;
     for (int role = 0; role < NF_ROLES; role++)
         if (is_staged(c, role, c->writes)) {
-            cl_scatter(c->io[role], c->mapped[role]);
+            gpu_scatter(c->io[role], c->mapped[role]);
             (void)unmap(c, role);
         }
     return NF_OK;
@@ -193,13 +194,7 @@ static nf_status run(call *c)
 /* Which roles the launches read and write, of those that are present. */
 static void sort_roles(call *c, nf_operation operation)
 {
-    uint32_t touched = 0;
-    for (int i = 0; i < c->launches->count; i++) {
-        const gpu_launch *l = &c->launches->launch[i];
-        for (int a = 0; a < l->args_count; a++)
-            if (l->args[a].kind == GPU_ARG_TENSOR)
-                touched |= UINT32_C(1) << l->args[a].role;
-    }
+    const uint32_t touched = gpu_launches_touch(c->launches);
     for (int role = 0; role < NF_ROLES; role++)
         if (c->io[role] && touched >> role & 1)
             *(nf_operation_writes(operation, (nf_role)role) ? &c->writes : &c->reads) |= UINT32_C(1) << role;

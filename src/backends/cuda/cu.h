@@ -1,0 +1,67 @@
+/* Parts that the files of the cuda backend share. A plan is made once per problem: the image of its program is loaded,
+ * its memory allocated; an execution copies host tensors into that memory, launches and copies back. */
+#ifndef NF_CU_H
+#define NF_CU_H
+
+#include <pthread.h>
+
+#include "backends/cuda/cu_device.h"
+#include "backends/cuda/cu_images.h"
+
+/* What an open backend holds. Looking at devices needs no context. */
+typedef struct cu_state {
+    const nf_context *context;
+    cu_api api;
+    cu_device_list list;
+    int used;             /* index of the device that plans run on */
+    CUstream stream;      /* the program's own, or NULL: each plan has one */
+    pthread_mutex_t lock; /* guards what follows */
+    CUcontext cu;         /* the device's primary context, retained with the first plan */
+    CUmodule *modules;    /* by index of the image, NULL where it is not loaded */
+} cu_state;
+
+static inline const cu_device *cu_used_device(const cu_state *state)
+{
+    return &state->list.devices[state->used];
+}
+
+/* ---- cu_module.c: the context and the images in it ----------------------------------------------------------------
+ */
+
+/* Makes the device's primary context current, retaining it first where that was not done. What was current before
+ * comes back with cu_leave, which follows a success only. Thread-safe. */
+nf_status cu_enter(cu_state *state);
+void cu_leave(const cu_state *state);
+
+/* The loaded image of a program; the first caller loads it. In the context, thread-safe. */
+nf_status cu_state_module(cu_state *state, const gpu_plan *gpu, CUmodule *module);
+
+/* Unloads, releases: whatever of it there is. */
+void cu_state_release(cu_state *state);
+
+/* ---- cu_plan.c, cu_run.c: a plan and its executions -------------------------------------------------------------- */
+
+typedef struct cu_plan {
+    cu_state *state;
+    const nf_request *request;
+    gpu_plan *gpu;
+    nf_tensor layout[NF_ROLES];                          /* as kernels see it: what lies in host memory is dense here */
+    CUstream stream;                                     /* its own, unless the state has one */
+    CUfunction kernels[NF_OPERATIONS][GPU_MAX_LAUNCHES]; /* one per launch */
+    CUdeviceptr tables, scratch;                         /* 0 if the plan has none */
+    CUdeviceptr staged[NF_ROLES];                        /* of roles in host memory that a launch reads or writes */
+    char *host[NF_ROLES];                                /* where they pass through: parts of host_memory */
+    char *host_memory;
+    bool pinned; /* host_memory is the driver's, else ours */
+    size_t staged_bytes;
+    pthread_mutex_t lock; /* one execution at a time: memory is shared */
+    CUevent done;         /* of a call that did not wait for its end */
+    bool pending;         /* there was one */
+} cu_plan;
+
+extern const nf_algorithm cu_portable;
+
+/* exec NULL: the plan's stream, no events. */
+nf_status cu_execute(cu_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec);
+
+#endif

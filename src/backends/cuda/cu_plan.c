@@ -1,0 +1,264 @@
+/* A plan on a device: what the vendor-neutral plan says, with kernels and memory. */
+#include "backends/cuda/cu.h"
+#include "backends/gpu/gpu_copy.h"
+#include "core/mem.h"
+#include "core/tensor.h"
+
+enum { HOST_ALIGNMENT = 256 }; /* of the parts of host_memory */
+
+/* ---- Choice ------------------------------------------------------------------------------------------------------ */
+
+static nf_status supports(const void *state, const nf_request *request)
+{
+    const gpu_device *device = &cu_used_device(state)->limits;
+    double staged = 0;
+    for (int role = 0; role < NF_SCORES; role++)
+        if (request->layout[role].rank && request->layout[role].memory == NF_HOST)
+            staged += nf_tensor_bytes(&request->layout[role]);
+    if (staged > (double)device->buffer_bytes)
+        return nf_fail(NF_ERR_UNSUPPORTED, "tensors of %.3g bytes in host memory exceed the device's memory, %lld",
+                       staged, (long long)device->buffer_bytes);
+    return gpu_plan_supports(device, request);
+}
+
+static void cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
+{
+    gpu_plan_cost(&cu_used_device(state)->limits, request, seconds);
+}
+
+/* ---- What a plan holds ------------------------------------------------------------------------------------------- */
+
+static void free_device_memory(cu_plan *plan, CUdeviceptr memory)
+{
+    if (memory)
+        plan->state->api.cuMemFree(memory);
+}
+
+static void free_in_context(cu_plan *plan)
+{
+    const cu_api *api = &plan->state->api;
+    if (plan->pending) /* what was not waited for may still use the memory */
+        api->cuEventSynchronize(plan->done);
+    for (int role = 0; role < NF_ROLES; role++)
+        free_device_memory(plan, plan->staged[role]);
+    free_device_memory(plan, plan->scratch);
+    free_device_memory(plan, plan->tables);
+    if (plan->pinned)
+        api->cuMemFreeHost(plan->host_memory);
+    if (plan->done)
+        api->cuEventDestroy(plan->done);
+    if (plan->stream && plan->stream != plan->state->stream)
+        api->cuStreamDestroy(plan->stream);
+}
+
+/* Undoes whatever part of a plan exists; its memory began as zeros. */
+static void free_plan(cu_plan *plan)
+{
+    const nf_context *context = plan->request->context;
+    if (plan->state->cu && cu_enter(plan->state) == NF_OK) {
+        free_in_context(plan);
+        cu_leave(plan->state);
+    }
+    if (!plan->pinned)
+        nf_release(context, plan->host_memory);
+    gpu_plan_destroy(plan->gpu, context);
+    pthread_mutex_destroy(&plan->lock);
+    nf_release(context, plan);
+}
+
+static nf_status make_stream(cu_plan *plan)
+{
+    const cu_state *state = plan->state;
+    CUresult error = CUDA_SUCCESS;
+    if (state->stream)
+        plan->stream = state->stream;
+    else
+        error = state->api.cuStreamCreate(&plan->stream, CU_STREAM_DEFAULT);
+    if (error == CUDA_SUCCESS)
+        error = state->api.cuEventCreate(&plan->done, CU_EVENT_DISABLE_TIMING);
+    return error == CUDA_SUCCESS ? NF_OK : cu_fail(&state->api, error, "cuda: no stream");
+}
+
+static nf_status find_kernels(cu_plan *plan, CUmodule module, const gpu_launches *launches, CUfunction *kernels)
+{
+    for (int i = 0; i < launches->count; i++) {
+        const char *name = launches->launch[i].kernel;
+        const CUresult error = plan->state->api.cuModuleGetFunction(&kernels[i], module, name);
+        if (error != CUDA_SUCCESS)
+            return cu_fail(&plan->state->api, error, "cuda: kernel %s", name);
+    }
+    return NF_OK;
+}
+
+static nf_status make_kernels(cu_plan *plan)
+{
+    CUmodule module;
+    nf_status status = gpu_plan_create(&plan->gpu, &cu_used_device(plan->state)->limits, plan->request, plan->layout);
+    if (status == NF_OK)
+        status = cu_state_module(plan->state, plan->gpu, &module);
+    for (int operation = 0; status == NF_OK && operation < NF_OPERATIONS; operation++)
+        status =
+            find_kernels(plan, module, gpu_plan_launches(plan->gpu, (nf_operation)operation), plan->kernels[operation]);
+    return status;
+}
+
+/* ---- Memory ------------------------------------------------------------------------------------------------------ */
+
+static nf_status allocate(cu_plan *plan, CUdeviceptr *memory, size_t bytes, const char *what)
+{
+    const CUresult error = plan->state->api.cuMemAlloc(memory, bytes);
+    if (error == CUDA_SUCCESS)
+        return NF_OK;
+    *memory = 0;
+    return cu_fail(&plan->state->api, error, "cuda: %zu bytes of device memory for %s", bytes, what);
+}
+
+static nf_status upload_tables(cu_plan *plan)
+{
+    const cu_api *api = &plan->state->api;
+    const gpu_plan *gpu = plan->gpu;
+    const nf_status status = allocate(plan, &plan->tables, gpu->table_bytes, "tables");
+    if (status != NF_OK)
+        return status;
+    CUresult error = api->cuMemcpyHtoDAsync(plan->tables, gpu->tables, gpu->table_bytes, plan->stream);
+    if (error == CUDA_SUCCESS)
+        error = api->cuStreamSynchronize(plan->stream);
+    return error == CUDA_SUCCESS ? NF_OK : cu_fail(api, error, "cuda: the tables cannot be copied to the device");
+}
+
+/* Where a host tensor passes through on its way. Copies from pinned memory run at full speed; where there is none, the
+ * driver copies from ours by way of its own. */
+static nf_status make_host_memory(cu_plan *plan, size_t bytes)
+{
+    void *memory = NULL;
+    plan->pinned = plan->state->api.cuMemAllocHost(&memory, bytes) == CUDA_SUCCESS;
+    if (!plan->pinned)
+        memory = nf_alloc(plan->request->context, bytes);
+    plan->host_memory = memory;
+    return memory ? NF_OK : NF_ERR_MEMORY;
+}
+
+static size_t padded_bytes(const nf_tensor *tensor)
+{
+    return (gpu_tensor_bytes(tensor) + HOST_ALIGNMENT - 1) / HOST_ALIGNMENT * HOST_ALIGNMENT;
+}
+
+static nf_status stage_tensors(cu_plan *plan)
+{
+    const uint32_t touched = gpu_plan_touches(plan->gpu);
+    nf_status status = NF_OK;
+    size_t offset = 0;
+    for (int role = 0; status == NF_OK && role < NF_ROLES; role++) {
+        const nf_tensor *tensor = &plan->layout[role];
+        if (!tensor->rank || tensor->memory != NF_HOST || !(touched >> role & 1))
+            continue;
+        status = allocate(plan, &plan->staged[role], gpu_tensor_bytes(tensor), nf_role_name((nf_role)role));
+        plan->staged_bytes += padded_bytes(tensor);
+    }
+    if (status == NF_OK && plan->staged_bytes)
+        status = make_host_memory(plan, plan->staged_bytes);
+    for (int role = 0; status == NF_OK && role < NF_ROLES; role++)
+        if (plan->staged[role]) {
+            plan->host[role] = plan->host_memory + offset;
+            offset += padded_bytes(&plan->layout[role]);
+        }
+    return status;
+}
+
+static nf_status build(cu_plan *plan)
+{
+    nf_status status;
+    gpu_plan_layout(plan->layout, plan->request);
+    if ((status = make_stream(plan)) != NF_OK || (status = make_kernels(plan)) != NF_OK ||
+        (status = upload_tables(plan)) != NF_OK)
+        return status;
+    if (plan->gpu->scratch_bytes)
+        status = allocate(plan, &plan->scratch, plan->gpu->scratch_bytes, "scratch");
+    return status == NF_OK ? stage_tensors(plan) : status;
+}
+
+/* ---- Slots ------------------------------------------------------------------------------------------------------- */
+
+static nf_status prepare(const void *state, const nf_request *request, void **prepared)
+{
+    cu_plan *plan = nf_alloc_array(request->context, 1, sizeof *plan);
+    if (!plan)
+        return NF_ERR_MEMORY;
+    plan->state = (cu_state *)state;
+    plan->request = request;
+    pthread_mutex_init(&plan->lock, NULL);
+    nf_status status = cu_enter(plan->state);
+    if (status == NF_OK) {
+        status = build(plan);
+        cu_leave(plan->state);
+    }
+    if (status != NF_OK) {
+        free_plan(plan);
+        return status;
+    }
+    *prepared = plan;
+    return NF_OK;
+}
+
+static void release(const nf_request *request, void *prepared)
+{
+    (void)request;
+    free_plan(prepared);
+}
+
+/* Of the host: none. What executions need was allocated with the plan. */
+static size_t workspace(const void *prepared)
+{
+    (void)prepared;
+    return 0;
+}
+
+static void info(const void *prepared, nf_plan_info *figures)
+{
+    const cu_plan *plan = prepared;
+    figures->kernel = cu_used_device(plan->state)->name;
+    gpu_plan_info(plan->gpu, plan->request->problem, figures);
+}
+
+static void describe(const void *prepared, nf_text *text)
+{
+    const cu_plan *plan = prepared;
+    gpu_plan_describe(plan->gpu, text);
+    nf_text_printf(text, "  device bytes: tables %zu, scratch %zu, copies of host tensors %zu%s\n",
+                   plan->gpu->table_bytes, plan->gpu->scratch_bytes, plan->staged_bytes,
+                   !plan->staged_bytes ? ""
+                   : plan->pinned      ? ", by way of pinned memory"
+                                       : ", by way of pageable memory");
+}
+
+static nf_status enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
+                         void *unused, const nf_exec *exec)
+{
+    (void)unused;
+    return cu_execute((cu_plan *)prepared, operation, io, exec);
+}
+
+static nf_status forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_FORWARD, io, unused, NULL);
+}
+
+static nf_status backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_BACKWARD, io, unused, NULL);
+}
+
+const nf_algorithm cu_portable = {
+    .name = "portable",
+    .supports = supports,
+    .cost = cost,
+    .prepare = prepare,
+    .release = release,
+    .workspace = workspace,
+    .info = info,
+    .describe = describe,
+    .forward = forward,
+    .backward = backward,
+    .enqueue = enqueue,
+    .pair = &nf_stub_pair,
+};

@@ -1,0 +1,332 @@
+/* One execution: copy in, launch, copy out, wait. All of it is in the order of one stream; errors that come late, such
+ * as those of a lost device, are those of the wait. */
+#include <inttypes.h>
+
+#include "backends/cuda/cu.h"
+#include "backends/gpu/gpu_copy.h"
+#include "core/io.h"
+
+typedef struct call {
+    cu_plan *plan;
+    const cu_api *api;
+    const gpu_launches *launches;
+    const CUfunction *kernels;
+    const nf_tensor *const *io;
+    CUstream stream;
+    bool foreign;           /* the stream is the program's */
+    bool capturing;         /* and is being recorded into a graph */
+    const nf_exec *exec;    /* or NULL */
+    uint32_t reads, writes; /* roles, as bits, that are present */
+} call;
+
+static bool is_present(const call *c, int role)
+{
+    return (c->reads | c->writes) >> role & 1;
+}
+
+/* ---- Copies ------------------------------------------------------------------------------------------------------ */
+
+static nf_status copy_in(call *c)
+{
+    for (int role = 0; role < NF_ROLES; role++) {
+        if (!(c->reads >> role & 1) || !c->plan->staged[role])
+            continue;
+        gpu_gather(c->plan->host[role], c->io[role]);
+        const CUresult error = c->api->cuMemcpyHtoDAsync(c->plan->staged[role], c->plan->host[role],
+                                                         gpu_tensor_bytes(&c->plan->layout[role]), c->stream);
+        if (error != CUDA_SUCCESS)
+            return cu_fail(c->api, error, "cuda: %s cannot be copied to the device", nf_role_name((nf_role)role));
+    }
+    return NF_OK;
+}
+
+static nf_status fetch(call *c, uint32_t roles)
+{
+    for (int role = 0; role < NF_ROLES; role++) {
+        if (!(roles >> role & 1))
+            continue;
+        const CUresult error = c->api->cuMemcpyDtoHAsync(c->plan->host[role], c->plan->staged[role],
+                                                         gpu_tensor_bytes(&c->plan->layout[role]), c->stream);
+        if (error != CUDA_SUCCESS)
+            return cu_fail(c->api, error, "cuda: %s cannot be copied from the device", nf_role_name((nf_role)role));
+    }
+    return NF_OK;
+}
+
+static nf_status wait_for_all(const call *c)
+{
+    const CUresult error = c->api->cuStreamSynchronize(c->stream);
+    return error == CUDA_SUCCESS ? NF_OK : cu_fail(c->api, error, "cuda: the device failed while running");
+}
+
+/* Outputs are written once all of them are there. */
+static nf_status copy_out(call *c)
+{
+    uint32_t roles = 0;
+    for (int role = 0; role < NF_ROLES; role++)
+        if (c->writes >> role & 1 && c->plan->staged[role])
+            roles |= UINT32_C(1) << role;
+    nf_status status = fetch(c, roles);
+    if (status == NF_OK)
+        status = wait_for_all(c);
+    for (int role = 0; status == NF_OK && role < NF_ROLES; role++)
+        if (roles >> role & 1)
+            gpu_scatter(c->io[role], c->plan->host[role]);
+    return status;
+}
+
+/* ---- Launches ---------------------------------------------------------------------------------------------------- */
+
+/* All arguments have 64 bits. */
+typedef union argument {
+    CUdeviceptr memory;
+    int64_t offset;
+} argument;
+
+static CUdeviceptr memory_of(const call *c, nf_role role)
+{
+    if (!is_present(c, (int)role))
+        return c->plan->tables;
+    return c->plan->staged[role] ? c->plan->staged[role] : (CUdeviceptr)(uintptr_t)c->io[role]->data;
+}
+
+static argument argument_of(const call *c, const gpu_arg *arg)
+{
+    switch (arg->kind) {
+    case GPU_ARG_TENSOR:
+        return (argument){.memory = memory_of(c, arg->role)};
+    case GPU_ARG_OFFSET:
+        return (argument){.offset = is_present(c, (int)arg->role) ? 0 : -1};
+    case GPU_ARG_NONE:
+        return (argument){.offset = -1};
+    case GPU_ARG_SCRATCH:
+        return (argument){.memory = c->plan->scratch ? c->plan->scratch : c->plan->tables};
+    default:
+        return (argument){.memory = c->plan->tables};
+    }
+}
+
+static nf_status launch(const call *c, const gpu_launch *l, CUfunction kernel)
+{
+    argument arguments[GPU_MAX_ARGS];
+    void *places[GPU_MAX_ARGS];
+    for (int i = 0; i < l->args_count; i++) {
+        arguments[i] = argument_of(c, &l->args[i]);
+        places[i] = &arguments[i];
+    }
+    const CUresult error =
+        c->api->cuLaunchKernel(kernel, (unsigned)l->groups, 1, 1, (unsigned)l->items, 1, 1, 0, c->stream, places, NULL);
+    if (error == CUDA_SUCCESS)
+        return NF_OK;
+    return cu_fail(c->api, error, "cuda: kernel %s in %zu blocks of %zu", l->kernel, l->groups, l->items);
+}
+
+static nf_status launch_all(const call *c)
+{
+    for (int i = 0; i < c->launches->count; i++) {
+        const gpu_launch *l = &c->launches->launch[i];
+        if (l->outputs && !(l->outputs & c->writes))
+            continue;
+        const nf_status status = launch(c, l, c->kernels[i]);
+        if (status != NF_OK)
+            return status;
+    }
+    return NF_OK;
+}
+
+/* ---- Order between calls ----------------------------------------------------------------------------------------- */
+
+/* A call before this one may still run, on another stream even, and use the same scratch. Within a graph the program
+ * has to see to that. */
+static nf_status begin(const call *c)
+{
+    const int64_t count = c->exec ? c->exec->wait_count : 0;
+    CUresult error = CUDA_SUCCESS;
+    if (c->plan->pending && !c->capturing)
+        error = c->api->cuStreamWaitEvent(c->stream, c->plan->done, 0);
+    for (int64_t i = 0; error == CUDA_SUCCESS && i < count; i++)
+        error = c->api->cuStreamWaitEvent(c->stream, c->exec->wait_events[i], 0);
+    return error == CUDA_SUCCESS ? NF_OK : cu_fail(c->api, error, "cuda: the stream cannot wait for what is before it");
+}
+
+static bool stages(const call *c)
+{
+    for (int role = 0; role < NF_ROLES; role++)
+        if (is_present(c, role) && c->plan->staged[role])
+            return true;
+    return false;
+}
+
+/* The end of the call, for the program to wait for. */
+static nf_status make_signal(const call *c, CUevent *signal)
+{
+    CUresult error = c->api->cuEventCreate(signal, CU_EVENT_DISABLE_TIMING);
+    if (error != CUDA_SUCCESS)
+        *signal = NULL;
+    else
+        error = c->api->cuEventRecord(*signal, c->stream);
+    return error == CUDA_SUCCESS ? NF_OK : cu_fail(c->api, error, "cuda: the end of the call cannot be signalled");
+}
+
+/* All is in device memory and the program can wait for the stream or the event: it need not wait here. */
+static nf_status hand_over(call *c)
+{
+    if (c->capturing)
+        return NF_OK;
+    const CUresult error = c->api->cuEventRecord(c->plan->done, c->stream);
+    if (error != CUDA_SUCCESS)
+        return cu_fail(c->api, error, "cuda: the end of the call cannot be marked");
+    c->plan->pending = true;
+    return NF_OK;
+}
+
+static nf_status run(call *c)
+{
+    const bool signals = c->exec && c->exec->signal_event;
+    CUevent signal = NULL;
+    nf_status status = begin(c);
+    if (status == NF_OK)
+        status = copy_in(c);
+    if (status == NF_OK)
+        status = launch_all(c);
+    if (status == NF_OK)
+        status = signals ? make_signal(c, &signal) : NF_OK;
+    if (status == NF_OK)
+        status = (c->foreign || signals) && !stages(c) ? hand_over(c) : copy_out(c);
+    if (status != NF_OK && !c->capturing) /* nothing may be in flight when the plan runs again */
+        c->api->cuStreamSynchronize(c->stream);
+    if (status != NF_OK && signal)
+        c->api->cuEventDestroy(signal);
+    if (status == NF_OK && signals)
+        *c->exec->signal_event = signal;
+    return status;
+}
+
+/* ---- Before ------------------------------------------------------------------------------------------------------ */
+
+/* Which roles the launches read and write, of those that are present. */
+static void sort_roles(call *c, nf_operation operation)
+{
+    const uint32_t touched = gpu_launches_touch(c->launches);
+    for (int role = 0; role < NF_ROLES; role++)
+        if (c->io[role] && touched >> role & 1)
+            *(nf_operation_writes(operation, (nf_role)role) ? &c->writes : &c->reads) |= UINT32_C(1) << role;
+}
+
+static nf_status check_stream(call *c)
+{
+    CUcontext owner = NULL;
+    CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
+    CUresult error = c->api->cuStreamGetCtx(c->stream, &owner);
+    if (error != CUDA_SUCCESS)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: queue is no CUstream: %s", cu_error_name(c->api, error));
+    if (owner != c->plan->state->cu)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: queue is a stream of another context than the primary one of %s",
+                       cu_used_device(c->plan->state)->name);
+    error = c->api->cuStreamIsCapturing(c->stream, &capture);
+    if (error != CUDA_SUCCESS)
+        return cu_fail(c->api, error, "exec: queue cannot be used");
+    c->capturing = capture != CU_STREAM_CAPTURE_STATUS_NONE;
+    if (c->capturing && stages(c))
+        return nf_fail(NF_ERR_ARGUMENT, "exec: queue is being captured, which takes tensors in device memory only");
+    return NF_OK;
+}
+
+/* Bytes from data to the lowest element, and past the highest one. The core bounds both. */
+static void byte_range(const nf_tensor *tensor, int64_t *begin, int64_t *end)
+{
+    *begin = *end = 0;
+    for (int32_t i = 0; i < tensor->rank; i++) {
+        const int64_t span = (tensor->extents[i] - 1) * tensor->strides[i];
+        *(span < 0 ? begin : end) += span;
+    }
+    *begin *= (int64_t)nf_dtype_size(tensor->dtype);
+    *end = (*end + 1) * (int64_t)nf_dtype_size(tensor->dtype);
+}
+
+static nf_status check_pointer(const call *c, nf_role role)
+{
+    const cu_device *device = cu_used_device(c->plan->state);
+    const CUdeviceptr data = (CUdeviceptr)(uintptr_t)c->io[role]->data;
+    int ordinal = -1;
+    unsigned managed = 0;
+    CUdeviceptr start = 0;
+    size_t bytes = 0;
+    CUresult error = c->api->cuPointerGetAttribute(&ordinal, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, data);
+    if (error == CUDA_SUCCESS)
+        error = c->api->cuPointerGetAttribute(&managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, data);
+    if (error == CUDA_SUCCESS)
+        error = c->api->cuPointerGetAttribute(&start, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, data);
+    if (error == CUDA_SUCCESS)
+        error = c->api->cuPointerGetAttribute(&bytes, CU_POINTER_ATTRIBUTE_RANGE_SIZE, data);
+    if (error != CUDA_SUCCESS)
+        return nf_fail(NF_ERR_TENSOR, "%s: data is no CUDA pointer: %s", nf_role_name(role),
+                       cu_error_name(c->api, error));
+    if (ordinal != device->ordinal && !managed)
+        return nf_fail(NF_ERR_TENSOR, "%s: data is memory of CUDA device %d, the plan runs on %d", nf_role_name(role),
+                       ordinal, device->ordinal);
+    int64_t begin, end;
+    byte_range(c->io[role], &begin, &end);
+    const int64_t before = (int64_t)(data - start);
+    if (before + begin < 0 || before + end > (int64_t)bytes)
+        return nf_fail(NF_ERR_TENSOR, "%s: bytes %" PRId64 "..%" PRId64 " do not lie in its allocation of %zu bytes",
+                       nf_role_name(role), before + begin, before + end - 1, bytes);
+    return NF_OK;
+}
+
+static nf_status check_pointers(const call *c)
+{
+    for (int role = 0; role < NF_ROLES; role++) {
+        if (!is_present(c, role) || c->plan->staged[role])
+            continue;
+        const nf_status status = check_pointer(c, (nf_role)role);
+        if (status != NF_OK)
+            return status;
+    }
+    return NF_OK;
+}
+
+static nf_status check_events(const call *c)
+{
+    for (int64_t i = 0; c->exec && i < c->exec->wait_count; i++)
+        if (!c->exec->wait_events[i])
+            return nf_fail(NF_ERR_ARGUMENT, "exec: wait_events[%" PRId64 "] is NULL", i);
+    return NF_OK;
+}
+
+static nf_status check_and_run(call *c)
+{
+    nf_status status = c->foreign ? check_stream(c) : NF_OK;
+    if (status == NF_OK)
+        status = check_events(c);
+    if (status == NF_OK)
+        status = check_pointers(c);
+    if (status != NF_OK)
+        return status;
+    pthread_mutex_lock(&c->plan->lock);
+    status = run(c);
+    pthread_mutex_unlock(&c->plan->lock);
+    return status;
+}
+
+nf_status cu_execute(cu_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec)
+{
+    const CUstream stream = exec ? exec->queue : NULL;
+    call c = {
+        .plan = plan,
+        .api = &plan->state->api,
+        .launches = gpu_plan_launches(plan->gpu, operation),
+        .kernels = plan->kernels[operation],
+        .io = io,
+        .stream = stream ? stream : plan->stream,
+        .foreign = stream || plan->state->stream,
+        .exec = exec,
+    };
+    sort_roles(&c, operation);
+    nf_status status = cu_enter(plan->state);
+    if (status != NF_OK)
+        return status;
+    status = check_and_run(&c);
+    cu_leave(plan->state);
+    return status;
+}

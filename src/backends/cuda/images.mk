@@ -1,0 +1,37 @@
+# The programs of gpu_ahead.h compiled by nvcc, and the C file that embeds them. A makefile of its own, for GNU make, because
+# the programs are a list that a script writes. Set by its caller: src, folder, NVCC, NVCC_CHECKS, CUDA_ARCHS, CUDA_TOOLKIT.
+#
+# The target `host` compiles them for the host instead, each a library that tests run: set src, folder, tests, CXX.
+gpu = $(src)/backends/gpu
+cuda = $(src)/backends/cuda
+list = awk -f $(gpu)/ahead.awk $(gpu)/gpu_ahead.h
+images := $(patsubst %,$(folder)/%.fatbin,$(shell $(list) | cut -d ' ' -f 1))
+text := $(wildcard $(gpu)/*.cl) $(gpu)/gpu_tables.h $(wildcard $(cuda)/*.cu) $(cuda)/cu_ptx.h $(cuda)/cu_words.h
+
+# The text needs nothing of later GPUs, so that all machine code comes from the least one's PTX, which is kept for GPUs
+# to come.
+least := $(firstword $(CUDA_ARCHS))
+empty :=
+comma := ,
+codes := compute_$(least)$(foreach arch,$(CUDA_ARCHS),$(comma)sm_$(arch))
+nvcc_flags = -std=c++17 -O3 $(NVCC_CHECKS) -fatbin --compress-mode=size \
+	-gencode 'arch=compute_$(least),code=[$(subst $(empty) ,,$(codes))]'
+
+$(folder)/cu_images.c: $(images)
+	$(list) | awk -v folder=$(folder) -v toolkit=$(CUDA_TOOLKIT) -v least=$(least) -f $(cuda)/images.awk >$@.tmp
+	mv $@.tmp $@
+
+$(folder)/%.fatbin: $(text)
+	@echo "  NVCC     $*"
+	$(NVCC) $(nvcc_flags) -I$(src) $$($(list) | sed -n 's/^$* //p') -o $@ $(cuda)/cu_portable.cu
+
+host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -shared -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function
+host_text = $(text) $(wildcard $(tests)/*.cpp) $(tests)/block.h $(tests)/cuda_host.h
+
+host: $(images:.fatbin=.so)
+.PHONY: host
+
+$(folder)/%.so: $(host_text)
+	@echo "  CXX      $*.so"
+	$(CXX) $(host_flags) $(HOST_FLAGS) -I$(src) -I$(src)/../include -I$(tests) $$($(list) | sed -n 's/^$* //p') -o $@ \
+		$(tests)/module.cpp $(tests)/block.cpp

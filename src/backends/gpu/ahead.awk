@@ -1,0 +1,22 @@
+# The programs that are compiled ahead, one a line: a name and the options, exactly as gpu_shape_options writes them.
+# Reads gpu_ahead.h.
+/^ *X\(/ {
+    gsub(/[^0-9]+/, " ")
+    tiles[++count] = $0
+}
+END {
+    # Element types of the inputs and of out, as nf_dtype numbers them, and the bytes that their arithmetic has.
+    pairs = split("0 0 4,1 1 8,2 2 4,3 3 4,2 0 4,3 0 4", pair, ",")
+    for (rank = 2; rank <= 4; rank += 2)
+        for (p = 1; p <= pairs; p++)
+            for (t = 1; t <= count; t++) {
+                split(pair[p], type, " ")
+                split(tiles[t], tile, " ")
+                if (type[3] != tile[1])
+                    continue
+                printf "r%d-i%d-o%d-t%d", rank, type[1], type[2], tile[2]
+                printf " -DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d", rank, type[1], type[2]
+                printf " -DCOLUMNS=%d -DROWS=%d -DITEMS_X=%d -DITEMS_Y=%d", tile[2], tile[2], tile[3], tile[3]
+                printf " -DCHUNK=16 -DOUT_DIMS=%d\n", tile[4]
+            }
+}

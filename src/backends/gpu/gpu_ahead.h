@@ -1,0 +1,17 @@
+/* The programs of devices that have no compiler: all others are padded to one of these. ahead.awk reads this file, too,
+ * and lists their options: one program per rank, pair of element types and tile.
+ *
+ * Each costs every build seconds and the library half a megabyte, so they are few: axes that a problem lacks have one
+ * token, dimensions that a tile has too many are zeros, and those that it lacks are computed by further groups. */
+#ifndef NF_GPU_AHEAD_H
+#define NF_GPU_AHEAD_H
+
+/* Ranks: 2 and 4. */
+
+/* Tiles: bytes of what a program computes with, rows and columns, work-items on a side, dimensions of the results. */
+#define GPU_AHEAD_TILES(X)                                                                                             \
+    X(4, 64, 16, 64)                                                                                                   \
+    X(4, 32, 8, 32)                                                                                                    \
+    X(8, 32, 8, 32)
+
+#endif

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# The cuda backend where there is no driver, an old one, no device, and on a device that fails at any call: a reason is
+# given, nothing is written, nothing leaks, nothing crashes. The device is tests/cuda_host.
+. "$top_srcdir/tests/count.sh"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+. "$top_srcdir/tests/cuda_host/use.sh"
+tool=$top_builddir/tests/cuda_host/nearfield
+attempt=$top_builddir/tests/cuda_try
+problem='na2d f32 h2/1 d8 9x11 w3 x2 both'
+
+said() { # WORDS...: each was said
+    local words
+    for words; do
+        grep -q -F -e "$words" "$work/said" || { cat "$work/said"; echo "lacks: $words"; return 1; }
+    done
+}
+
+# The problem runs.
+works() { # SETTINGS
+    on_mock "$work/mock" "$1" "$attempt" "$problem" || { cat "$work/said"; return 1; }
+    books_balance
+}
+
+# It fails with all promises kept, and with these words.
+fails_on() { # FOLDER SETTINGS WORDS...
+    local folder=$1 settings=$2 status
+    shift 2
+    on_mock "$folder" "$settings" "$attempt" "$problem"
+    status=$?
+    [ $status -eq 1 ] || { cat "$work/said"; echo "exit status $status"; return 1; }
+    said "$@" && { [ ! -e "$books" ] || books_balance; }
+}
+fails() { fails_on "$work/mock" "$@"; }
+
+# ---- No driver, an old one, no device --------------------------------------------------------------------------------
+mkdir "$work/none" "$work/old"
+echo 'no library' >"$work/none/libcuda.so.1"
+check no_driver fails_on "$work/none" '' 'backend: unavailable: ' 'libcuda.so.1' 'driver is not installed'
+check old_driver_builds build_mock "$work/old" -DcuStreamGetCtx=cuStreamGetCtxOfLater
+check driver_lacks_a_call fails_on "$work/old" '' 'backend: unavailable: ' 'cuStreamGetCtx' 'too old'
+check old_driver fails 'driver=12080' 'backend: unavailable: ' 'the driver is for CUDA 12.8, the kernels of this library need 13.0'
+check no_device fails 'devices=0' 'backend: unavailable: ' 'finds no CUDA device'
+check no_device_counted fails 'fail=cuDeviceGetCount:100' 'backend: unavailable: ' 'CUDA_ERROR_NO_DEVICE'
+check driver_out_of_order fails 'fail=cuInit:999' 'backend: unavailable: ' 'does not start' '999'
+check old_device fails 'capability=75' 'backend: unavailable: ' 'Mock 0 cannot be used' '7.5' '8.0'
+check prohibited_device fails 'prohibited=1' 'backend: unavailable: ' 'compute mode'
+
+# ---- Devices that work -----------------------------------------------------------------------------------------------
+check healthy works ''
+check least_capability works 'capability=80'
+check later_capability works 'capability=121'
+check newer_driver works 'driver=14000'
+check later_minor_driver works 'driver=13020'
+check nameless works 'name='
+check long_name works "name=$(printf 'n%.0s' {1..250})"
+check no_pinned_memory works 'fail=cuMemAllocHost_v2:2'
+check small_blocks works 'threads=64'
+
+says_why() { # WORDS COMMAND...: the tool fails politely on the mock of $settings
+    local words=$1
+    shift
+    on_mock "$work/mock" "$settings" "$tool" "$@"
+    [ $? -eq 2 ] && said "$words" || { cat "$work/said"; return 1; }
+}
+settings='threads=32' check blocks_too_small says_why 'the device has 32' plan "$problem" --backend cuda
+settings='shared=512' check shared_memory_too_small says_why 'local memory' plan "$problem" --backend cuda
+
+# ---- Choosing a device -----------------------------------------------------------------------------------------------
+uses() { # TEXT NAME
+    NEARFIELD_DEVICE=$1 on_mock "$work/mock" 'devices=3' "$tool" plan "$problem" --backend cuda && said "$2"
+}
+check device_by_number uses 2 'Mock 2'
+check device_by_name uses 'mock 1' 'Mock 1'
+check device_by_default uses '' 'Mock 0'
+for device in 3 -1 nonsense; do
+    settings='devices=3' NEARFIELD_DEVICE=$device check "device_$device" \
+        says_why "device '$device' is none of: 0 Mock 0, 1 Mock 1, 2 Mock 2" plan "$problem" --backend cuda
+done
+describes() { on_mock "$work/mock" 'devices=2;units=7;memory=1073741824' "$tool" info && said "$@"; }
+check info_devices describes 'Mock 0, used here' 'Mock 1' '7 multiprocessors' '1024 MiB' 'compute capability 9.0' 'PCI 0000:02:00.0'
+unasked() { on_mock "$work/mock" '' "$tool" plan "$problem" && said 'chosen: cuda portable Mock 0'; }
+check chosen_unasked unasked
+
+# ---- Failures of one kind --------------------------------------------------------------------------------------------
+check no_image fails 'fail=cuModuleLoadData:209' 'plan: unavailable: ' 'Mock 0, compute capability 9.0' 'CUDA_ERROR_NO_BINARY_FOR_GPU'
+check no_memory fails 'fail=cuMemAlloc_v2:2' 'plan: memory: ' 'CUDA_ERROR_OUT_OF_MEMORY' 'tables'
+check no_memory_for_the_last_tensor fails 'fail=cuMemAlloc_v2:2:10' 'plan: memory: '
+check too_little_memory fails 'memory=4096' 'plan: unsupported: ' 'tensors of ' "exceed the device's memory, 4096"
+check no_context fails 'fail=cuDevicePrimaryCtxRetain:2' 'plan: memory: ' 'no context on Mock 0'
+check no_resources_at_a_launch fails 'fail=cuLaunchKernel:701' 'forward: memory: ' 'kernel forward in ' 'CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES'
+check lost_device fails 'lost' 'plan: ok' 'forward: device: ' 'forward again: device: ' 'CUDA_ERROR_LAUNCH_FAILED'
+check kernel_fails_in_the_end fails 'verdict=719' 'forward: device: ' 'the device failed while running' 'CUDA_ERROR_LAUNCH_FAILED'
+check unknown_error fails 'fail=cuLaunchKernel:9999' 'forward: device: ' 'an unknown error (9999)'
+recovers() { fails 'fail=cuLaunchKernel:701:1:1' 'forward: memory: ' 'forward again: ok' 'backward: ok'; }
+check recovers recovers
+
+# ---- Every call fails once, and from then on -------------------------------------------------------------------------
+# What the backend can do without.
+spared='cuDeviceGetAttribute cuMemAllocHost_v2 cuMemFree[A-Za-z_0-9]* cuModuleUnload cu[A-Za-z]*Destroy_v2'
+spared+=' cuDevicePrimaryCtxRelease_v2 cuCtxPopCurrent_v2 cuCtxPushCurrent_v2 cuStreamSynchronize'
+fails_at() { # NAME COUNT
+    local name=$1 count=$2 turn range status
+    for ((turn = 1; turn <= count; turn++)); do
+        for range in "$turn:$turn" "$turn"; do
+            on_mock "$work/mock" "fail=$name:2:$range" "$attempt" "$problem"
+            status=$?
+            if [ $status -eq 0 ] && [[ " $name " =~ \ ($(tr ' ' '|' <<<"$spared"))\  ]]; then
+                status=1
+            fi
+            [ $status -eq 1 ] && { [ "$name" = cuCtxPushCurrent_v2 ] || books_balance; } ||
+                { cat "$work/said"; echo "call $range, exit status $status"; return 1; }
+        done
+    done
+}
+on_mock "$work/mock" '' "$attempt" "$problem"
+while read -r name count; do
+    check "each_$name" fails_at "$name" "$count"
+done < <(sed -n 's/^calls \(cu[A-Za-z_0-9]*\) /\1 /p' "$books")
+
+# ---- The tool --------------------------------------------------------------------------------------------------------
+make_npy() { "$top_builddir/tests/make_npy" "$work/q.npy" f4 C 1 1 9 11 2 8; }
+check make_npy make_npy
+writes_nothing() {
+    settings=lost says_why 'CUDA_ERROR_LAUNCH_FAILED' run 'na2d w3' --backend cuda --q "$work/q.npy" --k "$work/q.npy" \
+        --v "$work/q.npy" --out "$work/out.npy" && [ ! -e "$work/out.npy" ]
+}
+check run_writes_nothing writes_nothing
+finish

@@ -1,0 +1,49 @@
+/* One program as a library of the host: the kernel text, compiled with the options of an image, and a way to launch it.
+ */
+#include <utility>
+
+#include "backends/cuda/cu_portable.cu"
+
+template <class... Parameters, size_t... I>
+static void unpack(void (*kernel)(Parameters...), void **arguments, std::index_sequence<I...>)
+{
+    kernel(*static_cast<Parameters *>(arguments[I])...);
+}
+
+template <class... Parameters> static void pass(void (*kernel)(Parameters...), void **arguments)
+{
+    unpack(kernel, arguments, std::index_sequence_for<Parameters...>());
+}
+
+template <class... Parameters> static constexpr int count(void (*)(Parameters...))
+{
+    return sizeof...(Parameters);
+}
+
+#define ENTRY(name)                                                                                                    \
+    {                                                                                                                  \
+#name, count(name), [](void **arguments) { pass(name, arguments); }                                            \
+    }
+static const struct {
+    const char *name;
+    int parameters;
+    host_call *call;
+} entries[] = {ENTRY(forward),      ENTRY(backward_delta), ENTRY(backward_dq),
+               ENTRY(backward_dkv), ENTRY(backward_extra), ENTRY(backward_extra_sum)};
+
+/* The kernel of a name, NULL if there is none, and how many parameters of 64 bits it has. */
+extern "C" host_call *host_kernel(const char *name, int *parameters)
+{
+    for (const auto &entry : entries)
+        if (strcmp(entry.name, name) == 0) {
+            *parameters = entry.parameters;
+            return entry.call;
+        }
+    return nullptr;
+}
+
+/* Launches it; NULL, or what went wrong. */
+extern "C" const char *host_run(host_call *kernel, void **arguments, unsigned blocks, unsigned threads, int order)
+{
+    return host_launch(kernel, arguments, blocks, threads, static_cast<host_order>(order));
+}

@@ -1,0 +1,69 @@
+/* Images are the words "host image NAME" (images.awk); NAME.so holds the kernels. */
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mock.h"
+
+static void *open_library(const char *image)
+{
+    static const char magic[] = "host image ";
+    const char *folder = getenv("MOCK_CUDA_MODULES");
+    char path[4096];
+    if (!folder || strncmp(image, magic, sizeof magic - 1) != 0)
+        return NULL;
+    snprintf(path, sizeof path, "%s/%s.so", folder, image + sizeof magic - 1);
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        fprintf(stderr, "cuda_host: %s\n", dlerror());
+    return library;
+}
+
+MOCK CUresult cuModuleLoadData(CUmodule *module, const void *image)
+{
+    const CUresult code = mock_enter_device("cuModuleLoadData");
+    if (code != CUDA_SUCCESS)
+        return code;
+    void *library = open_library(image);
+    if (!library)
+        return CUDA_ERROR_INVALID_IMAGE;
+    *module = mock_make(MODULE, sizeof **module);
+    (*module)->library = library;
+    return CUDA_SUCCESS;
+}
+
+MOCK CUresult cuModuleUnload(CUmodule module)
+{
+    const CUresult code = mock_enter_device("cuModuleUnload");
+    if (!mock_is_live("cuModuleUnload", MODULE, module))
+        return INVALID_HANDLE;
+    mock_flush_all();
+    while (module->functions) {
+        CUfunction next = module->functions->next;
+        free(module->functions);
+        module->functions = next;
+    }
+    dlclose(module->library);
+    mock_drop(module);
+    return code;
+}
+
+MOCK CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
+{
+    typedef void (*kernel)(void **);
+    const CUresult code = mock_enter_device("cuModuleGetFunction");
+    if (code != CUDA_SUCCESS || !mock_is_live("cuModuleGetFunction", MODULE, module))
+        return code ? code : INVALID_HANDLE;
+    kernel (*find)(const char *, int *);
+    int parameters = 0;
+    *(void **)&find = dlsym(module->library, "host_kernel");
+    const kernel call = find ? find(name, &parameters) : NULL;
+    if (!call)
+        return NOT_FOUND;
+    *function = calloc(1, sizeof **function);
+    **function = (struct CUfunc_st){
+        .name = name, .module = module, .call = call, .parameters = parameters, .next = module->functions};
+    module->functions = *function;
+    return CUDA_SUCCESS;
+}
