@@ -34,8 +34,7 @@ static const double NARROW_PLANES_RATE = 0.85;  /* forward, with outer axes */
 static const double EIGHT_BACKWARD_RATE = 0.97; /* of eight */
 /* What forward takes longer, over tiles, where all windows of a short row begin at one column. It grows from half of
  * the windows on and is less for longer rows. */
-static const double CROWDED_OPERATIONS = 0.3, CROWDED_NARROW_OPERATIONS = 0.75, CROWDED_ROWS = 12;
-static const int64_t WIDE_BYTES = 64; /* of a vector: 32 registers; those that are narrower come with half as many */
+static const double CROWDED_OPERATIONS = 0.3, CROWDED_ROWS = 12;
 static const int64_t RING_BYTES = 6 << 20;    /* of packed lines, at most */
 static const int64_t CACHED_RING_BYTES = 1664 << 10; /* rings beyond this leave the second-level cache: */
 static const int64_t CACHED_BACKWARD_BYTES = 960 << 10; /* in backward, where little else is read */
@@ -382,10 +381,9 @@ static double rows_of(const shape_search *s)
 
 static double forward_rate(const shape_search *s)
 {
-    const bool wide = s->kernels->lanes * s->kernels->real_size >= WIDE_BYTES;
     const axis_view *axis = &s->axis[s->rank - 1];
     const double crowded = fmax(2 * axis->still - 1, 0) * fmin(CROWDED_ROWS / axis->rows, 1);
-    const double longer = 1 + crowded * (wide ? CROWDED_OPERATIONS : CROWDED_NARROW_OPERATIONS);
+    const double longer = 1 + CROWDED_OPERATIONS * crowded;
     if (s->kernels->lanes > 8)
         return longer * FORWARD_RATE;
     return longer * (s->rank > 2 ? NARROW_PLANES_RATE : NARROW_FORWARD_RATE);
