@@ -239,7 +239,7 @@ START_TEST(both_directions_are_each_alone)
 {
     static const char *const problems[] = {"na2d f32 h8/2 d32 14x14 w7 dil2", "na2d bf16 h2 d16/24 12x12 w3 dil4",
                                            "na2d f32 h16 d32 7x7 w7", "na2d f64 h2 d16 20x33 w5",
-                                           "na1d f32 h2 d64 300"};
+                                           "na2d f32 h2 d16 20x20 w17", "na1d f32 h2 d64 300"};
     enum { PROBLEMS = sizeof problems / sizeof problems[0] };
     nf_context *real;
     int mixed = 0;

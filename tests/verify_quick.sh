@@ -43,6 +43,9 @@ for isa in baseline avx2 avx512 avx512bf16; do
     # Rows long enough for several lane blocks that are scored at once, alone, in classes and with grouped heads.
     NEARFIELD_ISA=$isa check "$isa, runs of lane blocks" $tool verify --backend cpu --algo stencil \
         'na1d f32 d24 300 w31' 'na1d bf16 h4/2 d16 400 w40 dil2' 'na1d f64 b2 d8 257 w17' 'na1d f16 d20 500 w100 c1'
+    # Backward whose lines are cut for the threads at hand.
+    NEARFIELD_ISA=$isa check "$isa, lines cut for threads" $tool verify --backend cpu --algo stencil \
+        'na2d f32 h1 d8 24x20 w11 both'
     # Items whose last column tile nobody sees, taken by threads in another order than each one expects.
     NEARFIELD_ISA=$isa check "$isa, items out of turn" $tool verify --backend cpu --algo tile --threads 3 --seed 2078 \
         'na3d f64 h2/1 d96 8x10x8 w1x1x2 s1x1x2 c1x0x1 q0:0x0:0x1:7 k0:0x0:0x3:3 both'
