@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The problem sets of bench/ parse and are valid, with tags of their own; and every target has a measure that exists.
+# The problem sets of bench/ parse and are valid, with tags of their own; every target has a measure that exists; and what
+# bench/peers/ calls is this library.
 . "$top_srcdir/tests/count.sh"
 problems=$top_srcdir/bench/problems
 
@@ -24,4 +25,13 @@ while IFS='|' read -r name measure goal list; do
         check "target $name" is_valid "$problem"
     done < <(tr ';' '\n' <<<"$list")
 done < <(grep '|' "$problems/targets.txt" | grep -v '^#')
+library=$top_builddir/.libs/libnearfield.so.0
+if [ ! -e "$library" ]; then
+    skip peers 'this build has no shared library'
+elif ! command -v python3 >/dev/null; then
+    skip peers 'there is no python3'
+else
+    check 'peers: the structures are the library'"'"'s' env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$top_srcdir/bench/peers" \
+        python3 -c 'import sys, nearfield; nearfield.load(sys.argv[1])' "$library"
+fi
 finish

@@ -101,7 +101,7 @@ def sdpa_backward(table, timing, case, peer, target):
         return
     (ours, peers), disturbed = timing.interleave([case.run_backward, theirs], timing.repeats)
     table.add(peer, case.text, "bwd", case.threads, ours, peers, target, difference, disturbed,
-              case.ours.info.algo.decode())
+              case.ours.info.backward_algo.decode())
 
 
 def flex(table, timing, case, peer, target):

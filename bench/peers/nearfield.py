@@ -26,7 +26,8 @@ class Problem(ctypes.Structure):
 
 class Tensor(ctypes.Structure):
     _fields_ = [("size", c_size_t), ("data", c_void_p), ("dtype", c_int), ("memory", c_int), ("rank", c_int32),
-                ("reserved", c_int32), ("extents", c_int64 * (MAX_RANK + 3)), ("strides", c_int64 * (MAX_RANK + 3))]
+                ("reserved", c_int32), ("extents", c_int64 * (MAX_RANK + 3)), ("strides", c_int64 * (MAX_RANK + 3)),
+                ("offset", c_int64)]
 
 
 class Io(ctypes.Structure):
@@ -34,8 +35,8 @@ class Io(ctypes.Structure):
 
 
 class ContextOptions(ctypes.Structure):
-    _fields_ = [("size", c_size_t), ("backend", c_char_p), ("isa", c_char_p), ("num_threads", c_int64),
-                ("allocate", c_void_p), ("release", c_void_p), ("memory_user", c_void_p),
+    _fields_ = [("size", c_size_t), ("backend", c_char_p), ("device", c_char_p), ("isa", c_char_p),
+                ("num_threads", c_int64), ("allocate", c_void_p), ("release", c_void_p), ("memory_user", c_void_p),
                 ("log", c_void_p), ("log_user", c_void_p)]
 
 
@@ -45,7 +46,8 @@ class PlanInfo(ctypes.Structure):
                  "useful_pairs computed_pairs masked_pairs tiles_full tiles_partial tiles_absent forward_flops "
                  "backward_flops tensor_bytes".split()] +
                 [("workspace_bytes", c_size_t), ("plan_bytes", c_size_t), ("threads", c_int64),
-                 ("query_tile", c_int64 * MAX_RANK), ("key_tile", c_int64 * MAX_RANK)])
+                 ("query_tile", c_int64 * MAX_RANK), ("key_tile", c_int64 * MAX_RANK),
+                 ("backward_algo", c_char_p)])
 
 
 class Attention:
@@ -104,14 +106,29 @@ class Attention:
         self._check(self.library.nf_backward(self.plan, byref(io), None))
 
 
+def check_sizes(library):
+    """Raises RuntimeError where a structure above is not the library's, which would be written past its end."""
+    room = ctypes.create_string_buffer(4096)
+    extents = (c_int64 * 1)(1)
+    for structure, init in {Problem: lambda: library.nf_problem_init(room), Io: lambda: library.nf_io_init(room),
+                            ContextOptions: lambda: library.nf_context_options_init(room),
+                            Tensor: lambda: library.nf_tensor_init(room, room, 0, 1, extents)}.items():
+        init()
+        size = c_size_t.from_buffer(room).value
+        if size != ctypes.sizeof(structure):
+            raise RuntimeError(f"{structure.__name__} has {ctypes.sizeof(structure)} bytes here, {size} in the library")
+
+
 def load(path):
     """The shared library; every handle is passed as a pointer."""
     library = ctypes.CDLL(str(path))
     for name, arguments in {"nf_plan_create": [c_void_p] * 4, "nf_plan_get_info": [c_void_p] * 2,
                             "nf_context_create": [c_void_p] * 2, "nf_problem_parse": [c_void_p, c_char_p],
                             "nf_problem_tensor": [c_void_p, c_int, c_void_p], "nf_plan_destroy": [c_void_p],
-                            "nf_context_destroy": [c_void_p], "nf_io_init": [c_void_p],
+                            "nf_context_destroy": [c_void_p], "nf_io_init": [c_void_p], "nf_problem_init": [c_void_p],
+                            "nf_tensor_init": [c_void_p, c_void_p, c_int, c_int32, c_void_p],
                             "nf_context_options_init": [c_void_p], "nf_forward": [c_void_p] * 3,
                             "nf_backward": [c_void_p] * 3}.items():
         getattr(library, name).argtypes = arguments
+    check_sizes(library)
     return library
