@@ -141,7 +141,7 @@ bool tensor_equal(const nf_tensor *a, const nf_tensor *b)
     return tensor_distance(a, b) == 0;
 }
 
-void attend_io(nf_io *io, const attend *a)
+void attend_io_of(nf_io *io, const nf_tensor tensor[NF_ROLES])
 {
     const nf_tensor **const member[NF_ROLES] = {
         [NF_Q] = &io->q, [NF_K] = &io->k, [NF_V] = &io->v, [NF_EXTRA_K] = &io->extra_k, [NF_EXTRA_V] = &io->extra_v,
@@ -150,8 +150,13 @@ void attend_io(nf_io *io, const attend *a)
         [NF_SCORES] = &io->scores, [NF_DSCORES] = &io->dscores};
     nf_io_init(io);
     for (int role = 0; role < NF_ROLES; role++)
-        if (a->tensor[role].rank)
-            *member[role] = &a->tensor[role];
+        if (tensor[role].rank)
+            *member[role] = &tensor[role];
+}
+
+void attend_io(nf_io *io, const attend *a)
+{
+    attend_io_of(io, a->tensor);
 }
 
 void attend_run(attend *a, nf_context *context, const char *backend, const char *algo, nf_direction direction)

@@ -36,8 +36,9 @@ double tensor_distance(const nf_tensor *a, const nf_tensor *b);
 /* Whether all elements are equal, a NaN equal to a NaN. */
 bool tensor_equal(const nf_tensor *a, const nf_tensor *b);
 
-/* Names all tensors that the case has. */
+/* Names all tensors that the case has; of an array of them, those that have a rank. */
 void attend_io(nf_io *io, const attend *a);
+void attend_io_of(nf_io *io, const nf_tensor tensor[NF_ROLES]);
 
 /* Runs NF_FWD, NF_BWD or both in this order, on a backend (NULL: the library's choice) and algorithm, with all tensors
  * that the problem has. Aborts the test with the library's error on failure. */

@@ -6,32 +6,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 . "$top_srcdir/tests/cuda_host/use.sh"
 tool=$top_builddir/tests/cuda_host/nearfield
+backend=cuda
 attempt=$top_builddir/tests/cuda_try
 problem='na2d f32 h2/1 d8 9x11 w3 x2 both'
-
-said() { # WORDS...: each was said
-    local words
-    for words; do
-        grep -q -F -e "$words" "$work/said" || { cat "$work/said"; echo "lacks: $words"; return 1; }
-    done
-}
-
-# The problem runs.
-works() { # SETTINGS
-    on_mock "$work/mock" "$1" "$attempt" "$problem" || { cat "$work/said"; return 1; }
-    books_balance
-}
-
-# It fails with all promises kept, and with these words.
-fails_on() { # FOLDER SETTINGS WORDS...
-    local folder=$1 settings=$2 status
-    shift 2
-    on_mock "$folder" "$settings" "$attempt" "$problem"
-    status=$?
-    [ $status -eq 1 ] || { cat "$work/said"; echo "exit status $status"; return 1; }
-    said "$@" && { [ ! -e "$books" ] || books_balance; }
-}
-fails() { fails_on "$work/mock" "$@"; }
+. "$top_srcdir/tests/faults.sh"
 
 # ---- No driver, an old one, no device --------------------------------------------------------------------------------
 mkdir "$work/none" "$work/old"
@@ -57,26 +35,11 @@ check long_name works "name=$(printf 'n%.0s' {1..250})"
 check no_pinned_memory works 'fail=cuMemAllocHost_v2:2'
 check small_blocks works 'threads=64'
 
-says_why() { # WORDS COMMAND...: the tool fails politely on the mock of $settings
-    local words=$1
-    shift
-    on_mock "$work/mock" "$settings" "$tool" "$@"
-    [ $? -eq 2 ] && said "$words" || { cat "$work/said"; return 1; }
-}
 settings='threads=32' check blocks_too_small says_why 'the device has 32' plan "$problem" --backend cuda
 settings='shared=512' check shared_memory_too_small says_why 'local memory' plan "$problem" --backend cuda
 
 # ---- Choosing a device -----------------------------------------------------------------------------------------------
-uses() { # TEXT NAME
-    NEARFIELD_DEVICE=$1 on_mock "$work/mock" 'devices=3' "$tool" plan "$problem" --backend cuda && said "$2"
-}
-check device_by_number uses 2 'Mock 2'
-check device_by_name uses 'mock 1' 'Mock 1'
-check device_by_default uses '' 'Mock 0'
-for device in 3 -1 nonsense; do
-    settings='devices=3' NEARFIELD_DEVICE=$device check "device_$device" \
-        says_why "device '$device' is none of: 0 Mock 0, 1 Mock 1, 2 Mock 2" plan "$problem" --backend cuda
-done
+check_choice '0 Mock 0, 1 Mock 1, 2 Mock 2'
 describes() { on_mock "$work/mock" 'devices=2;units=7;memory=1073741824' "$tool" info && said "$@"; }
 check info_devices describes 'Mock 0, used here' 'Mock 1' '7 multiprocessors' '1024 MiB' 'compute capability 9.0' 'PCI 0000:02:00.0'
 unasked() { on_mock "$work/mock" '' "$tool" plan "$problem" && said 'chosen: cuda portable Mock 0'; }
@@ -99,31 +62,10 @@ check recovers recovers
 # What the backend can do without.
 spared='cuDeviceGetAttribute cuMemAllocHost_v2 cuMemFree[A-Za-z_0-9]* cuModuleUnload cu[A-Za-z]*Destroy_v2'
 spared+=' cuDevicePrimaryCtxRelease_v2 cuCtxPopCurrent_v2 cuCtxPushCurrent_v2 cuStreamSynchronize'
-fails_at() { # NAME COUNT
-    local name=$1 count=$2 turn range status
-    for ((turn = 1; turn <= count; turn++)); do
-        for range in "$turn:$turn" "$turn"; do
-            on_mock "$work/mock" "fail=$name:2:$range" "$attempt" "$problem"
-            status=$?
-            if [ $status -eq 0 ] && [[ " $name " =~ \ ($(tr ' ' '|' <<<"$spared"))\  ]]; then
-                status=1
-            fi
-            [ $status -eq 1 ] && { [ "$name" = cuCtxPushCurrent_v2 ] || books_balance; } ||
-                { cat "$work/said"; echo "call $range, exit status $status"; return 1; }
-        done
-    done
-}
-on_mock "$work/mock" '' "$attempt" "$problem"
-while read -r name count; do
-    check "each_$name" fails_at "$name" "$count"
-done < <(sed -n 's/^calls \(cu[A-Za-z_0-9]*\) /\1 /p' "$books")
+failure=2
+unbalanced=cuCtxPushCurrent_v2
+check_calls each 'cu[A-Za-z_0-9]*'
 
 # ---- The tool --------------------------------------------------------------------------------------------------------
-make_npy() { "$top_builddir/tests/make_npy" "$work/q.npy" f4 C 1 1 9 11 2 8; }
-check make_npy make_npy
-writes_nothing() {
-    settings=lost says_why 'CUDA_ERROR_LAUNCH_FAILED' run 'na2d w3' --backend cuda --q "$work/q.npy" --k "$work/q.npy" \
-        --v "$work/q.npy" --out "$work/out.npy" && [ ! -e "$work/out.npy" ]
-}
-check run_writes_nothing writes_nothing
+check_run CUDA_ERROR_LAUNCH_FAILED
 finish

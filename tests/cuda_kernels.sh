@@ -20,7 +20,7 @@ check reverse_order runs 'order=1' "$tool" verify --backend cuda --cases "$cases
 check random_order runs 'order=2' "$tool" verify --backend cuda --cases "$cases" --seed 300
 check greedy_order runs 'order=3' "$tool" verify --backend cuda --cases "$cases" --seed 400
 check greedy_reverse_order runs 'order=4' "$tool" verify --backend cuda --cases "$cases" --seed 500
-check early runs 'early' "$tool" verify --backend cuda --cases "$cases" --seed 600
+check early runs 'early=1' "$tool" verify --backend cuda --cases "$cases" --seed 600
 # With many multiprocessors the gradients of extra tokens are summed in parts.
 check many_units runs 'units=132' "$tool" verify --backend cuda --cases "$cases" --seed 700
 
@@ -28,7 +28,7 @@ check many_units runs 'units=132' "$tool" verify --backend cuda --cases "$cases"
 interop=$top_builddir/tests/test_cuda
 if [ -x "$interop" ]; then
     check interop runs 'devices=2' env CK_FORK=no "$interop"
-    check interop_early runs 'devices=2;early' env CK_FORK=no "$interop"
+    check interop_early runs 'devices=2;early=1' env CK_FORK=no "$interop"
 else
     skip interop 'built without Check'
 fi

@@ -5,32 +5,11 @@
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 . "$top_srcdir/tests/opencl_mock/use.sh"
+backend=opencl
+tool=$NEARFIELD
 attempt=$top_builddir/tests/opencl_try
 problem='na2d f32 h2/1 d8 9x11 w3 x2 both'
-
-said() { # WORDS...: each was said
-    local words
-    for words; do
-        grep -q -F -e "$words" "$work/said" || { cat "$work/said"; echo "lacks: $words"; return 1; }
-    done
-}
-
-# The problem runs, as far as a device can tell.
-works() { # SETTINGS [device]
-    on_mock "$work/mock" "$1" "$attempt" "$problem" "${@:2}" || { cat "$work/said"; return 1; }
-    books_balance
-}
-
-# It fails with all promises kept, and with these words.
-fails_on() { # FOLDER SETTINGS WORDS...
-    local folder=$1 settings=$2 status
-    shift 2
-    on_mock "$folder" "$settings" "$attempt" "$problem"
-    status=$?
-    [ $status -eq 1 ] || { cat "$work/said"; echo "exit status $status"; return 1; }
-    said "$@" && { [ ! -e "$books" ] || books_balance; }
-}
-fails() { fails_on "$work/mock" "$@"; }
+. "$top_srcdir/tests/faults.sh"
 
 # ---- No loader, an old one, no driver, no device ---------------------------------------------------------------------
 mkdir "$work/none" "$work/old"
@@ -66,27 +45,12 @@ check no_binaries works 'binary=0'
 check in_place works '' device
 
 # A tile of local memory does not fit: the algorithm says so.
-says_why() { # WORDS COMMAND...: the tool fails politely on the mock of $settings
-    local words=$1
-    shift
-    on_mock "$work/mock" "$settings" "$NEARFIELD" "$@"
-    [ $? -eq 2 ] && said "$words" || { cat "$work/said"; return 1; }
-}
 settings='local=512' check tile_needs_local_memory says_why 'local memory' plan "$problem" --backend opencl --algo tile
 settings='fp64=0' check f64_needs_fp64 says_why 'double precision' plan "${problem/f32/f64}" --backend opencl
 settings='alloc=1024' check large_tensors says_why '1024' plan "$problem" --backend opencl
 
 # ---- Choosing a device -----------------------------------------------------------------------------------------------
-uses() { # TEXT NAME
-    NEARFIELD_DEVICE=$1 on_mock "$work/mock" 'devices=3' "$NEARFIELD" plan "$problem" --backend opencl && said "$2"
-}
-check device_by_number uses 2 'Mock 2'
-check device_by_name uses 'mock 1' 'Mock 1'
-check device_by_default uses '' 'Mock 0'
-for device in 3 -1 nonsense; do
-    settings='devices=3' NEARFIELD_DEVICE=$device check "device_$device" \
-        says_why "device '$device' is none of: 0 Mock 0 (Mock platform 0), 1 Mock 1" plan "$problem" --backend opencl
-done
+check_choice '0 Mock 0 (Mock platform 0), 1 Mock 1'
 describes() { on_mock "$work/mock" 'devices=2;units=7;local=49152;driver=9.8' "$NEARFIELD" info && said "$@"; }
 check info_devices describes 'Mock 0' 'Mock 1' 'Nobody' '9.8' '7' '48 KiB' 'cl_khr_fp64'
 
@@ -108,37 +72,14 @@ check recovers recovers
 # What the backend can do without.
 spared='clGetPlatformInfo clGetDeviceInfo clRelease[A-Za-z]* clGetProgramInfo clGetProgramBuildInfo clFinish'
 spared+=' clGetKernelWorkGroupInfo clEnqueueUnmapMemObject clGetEventInfo'
-fails_at() { # NAME COUNT [device]
-    local name=$1 count=$2 turn range status
-    for ((turn = 1; turn <= count; turn++)); do
-        for range in "$turn:$turn" "$turn"; do
-            on_mock "$work/mock" "fail=$name:-5:$range" "$attempt" "$problem" "${@:3}"
-            status=$?
-            if [ $status -eq 0 ] && [[ " $name " =~ \ ($(tr ' ' '|' <<<"$spared"))\  ]]; then
-                status=1
-            fi
-            [ $status -eq 1 ] && books_balance || { cat "$work/said"; echo "call $range, exit status $status"; return 1; }
-        done
-    done
-}
-on_mock "$work/mock" '' "$attempt" "$problem"
-while read -r name count; do
-    check "each_$name" fails_at "$name" "$count"
-done < <(sed -n 's/^calls \(cl[A-Za-z]*\) /\1 /p' "$books")
+failure=-5
+check_calls each 'cl[A-Za-z]*'
 # Of calls that do not wait, and of merging: what happens after the plan is made.
-on_mock "$work/mock" '' "$attempt" "$problem" device
-while read -r name count; do
-    check "in_place_$name" fails_at "$name" "$count" device
-done < <(sed -n 's/^calls \(clEnqueue[A-Za-z]*\|clFlush\|cl[A-Za-z]*Events*\|cl[A-Za-z]*EventInfo\|clSetKernelArg\|clCreate[A-Za-z]*\) /\1 /p' "$books")
+check_calls in_place \
+    'clEnqueue[A-Za-z]*\|clFlush\|cl[A-Za-z]*Events*\|cl[A-Za-z]*EventInfo\|clSetKernelArg\|clCreate[A-Za-z]*' device
 
 # ---- The tool --------------------------------------------------------------------------------------------------------
-make_npy() { "$top_builddir/tests/make_npy" "$work/q.npy" f4 C 1 1 9 11 2 8; }
-check make_npy make_npy
-writes_nothing() {
-    settings=lost says_why 'CL_DEVICE_NOT_AVAILABLE' run 'na2d w3' --backend opencl --q "$work/q.npy" --k "$work/q.npy" \
-        --v "$work/q.npy" --out "$work/out.npy" && [ ! -e "$work/out.npy" ]
-}
-check run_writes_nothing writes_nothing
+check_run CL_DEVICE_NOT_AVAILABLE
 # A device that computes nothing is wrong, and both checkers say so.
 catches() {
     on_mock "$work/mock" '' "$NEARFIELD" "$@"

@@ -9,6 +9,7 @@
 #include "fake.h"
 #include "harness.h"
 #include "nearfield_cuda.h"
+#include "placed.h"
 
 static const char problem_text[] = "na2d f32 b2 h4/2 d5/3 7x6 w3x5 x2 both";
 static const double tolerance = 1e-4;
@@ -61,121 +62,46 @@ static void teardown(void)
 
 /* ---- Tensors in one allocation ----------------------------------------------------------------------------------- */
 
-typedef struct arena {
-    CUdeviceptr memory;
-    size_t bytes;
-    attend truth;               /* in host memory, by the reference */
-    nf_tensor tensor[NF_ROLES]; /* in the allocation, or the host's */
-    int64_t first[NF_ROLES];    /* where element [0, 0, ...] lies in it */
-} arena;
-
-/* Each tensor follows the one before, its last dimension running backwards. */
-static void place_tensors(arena *a, uint32_t in_host)
+static CUdeviceptr memory_of(const placed *a)
 {
-    int64_t used = 1;
-    for (int role = 0; role < NF_ROLES; role++) {
-        nf_tensor *t = &a->tensor[role];
-        *t = a->truth.tensor[role];
-        if (t->rank == 0 || in_host >> role & 1)
-            continue;
-        const int32_t last = t->rank - 1;
-        t->memory = NF_CUDA;
-        t->strides[last] = -1;
-        a->first[role] = used + t->extents[last] - 1;
-        used += tensor_count(t);
-    }
-    a->bytes = (size_t)used * sizeof(float);
+    return (CUdeviceptr)(uintptr_t)a->memory;
 }
 
-/* Between the host's tensors and the allocation, by way of an image of it. */
-static void copy_tensors(arena *a, bool to_device)
+/* By way of an image of the allocation. */
+static void copy_tensors(placed *a, bool to_device)
 {
     float *image = malloc(a->bytes);
-    CHECK_CU(api.cuMemcpyDtoHAsync(image, a->memory, a->bytes, copies));
+    CHECK_CU(api.cuMemcpyDtoHAsync(image, memory_of(a), a->bytes, copies));
     CHECK_CU(api.cuStreamSynchronize(copies));
-    for (int role = 0; role < NF_ROLES; role++) {
-        nf_tensor view = a->tensor[role];
-        if (view.rank == 0 || view.memory != NF_CUDA)
-            continue;
-        view.memory = NF_HOST;
-        view.data = image + a->first[role];
-        nf_tensor *host = &a->truth.tensor[role];
-        if (to_device)
-            for (int64_t i = 0; i < tensor_count(&view); i++)
-                tensor_set(&view, i, tensor_get(host, i));
-        else
-            ck_assert_msg(tensor_distance(&view, host) < tolerance, "%s", nf_role_name((nf_role)role));
-    }
     if (to_device) {
-        CHECK_CU(api.cuMemcpyHtoDAsync(a->memory, image, a->bytes, copies));
+        placed_fill(a, image);
+        CHECK_CU(api.cuMemcpyHtoDAsync(memory_of(a), image, a->bytes, copies));
         CHECK_CU(api.cuStreamSynchronize(copies));
-    }
+    } else
+        placed_compare(a, image, tolerance);
     free(image);
 }
 
-static void arena_create(arena *a, uint32_t in_host)
+static void place(placed *a, uint32_t in_host)
 {
     uint64_t seed = 1;
+    CUdeviceptr memory;
     attend_create_text(&a->truth, problem_text);
     attend_fill(&a->truth, &seed, 1);
-    place_tensors(a, in_host);
-    CHECK_CU(api.cuMemAlloc(&a->memory, a->bytes));
+    placed_lay(a, NF_CUDA, in_host);
+    CHECK_CU(api.cuMemAlloc(&memory, a->bytes));
+    a->memory = (void *)(uintptr_t)memory;
     for (int role = 0; role < NF_ROLES; role++)
         if (a->tensor[role].memory == NF_CUDA)
-            a->tensor[role].data = (float *)(uintptr_t)a->memory + a->first[role];
+            a->tensor[role].data = (float *)a->memory + a->first[role];
     copy_tensors(a, true);
     attend_run(&a->truth, host_context, "reference", NULL, NF_BOTH);
 }
 
-static void arena_destroy(arena *a)
+static void release(placed *a)
 {
-    CHECK_CU(api.cuMemFree(a->memory));
+    CHECK_CU(api.cuMemFree(memory_of(a)));
     attend_destroy(&a->truth);
-}
-
-static void arena_io(nf_io *io, const arena *a)
-{
-    nf_io_init(io);
-    const nf_tensor **member[NF_ROLES] = {[NF_Q] = &io->q,
-                                          [NF_K] = &io->k,
-                                          [NF_V] = &io->v,
-                                          [NF_EXTRA_K] = &io->extra_k,
-                                          [NF_EXTRA_V] = &io->extra_v,
-                                          [NF_OUT] = &io->out,
-                                          [NF_LSE] = &io->lse,
-                                          [NF_DOUT] = &io->dout,
-                                          [NF_DLSE] = &io->dlse,
-                                          [NF_DQ] = &io->dq,
-                                          [NF_DK] = &io->dk,
-                                          [NF_DV] = &io->dv,
-                                          [NF_DEXTRA_K] = &io->dextra_k,
-                                          [NF_DEXTRA_V] = &io->dextra_v};
-    for (int role = 0; role < NF_ROLES; role++)
-        if (member[role] && a->tensor[role].rank)
-            *member[role] = &a->tensor[role];
-}
-
-static nf_plan *make_plan(const arena *a)
-{
-    nf_io io;
-    nf_plan *plan;
-    nf_plan_options options;
-    nf_plan_info info = {.size = sizeof info};
-    arena_io(&io, a);
-    nf_plan_options_init(&options);
-    options.layout = &io;
-    ck_assert_msg(nf_plan_create(&plan, context, &a->truth.problem, &options) == NF_OK, "%s", nf_last_error());
-    ck_assert_int_eq(nf_plan_get_info(plan, &info), NF_OK);
-    ck_assert_str_eq(info.backend, "cuda");
-    return plan;
-}
-
-static void run_both(const arena *a, const nf_plan *plan, const nf_exec *exec)
-{
-    nf_io io;
-    arena_io(&io, a);
-    ck_assert_msg(nf_forward(plan, &io, exec) == NF_OK, "%s", nf_last_error());
-    ck_assert_msg(nf_backward(plan, &io, exec) == NF_OK, "%s", nf_last_error());
 }
 
 /* ---- Tests ------------------------------------------------------------------------------------------------------- */
@@ -185,15 +111,15 @@ static const uint32_t in_host[] = {0, 1 << NF_Q | 1 << NF_K | 1 << NF_DOUT, 1 <<
 
 START_TEST(equals_reference)
 {
-    arena a;
+    placed a;
     attend kept;
-    arena_create(&a, in_host[_i]);
+    place(&a, in_host[_i]);
     attend_create_text(&kept, problem_text);
     for (int role = 0; role < NF_ROLES; role++)
         if (kept.tensor[role].rank)
             attend_copy(&kept, &a.truth, (nf_role)role);
-    nf_plan *plan = make_plan(&a);
-    run_both(&a, plan, NULL);
+    nf_plan *plan = placed_plan(&a, context, "cuda");
+    placed_run(&a, plan, NULL);
     for (int role = 0; role < NF_ROLES; role++)
         if (kept.tensor[role].rank && in_host[_i] >> role & 1)
             ck_assert_msg(tensor_distance(&kept.tensor[role], &a.tensor[role]) < tolerance, "%s",
@@ -201,24 +127,24 @@ START_TEST(equals_reference)
     copy_tensors(&a, false);
     nf_plan_destroy(plan);
     attend_destroy(&kept);
-    arena_destroy(&a);
+    release(&a);
 }
 END_TEST
 
 START_TEST(runs_on_a_stream_of_the_program)
 {
     const CUstream stream = make_stream(primary);
-    arena a;
+    placed a;
     nf_exec exec;
-    arena_create(&a, 0);
-    nf_plan *plan = make_plan(&a);
+    place(&a, 0);
+    nf_plan *plan = placed_plan(&a, context, "cuda");
     nf_exec_init(&exec);
     exec.queue = stream;
-    run_both(&a, plan, &exec);
+    placed_run(&a, plan, &exec);
     CHECK_CU(api.cuStreamSynchronize(stream));
     copy_tensors(&a, false);
     nf_plan_destroy(plan);
-    arena_destroy(&a);
+    release(&a);
     CHECK_CU(api.cuStreamDestroy(stream));
 }
 END_TEST
@@ -229,23 +155,23 @@ START_TEST(calls_overlap)
     enum { STREAMS = 3, ROUNDS = 12 };
     CUstream streams[STREAMS];
     nf_exec exec;
-    arena a;
+    placed a;
     nf_exec_init(&exec);
-    arena_create(&a, 0);
+    place(&a, 0);
     for (int i = 0; i < STREAMS; i++)
         streams[i] = make_stream(primary);
     ck_assert_int_eq(nf_cuda_use(context, 0, streams[0]), NF_OK);
-    nf_plan *plan = make_plan(&a);
-    run_both(&a, plan, NULL);
+    nf_plan *plan = placed_plan(&a, context, "cuda");
+    placed_run(&a, plan, NULL);
     for (int i = 0; i < ROUNDS; i++) {
         exec.queue = streams[i % STREAMS];
-        run_both(&a, plan, &exec);
+        placed_run(&a, plan, &exec);
     }
     nf_plan_destroy(plan);
     for (int i = 0; i < STREAMS; i++)
         CHECK_CU(api.cuStreamSynchronize(streams[i]));
     copy_tensors(&a, false);
-    arena_destroy(&a);
+    release(&a);
     for (int i = 0; i < STREAMS; i++)
         CHECK_CU(api.cuStreamDestroy(streams[i]));
 }
@@ -254,13 +180,13 @@ END_TEST
 /* Backward of another plan, on another stream, finds what forward has left: only the event puts it after. */
 START_TEST(events_order_calls)
 {
-    arena a;
+    placed a;
     nf_io io;
     nf_exec first, second;
     void *forward_done = NULL, *backward_done = NULL;
-    arena_create(&a, 0);
-    arena_io(&io, &a);
-    nf_plan *forward = make_plan(&a), *backward = make_plan(&a);
+    place(&a, 0);
+    placed_io(&io, &a);
+    nf_plan *forward = placed_plan(&a, context, "cuda"), *backward = placed_plan(&a, context, "cuda");
     nf_exec_init(&first);
     nf_exec_init(&second);
     first.signal_event = &forward_done;
@@ -276,7 +202,7 @@ START_TEST(events_order_calls)
     CHECK_CU(api.cuEventDestroy(backward_done));
     nf_plan_destroy(forward);
     nf_plan_destroy(backward);
-    arena_destroy(&a);
+    release(&a);
 }
 END_TEST
 
@@ -291,12 +217,12 @@ START_TEST(refusals)
     const CUstream strange = make_stream(other);
     CUcontext left;
     CUdeviceptr elsewhere;
-    arena a;
+    placed a;
     nf_io io;
     nf_exec exec;
-    arena_create(&a, 0);
-    nf_plan *plan = make_plan(&a);
-    arena_io(&io, &a);
+    place(&a, 0);
+    nf_plan *plan = placed_plan(&a, context, "cuda");
+    placed_io(&io, &a);
     nf_exec_init(&exec);
     exec.queue = strange;
     refuses(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT, "exec: queue is a stream of another context");
@@ -319,30 +245,30 @@ START_TEST(refusals)
     CHECK_CU(api.cuCtxPopCurrent(&left));
     spoiled.data = a.truth.tensor[NF_V].data;
     refuses(nf_forward(plan, &io, NULL), NF_ERR_TENSOR, "v: data is no CUDA pointer");
-    spoiled.data = (void *)(uintptr_t)a.memory;
+    spoiled.data = a.memory;
     refuses(nf_forward(plan, &io, NULL), NF_ERR_TENSOR, "v: bytes -8..");
-    spoiled.data = (float *)(uintptr_t)a.memory + a.bytes / sizeof(float) - 1;
+    spoiled.data = (float *)a.memory + a.bytes / sizeof(float) - 1;
     refuses(nf_forward(plan, &io, NULL), NF_ERR_TENSOR, "do not lie in its allocation of");
     nf_plan_destroy(plan);
     CHECK_CU(api.cuStreamDestroy(strange));
-    arena_destroy(&a);
+    release(&a);
 }
 END_TEST
 
 /* A context that was not told runs on the device's primary context, too. */
 START_TEST(needs_no_word)
 {
-    arena a;
+    placed a;
     nf_io io;
-    arena_create(&a, 0);
+    place(&a, 0);
     nf_context *told = context;
     context = host_context;
-    nf_plan *plan = make_plan(&a);
+    nf_plan *plan = placed_plan(&a, context, "cuda");
     context = told;
-    arena_io(&io, &a);
+    placed_io(&io, &a);
     ck_assert_msg(nf_forward(plan, &io, NULL) == NF_OK, "%s", nf_last_error());
     nf_plan_destroy(plan);
-    arena_destroy(&a);
+    release(&a);
 }
 END_TEST
 

@@ -13,6 +13,7 @@
 #include "harness.h"
 #include "nearfield_opencl.h"
 #include "oracle.h"
+#include "placed.h"
 
 static const char problem_text[] = "na2d f32 b2 h4/2 d5/3 7x6 w3x5 x2 both";
 static const double tolerance = 1e-4;
@@ -76,127 +77,48 @@ static void teardown(void)
 
 /* ---- Tensors in one buffer --------------------------------------------------------------------------------------- */
 
-typedef struct arena {
-    cl_mem memory;
-    size_t bytes;
-    attend truth;               /* in host memory, by the reference */
-    nf_tensor tensor[NF_ROLES]; /* in the buffer, or the host's */
-} arena;
-
-/* Each tensor follows the one before, its last dimension running backwards. */
-static void place_tensors(arena *a, uint32_t in_host)
-{
-    int64_t used = 1;
-    for (int role = 0; role < NF_ROLES; role++) {
-        nf_tensor *t = &a->tensor[role];
-        *t = a->truth.tensor[role];
-        if (t->rank == 0 || in_host >> role & 1)
-            continue;
-        const int32_t last = t->rank - 1;
-        t->memory = NF_OPENCL;
-        t->data = NULL;
-        t->strides[last] = -1;
-        t->offset = used + t->extents[last] - 1;
-        used += tensor_count(t);
-    }
-    a->bytes = (size_t)used * sizeof(float);
-}
-
-/* Host tensors over the mapped buffer. */
-static void copy_tensors(arena *a, bool to_device)
+/* The buffer is mapped. */
+static void copy_tensors(placed *a, bool to_device)
 {
     cl_int error;
     float *mapped = api.clEnqueueMapBuffer(fill_queue, a->memory, CL_TRUE, CL_MAP_READ | (to_device ? 1 << 1 : 0), 0,
                                            a->bytes, 0, NULL, NULL, &error);
     ck_assert_int_eq(error, CL_SUCCESS);
-    for (int role = 0; role < NF_ROLES; role++) {
-        nf_tensor view = a->tensor[role];
-        if (view.rank == 0 || view.memory != NF_OPENCL)
-            continue;
-        view.memory = NF_HOST;
-        view.data = mapped + view.offset;
-        view.offset = 0;
-        nf_tensor *host = &a->truth.tensor[role];
-        if (to_device)
-            for (int64_t i = 0; i < tensor_count(&view); i++)
-                tensor_set(&view, i, tensor_get(host, i));
-        else
-            ck_assert_msg(tensor_distance(&view, host) < tolerance, "%s", nf_role_name((nf_role)role));
-    }
+    if (to_device)
+        placed_fill(a, mapped);
+    else
+        placed_compare(a, mapped, tolerance);
     ck_assert_int_eq(api.clEnqueueUnmapMemObject(fill_queue, a->memory, mapped, 0, NULL, NULL), CL_SUCCESS);
     ck_assert_int_eq(api.clFinish(fill_queue), CL_SUCCESS);
 }
 
-static void arena_create(arena *a, uint32_t in_host)
+static void place_tensors(placed *a, uint32_t in_host)
 {
-    uint64_t seed = 1;
     cl_int error;
-    attend_create_text(&a->truth, problem_text);
-    attend_fill(&a->truth, &seed, 1);
-    place_tensors(a, in_host);
+    placed_lay(a, NF_OPENCL, in_host);
     a->memory = api.clCreateBuffer(cl, CL_MEM_READ_WRITE, a->bytes, NULL, &error);
     ck_assert_int_eq(error, CL_SUCCESS);
     for (int role = 0; role < NF_ROLES; role++)
-        if (a->tensor[role].memory == NF_OPENCL)
+        if (a->tensor[role].memory == NF_OPENCL) {
             a->tensor[role].data = a->memory;
+            a->tensor[role].offset = a->first[role];
+        }
     copy_tensors(a, true);
+}
+
+static void place(placed *a, uint32_t in_host)
+{
+    uint64_t seed = 1;
+    attend_create_text(&a->truth, problem_text);
+    attend_fill(&a->truth, &seed, 1);
+    place_tensors(a, in_host);
     attend_run(&a->truth, host_context, "reference", NULL, NF_BOTH);
 }
 
-static void arena_destroy(arena *a)
+static void release(placed *a)
 {
     api.clReleaseMemObject(a->memory);
     attend_destroy(&a->truth);
-}
-
-static void arena_io(nf_io *io, const arena *a)
-{
-    attend views = a->truth;
-    memcpy(views.tensor, a->tensor, sizeof views.tensor);
-    attend_io(io, &views);
-    /* attend_io points into views. */
-    const nf_tensor **member[NF_ROLES] = {[NF_Q] = &io->q,
-                                          [NF_K] = &io->k,
-                                          [NF_V] = &io->v,
-                                          [NF_EXTRA_K] = &io->extra_k,
-                                          [NF_EXTRA_V] = &io->extra_v,
-                                          [NF_OUT] = &io->out,
-                                          [NF_LSE] = &io->lse,
-                                          [NF_DOUT] = &io->dout,
-                                          [NF_DLSE] = &io->dlse,
-                                          [NF_DQ] = &io->dq,
-                                          [NF_DK] = &io->dk,
-                                          [NF_DV] = &io->dv,
-                                          [NF_DEXTRA_K] = &io->dextra_k,
-                                          [NF_DEXTRA_V] = &io->dextra_v,
-                                          [NF_SCORES] = &io->scores,
-                                          [NF_DSCORES] = &io->dscores};
-    for (int role = 0; role < NF_ROLES; role++)
-        if (member[role] && *member[role])
-            *member[role] = &a->tensor[role];
-}
-
-static nf_plan *make_plan(const arena *a)
-{
-    nf_io io;
-    nf_plan *plan;
-    nf_plan_options options;
-    nf_plan_info info = {.size = sizeof info};
-    arena_io(&io, a);
-    nf_plan_options_init(&options);
-    options.layout = &io;
-    ck_assert_msg(nf_plan_create(&plan, context, &a->truth.problem, &options) == NF_OK, "%s", nf_last_error());
-    ck_assert_int_eq(nf_plan_get_info(plan, &info), NF_OK);
-    ck_assert_str_eq(info.backend, "opencl");
-    return plan;
-}
-
-static void run_both(const arena *a, const nf_plan *plan, const nf_exec *exec)
-{
-    nf_io io;
-    arena_io(&io, a);
-    ck_assert_msg(nf_forward(plan, &io, exec) == NF_OK, "%s", nf_last_error());
-    ck_assert_msg(nf_backward(plan, &io, exec) == NF_OK, "%s", nf_last_error());
 }
 
 /* ---- Tests ------------------------------------------------------------------------------------------------------- */
@@ -208,15 +130,15 @@ START_TEST(equals_reference)
 {
     if (!device)
         NF_SKIP("there is no OpenCL device");
-    arena a;
-    arena_create(&a, in_host[_i]);
+    placed a;
+    place(&a, in_host[_i]);
     attend kept;
     attend_create_text(&kept, problem_text);
     for (int role = 0; role < NF_ROLES; role++)
         if (kept.tensor[role].rank)
             attend_copy(&kept, &a.truth, (nf_role)role);
-    nf_plan *plan = make_plan(&a);
-    run_both(&a, plan, NULL);
+    nf_plan *plan = placed_plan(&a, context, "opencl");
+    placed_run(&a, plan, NULL);
     for (int role = 0; role < NF_ROLES; role++)
         if (kept.tensor[role].rank && in_host[_i] >> role & 1)
             ck_assert_msg(tensor_distance(&kept.tensor[role], &a.tensor[role]) < tolerance, "%s",
@@ -224,7 +146,7 @@ START_TEST(equals_reference)
     copy_tensors(&a, false);
     nf_plan_destroy(plan);
     attend_destroy(&kept);
-    arena_destroy(&a);
+    release(&a);
 }
 END_TEST
 
@@ -236,17 +158,17 @@ START_TEST(runs_on_a_queue_of_the_program)
     const cl_command_queue queue = make_queue(cl, (cl_command_queue_properties)_i);
     if (!queue)
         NF_SKIP("the device has no such queue");
-    arena a;
-    arena_create(&a, 0);
-    nf_plan *plan = make_plan(&a);
+    placed a;
+    place(&a, 0);
+    nf_plan *plan = placed_plan(&a, context, "opencl");
     nf_exec exec;
     nf_exec_init(&exec);
     exec.queue = queue;
-    run_both(&a, plan, &exec);
+    placed_run(&a, plan, &exec);
     ck_assert_int_eq(api.clFinish(queue), CL_SUCCESS);
     copy_tensors(&a, false);
     nf_plan_destroy(plan);
-    arena_destroy(&a);
+    release(&a);
     api.clReleaseCommandQueue(queue);
 }
 END_TEST
@@ -259,23 +181,23 @@ START_TEST(calls_overlap)
     enum { QUEUES = 3, ROUNDS = 12 };
     cl_command_queue queues[QUEUES];
     nf_exec exec;
-    arena a;
+    placed a;
     nf_exec_init(&exec);
-    arena_create(&a, 0);
+    place(&a, 0);
     for (int i = 0; i < QUEUES; i++)
         queues[i] = make_queue(cl, 0);
     ck_assert_int_eq(nf_opencl_use(context, cl, device, queues[0]), NF_OK);
-    nf_plan *plan = make_plan(&a);
-    run_both(&a, plan, NULL);
+    nf_plan *plan = placed_plan(&a, context, "opencl");
+    placed_run(&a, plan, NULL);
     for (int i = 0; i < ROUNDS; i++) {
         exec.queue = queues[i % QUEUES];
-        run_both(&a, plan, &exec);
+        placed_run(&a, plan, &exec);
     }
     nf_plan_destroy(plan);
     for (int i = 0; i < QUEUES; i++)
         ck_assert_int_eq(api.clFinish(queues[i]), CL_SUCCESS);
     copy_tensors(&a, false);
-    arena_destroy(&a);
+    release(&a);
     for (int i = 0; i < QUEUES; i++)
         api.clReleaseCommandQueue(queues[i]);
 }
@@ -285,15 +207,15 @@ START_TEST(refusals)
 {
     if (!device)
         NF_SKIP("there is no OpenCL device");
-    arena a;
-    arena_create(&a, 0);
-    nf_plan *plan = make_plan(&a);
+    placed a;
+    place(&a, 0);
+    nf_plan *plan = placed_plan(&a, context, "opencl");
     const cl_context stranger = make_context();
     const cl_command_queue strange_queue = make_queue(stranger, 0);
     cl_int error;
     nf_io io;
     nf_exec exec;
-    arena_io(&io, &a);
+    placed_io(&io, &a);
     nf_exec_init(&exec);
     exec.queue = strange_queue;
     ck_assert_int_eq(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT);
@@ -318,7 +240,7 @@ START_TEST(refusals)
     nf_plan_destroy(plan);
     api.clReleaseCommandQueue(strange_queue);
     api.clReleaseContext(stranger);
-    arena_destroy(&a);
+    release(&a);
 }
 END_TEST
 
@@ -327,12 +249,12 @@ START_TEST(a_buffer_needs_its_context)
 {
     if (!device)
         NF_SKIP("there is no OpenCL device");
-    arena a;
+    placed a;
     nf_io io;
     nf_plan *plan;
     nf_plan_options options;
-    arena_create(&a, 0);
-    arena_io(&io, &a);
+    place(&a, 0);
+    placed_io(&io, &a);
     nf_plan_options_init(&options);
     options.layout = &io;
     ck_assert_int_eq(nf_plan_create(&plan, host_context, &a.truth.problem, &options), NF_ERR_UNSUPPORTED);
@@ -340,13 +262,13 @@ START_TEST(a_buffer_needs_its_context)
     ck_assert_msg(nf_plan_create(&plan, host_context, &a.truth.problem, &options) == NF_OK, "%s", nf_last_error());
     ck_assert_int_eq(nf_forward(plan, &io, NULL), NF_ERR_TENSOR);
     nf_plan_destroy(plan);
-    arena_destroy(&a);
+    release(&a);
 }
 END_TEST
 
 /* ---- The unfused pair -------------------------------------------------------------------------------------------- */
 
-static void add_scores(arena *a)
+static void add_scores(placed *a)
 {
     for (int role = NF_SCORES; role <= NF_DSCORES; role++) {
         nf_tensor *t = &a->truth.tensor[role];
@@ -377,7 +299,7 @@ static void run_pair(const nf_plan *plan, const nf_io *io, const nf_exec *exec)
 }
 
 /* Slots that do not exist hold -inf, whose distance is NaN. */
-static void compare_scores(const arena *a, const float *mapped)
+static void compare_scores(const placed *a, const float *mapped)
 {
     for (int role = NF_SCORES; role <= NF_DSCORES; role++) {
         nf_tensor view = a->tensor[role];
@@ -397,7 +319,7 @@ START_TEST(the_pair_runs_in_place)
     if (!device)
         NF_SKIP("there is no OpenCL device");
     const cl_command_queue queue = make_queue(cl, 0);
-    arena a;
+    placed a;
     uint64_t seed = 3;
     cl_int error;
     nf_io io, truth;
@@ -406,13 +328,7 @@ START_TEST(the_pair_runs_in_place)
     add_scores(&a);
     attend_fill(&a.truth, &seed, 1);
     place_tensors(&a, 0);
-    a.memory = api.clCreateBuffer(cl, CL_MEM_READ_WRITE, a.bytes, NULL, &error);
-    ck_assert_int_eq(error, CL_SUCCESS);
-    for (int role = 0; role < NF_ROLES; role++)
-        if (a.tensor[role].memory == NF_OPENCL)
-            a.tensor[role].data = a.memory;
-    copy_tensors(&a, true);
-    arena_io(&io, &a);
+    placed_io(&io, &a);
     attend_io(&truth, &a.truth);
     nf_exec_init(&exec);
     exec.queue = queue;
@@ -431,7 +347,7 @@ START_TEST(the_pair_runs_in_place)
     nf_plan_destroy(plan);
     nf_plan_destroy(truth_plan);
     api.clReleaseCommandQueue(queue);
-    arena_destroy(&a);
+    release(&a);
 }
 END_TEST
 
@@ -478,18 +394,18 @@ static void merge_create(merge_case *m, nf_dtype dtype)
     uint64_t seed = 8;
     cl_int error;
     for (int t = 0; t < ALL; t++) {
-        nf_tensor *host = &m->host[t], *placed = &m->placed[t];
+        nf_tensor *host = &m->host[t], *there = &m->placed[t];
         ck_assert_int_eq(nf_tensor_init(host, NULL, dtype, t % 2 ? 2 : 3, extents), NF_OK);
         host->data = malloc((size_t)tensor_count(host) * nf_dtype_size(dtype));
         for (int64_t i = 0; i < tensor_count(host); i++)
             tensor_set(host, i,
                        t % MERGED == 1 && (i == 2 || (i == 1 && t == 1)) ? -INFINITY : 2 * oracle_uniform(&seed));
-        *placed = *host;
-        placed->memory = NF_OPENCL;
-        placed->offset = used + tensor_count(host) - 1;
+        *there = *host;
+        there->memory = NF_OPENCL;
+        there->offset = used + tensor_count(host) - 1;
         used += tensor_count(host);
         for (int32_t a = 0; a < host->rank; a++)
-            placed->strides[a] = -host->strides[a];
+            there->strides[a] = -host->strides[a];
     }
     m->bytes = (size_t)used * nf_dtype_size(dtype);
     m->memory = api.clCreateBuffer(cl, CL_MEM_READ_WRITE, m->bytes, NULL, &error);
@@ -633,14 +549,14 @@ START_TEST(events_order_calls)
     const cl_command_queue queue = _i == PLANS_QUEUE ? NULL : make_queue(cl, (cl_command_queue_properties)_i);
     if (!queue && _i != PLANS_QUEUE)
         NF_SKIP("the device has no such queue");
-    arena a;
+    placed a;
     nf_io io;
     nf_exec exec;
-    arena_create(&a, 0);
-    nf_plan *plan = make_plan(&a);
+    place(&a, 0);
+    nf_plan *plan = placed_plan(&a, context, "opencl");
     cl_event gate = make_gate(cl);
     void *forward = NULL, *backward = NULL, *waited[] = {gate, NULL};
-    arena_io(&io, &a);
+    placed_io(&io, &a);
     nf_exec_init(&exec);
     exec.queue = queue;
     exec.wait_count = 1;
@@ -663,7 +579,7 @@ START_TEST(events_order_calls)
     api.clReleaseEvent(forward);
     api.clReleaseEvent(backward);
     api.clReleaseEvent(gate);
-    arena_destroy(&a);
+    release(&a);
     if (queue)
         api.clReleaseCommandQueue(queue);
 }
@@ -692,19 +608,19 @@ START_TEST(host_memory_is_read_after_events)
 {
     if (!device)
         NF_SKIP("there is no OpenCL device");
-    arena a;
+    placed a;
     attend kept;
     nf_io io;
     nf_exec exec;
-    arena_create(&a, 1 << NF_Q | 1 << NF_DOUT);
+    place(&a, 1 << NF_Q | 1 << NF_DOUT);
     attend_create_text(&kept, problem_text);
     attend_copy(&kept, &a.truth, NF_Q);
-    nf_plan *plan = make_plan(&a);
+    nf_plan *plan = placed_plan(&a, context, "opencl");
     late_writer writer = {.tensor = &a.tensor[NF_Q], .values = &kept.tensor[NF_Q], .gate = make_gate(cl)};
     for (int64_t i = 0; i < tensor_count(writer.tensor); i++)
         tensor_set(writer.tensor, i, 0);
     void *event = NULL, *waited[] = {writer.gate};
-    arena_io(&io, &a);
+    placed_io(&io, &a);
     nf_exec_init(&exec);
     exec.wait_count = 1;
     exec.wait_events = waited;
@@ -719,7 +635,7 @@ START_TEST(host_memory_is_read_after_events)
     api.clReleaseEvent(writer.gate);
     nf_plan_destroy(plan);
     attend_destroy(&kept);
-    arena_destroy(&a);
+    release(&a);
 }
 END_TEST
 
@@ -740,15 +656,15 @@ START_TEST(failed_events_fail_calls)
     const bool waits = _i;
     if (!device)
         NF_SKIP("there is no OpenCL device");
-    arena a;
+    placed a;
     nf_io io;
     nf_exec exec;
     pthread_t thread;
-    arena_create(&a, waits ? 1 << NF_DK : 0);
-    nf_plan *plan = make_plan(&a);
+    place(&a, waits ? 1 << NF_DK : 0);
+    nf_plan *plan = placed_plan(&a, context, "opencl");
     cl_event good = make_gate(cl), bad = make_gate(cl);
     void *event = NULL, *waited[] = {good, bad};
-    arena_io(&io, &a);
+    placed_io(&io, &a);
     nf_exec_init(&exec);
     exec.wait_count = 2;
     exec.wait_events = waited;
@@ -765,12 +681,12 @@ START_TEST(failed_events_fail_calls)
     }
     if (waits)
         ck_assert_int_eq(pthread_join(thread, NULL), 0);
-    run_both(&a, plan, NULL);
+    placed_run(&a, plan, NULL);
     copy_tensors(&a, false);
     api.clReleaseEvent(good);
     api.clReleaseEvent(bad);
     nf_plan_destroy(plan);
-    arena_destroy(&a);
+    release(&a);
 }
 END_TEST
 
@@ -778,15 +694,15 @@ START_TEST(events_are_checked)
 {
     if (!device)
         NF_SKIP("there is no OpenCL device");
-    arena a;
+    placed a;
     nf_io io;
     nf_exec exec;
-    arena_create(&a, 0);
-    nf_plan *plan = make_plan(&a);
+    place(&a, 0);
+    nf_plan *plan = placed_plan(&a, context, "opencl");
     const cl_context stranger = make_context();
     const cl_event gate = make_gate(cl), strange = make_gate(stranger);
     void *event = NULL, *waited[] = {gate, NULL};
-    arena_io(&io, &a);
+    placed_io(&io, &a);
     nf_exec_init(&exec);
     exec.signal_event = &event;
     exec.wait_events = waited;
@@ -801,7 +717,7 @@ START_TEST(events_are_checked)
     api.clReleaseEvent(gate);
     api.clReleaseEvent(strange);
     api.clReleaseContext(stranger);
-    arena_destroy(&a);
+    release(&a);
 }
 END_TEST
 

@@ -156,7 +156,7 @@ MOCK CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
     const CUresult code = mock_enter("cuDevicePrimaryCtxRelease_v2");
     if (is_device("cuDevicePrimaryCtxRelease_v2", device) &&
         mock_is_live("cuDevicePrimaryCtxRelease_v2", CONTEXT, primary[device - FIRST_HANDLE]))
-        mock_drop(primary[device - FIRST_HANDLE]);
+        mock_refer(primary[device - FIRST_HANDLE], -1);
     return code;
 }
 

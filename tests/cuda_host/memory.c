@@ -33,7 +33,7 @@ static void release(const char *call, mock_kind kind, const void *address)
             mock_misuse(call, "something was written outside of the memory");
             break;
         }
-    mock_drop(memory);
+    mock_refer(memory, -1);
     free(memory->bytes - GUARD);
 }
 

@@ -45,7 +45,7 @@ MOCK CUresult cuModuleUnload(CUmodule module)
         module->functions = next;
     }
     dlclose(module->library);
-    mock_drop(module);
+    mock_refer(module, -1);
     return code;
 }
 

@@ -94,7 +94,7 @@ static CUresult enqueue(CUstream stream, const mock_command *command)
     *(stream->last ? &stream->last->next : &stream->first) = c;
     stream->last = c;
     stream->enqueued++;
-    if (mock_early)
+    if (mock.early)
         flush_locked(stream, stream->enqueued);
     pthread_mutex_unlock(&lock);
     return CUDA_SUCCESS;
@@ -125,7 +125,7 @@ MOCK CUresult cuStreamDestroy_v2(CUstream stream)
     if (!mock_is_live("cuStreamDestroy_v2", STREAM, stream))
         return INVALID_HANDLE;
     mock_flush(stream, stream->enqueued);
-    mock_drop(stream);
+    mock_refer(stream, -1);
     return code;
 }
 
@@ -174,7 +174,7 @@ MOCK CUresult cuEventDestroy_v2(CUevent event)
 {
     const CUresult code = mock_enter_device("cuEventDestroy_v2");
     if (mock_is_live("cuEventDestroy_v2", EVENT, event))
-        mock_drop(event);
+        mock_refer(event, -1);
     return code;
 }
 

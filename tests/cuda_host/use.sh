@@ -1,6 +1,6 @@
 # Builds the mock CUDA driver into $work/mock and runs things on it; sourced after count.sh by tests that set $work.
 # Finishes the test with a reason where that cannot be.
-mock_sources=("$top_srcdir"/tests/cuda_host/*.c)
+mock_sources=("$top_srcdir"/tests/cuda_host/*.c "$top_srcdir/tests/mock_books.c")
 modules=$top_builddir/tests/cuda_host/modules
 books=$work/books
 
@@ -9,7 +9,7 @@ build_mock() { # FOLDER FLAG...
     shift
     # shellcheck disable=SC2086
     mkdir -p "$folder" && ${CC:-cc} ${TESTED_CFLAGS-} -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden -fPIC -shared \
-        -pthread -I"$top_srcdir/src" "$@" -o "$folder/libcuda.so.1" "${mock_sources[@]}" -ldl
+        -pthread -I"$top_srcdir/src" -I"$top_srcdir/tests" "$@" -o "$folder/libcuda.so.1" "${mock_sources[@]}" -ldl
 }
 
 # Runs a command on the mock of a folder. What it and the mock say is left in $work/said and $books.

@@ -129,7 +129,7 @@ MOCK cl_int clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_
     }
     if (items > (size_t)mock.group || items > (size_t)mock.kernel_group)
         return CL_INVALID_WORK_GROUP_SIZE;
-    mock_kernel_ran();
+    mock_kernel_enqueued();
     give_event(queue, event);
     if (event)
         (*event)->status = (cl_int)mock.verdict;

@@ -1,23 +1,16 @@
-/* What the parts of the mock OpenCL library share: settings, books, handles.
+/* What the parts of the mock OpenCL library share.
  *
  * A libOpenCL.so.1 that computes nothing and fails where it is told to, for tests/opencl_faults.sh and opencl_cache.sh.
- * It keeps the books of its caller: every call, every handle that was not released, every misuse.
- *
- *   MOCK_OPENCL         words with ';' between. fail=CALL:CODE[:FIRST[:LAST]]: the FIRST-th to LAST-th calls of an
- * entry point (all by default) return CODE. lost: once a kernel was enqueued the device is gone. NAME=VALUE: one of the
- * settings below. MOCK_OPENCL_REPORT  file that gets the books at exit: "calls NAME COUNT", "leaked KIND COUNT",
- * "misuse ..." */
+ * MOCK_OPENCL and MOCK_OPENCL_REPORT are as mock_books.h says. */
 #ifndef NF_TESTS_OPENCL_MOCK_H
 #define NF_TESTS_OPENCL_MOCK_H
 
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl.h>
-#include <stdbool.h>
-#include <stddef.h>
 
-#define MOCK __attribute__((visibility("default")))
+#include "mock_books.h"
 
-enum { MOCK_TEXT = 256, MOCK_BINARY = 64 };
+enum { MOCK_BINARY = 64 };
 
 typedef struct mock_settings {
     long platforms, devices; /* devices of every platform */
@@ -32,13 +25,6 @@ typedef struct mock_settings {
 extern mock_settings mock;
 
 typedef enum mock_kind { CONTEXT, QUEUE, MEMORY, PROGRAM, KERNEL, EVENT, KINDS } mock_kind;
-
-/* Begins every handle. Dead ones stay, so that their use is noticed. */
-typedef struct mock_handle {
-    mock_kind kind;
-    int references;
-    struct mock_handle *next;
-} mock_handle;
 
 struct _cl_platform_id {
     int index;
@@ -78,19 +64,8 @@ struct _cl_event {
     cl_int status;
 };
 
-/* Counts a call; what it must fail with, or CL_SUCCESS. The second is for calls that need the device, which may be
- * lost. */
-cl_int mock_enter(const char *call);
+/* mock_enter for calls that need the device, which may be lost. */
 cl_int mock_enter_device(const char *call);
-bool mock_is_lost(void);
-/* A kernel was enqueued. */
-void mock_kernel_ran(void);
-
-void mock_misuse(const char *call, const char *what);
-/* A new handle of one reference, zeroed. */
-void *mock_make(mock_kind kind, size_t size);
-/* Whether this is a live handle of its kind; if not, that is a misuse. */
-bool mock_is_live(const char *call, mock_kind kind, const void *handle);
 /* clRetain..., clRelease...: CL_INVALID_VALUE for what is no such handle. */
 cl_int mock_count_reference(const char *call, mock_kind kind, void *handle, int change);
 

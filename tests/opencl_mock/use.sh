@@ -1,6 +1,6 @@
 # Builds the mock OpenCL library into $work/mock and runs things on it; sourced after count.sh by tests that set $work.
 # Finishes the test with a reason where that cannot be.
-mock_sources=("$top_srcdir"/tests/opencl_mock/*.c)
+mock_sources=("$top_srcdir"/tests/opencl_mock/*.c "$top_srcdir/tests/mock_books.c")
 books=$work/books
 
 build_mock() { # FOLDER FLAG...
@@ -8,7 +8,7 @@ build_mock() { # FOLDER FLAG...
     shift
     # shellcheck disable=SC2086
     mkdir -p "$folder" && ${CC:-cc} ${TESTED_CFLAGS-} -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden -fPIC -shared \
-        -pthread "$@" -o "$folder/libOpenCL.so.1" "${mock_sources[@]}"
+        -pthread -I"$top_srcdir/tests" "$@" -o "$folder/libOpenCL.so.1" "${mock_sources[@]}"
 }
 
 # Runs a command on the mock of a folder, without a cache unless the caller has set one. What it and the mock say is left in

@@ -1,41 +1,19 @@
 /* Settings, the books, and what every entry point does first. */
+#include "mock_books.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mock.h"
-
 enum { MAX_NAMES = 80, MAX_RULES = 16 };
 
-mock_settings mock = {
-    .devices = 1,
-    .driver = 13000,
-    .capability = 90,
-    .units = 4,
-    .threads = 1024,
-    .shared = 48 << 10,
-    .memory = 1L << 30,
-    .name = "Mock",
-};
-bool mock_early;
-
-static const struct {
-    const char *name;
-    long *number;
-    char *text;
-} knobs[] = {
-    {"devices", &mock.devices, NULL}, {"driver", &mock.driver, NULL},   {"capability", &mock.capability, NULL},
-    {"units", &mock.units, NULL},     {"threads", &mock.threads, NULL}, {"shared", &mock.shared, NULL},
-    {"memory", &mock.memory, NULL},   {"order", &mock.order, NULL},     {"prohibited", &mock.prohibited, NULL},
-    {"verdict", &mock.verdict, NULL}, {"name", NULL, mock.name},
-};
+/* ---- Settings ---------------------------------------------------------------------------------------------------- */
 
 static struct {
     char name[MOCK_TEXT];
-    CUresult code;
-    int first, last;
+    int code, first, last;
 } rules[MAX_RULES];
 static int rule_count;
 static bool loses_device;
@@ -43,7 +21,7 @@ static atomic_bool lost;
 
 static void fail_settings(const char *word)
 {
-    fprintf(stderr, "cuda_host: MOCK_CUDA does not know '%s'\n", word);
+    fprintf(stderr, "%s does not know '%s'\n", mock_self.variable, word);
     abort();
 }
 
@@ -63,13 +41,14 @@ static void read_knob(const char *word)
 {
     const char *equals = strchr(word, '=');
     const size_t length = equals ? (size_t)(equals - word) : 0;
-    for (size_t i = 0; equals && i < sizeof knobs / sizeof *knobs; i++) {
-        if (strlen(knobs[i].name) != length || strncmp(word, knobs[i].name, length) != 0)
+    for (int i = 0; equals && i < mock_self.knob_count; i++) {
+        const mock_knob *knob = &mock_self.knobs[i];
+        if (strlen(knob->name) != length || strncmp(word, knob->name, length) != 0)
             continue;
-        if (knobs[i].number)
-            *knobs[i].number = strtol(equals + 1, NULL, 0);
+        if (knob->number)
+            *knob->number = strtol(equals + 1, NULL, 0);
         else
-            snprintf(knobs[i].text, MOCK_TEXT, "%s", equals + 1);
+            snprintf(knob->text, MOCK_TEXT, "%s", equals + 1);
         return;
     }
     fail_settings(word);
@@ -79,8 +58,6 @@ static void read_word(const char *word)
 {
     if (strcmp(word, "lost") == 0)
         loses_device = true;
-    else if (strcmp(word, "early") == 0)
-        mock_early = true;
     else if (strncmp(word, "fail=", 5) == 0)
         read_rule(word + 5);
     else
@@ -88,8 +65,6 @@ static void read_word(const char *word)
 }
 
 /* ---- Books ------------------------------------------------------------------------------------------------------- */
-
-static const char *const kind_names[KINDS] = {"context", "stream", "event", "module", "memory", "host memory"};
 
 typedef struct tally {
     const char *name;
@@ -117,9 +92,9 @@ void mock_misuse(const char *call, const char *what)
         snprintf(first_misuse, sizeof first_misuse, "%s: %s", call, what);
 }
 
-CUresult mock_enter(const char *name)
+int mock_enter(const char *name)
 {
-    CUresult code = CUDA_SUCCESS;
+    int code = 0;
     pthread_mutex_lock(&lock);
     const int turn = count_one(calls, name);
     for (int r = 0; r < rule_count; r++)
@@ -129,14 +104,9 @@ CUresult mock_enter(const char *name)
     return code;
 }
 
-CUresult mock_enter_device(const char *name)
+bool mock_is_lost(void)
 {
-    const CUresult code = mock_enter(name);
-    if (!mock_current()) {
-        mock_misuse(name, "no context is current");
-        return INVALID_CONTEXT;
-    }
-    return code == CUDA_SUCCESS && lost ? LAUNCH_FAILED : code;
+    return lost;
 }
 
 void mock_kernel_enqueued(void)
@@ -154,7 +124,7 @@ void mock_kernel_ran(const char *name)
 
 /* ---- Handles ----------------------------------------------------------------------------------------------------- */
 
-void *mock_make(mock_kind kind, size_t size)
+void *mock_make(int kind, size_t size)
 {
     mock_handle *h = calloc(1, size);
     if (!h)
@@ -168,7 +138,7 @@ void *mock_make(mock_kind kind, size_t size)
     return h;
 }
 
-bool mock_is_live(const char *call, mock_kind kind, const void *pointer)
+bool mock_is_live(const char *call, int kind, const void *pointer)
 {
     pthread_mutex_lock(&lock);
     const mock_handle *h = handles;
@@ -181,27 +151,24 @@ bool mock_is_live(const char *call, mock_kind kind, const void *pointer)
     return live;
 }
 
-mock_memory *mock_find_memory(mock_kind kind, const void *address)
-{
-    mock_memory *found = NULL;
-    pthread_mutex_lock(&lock);
-    for (mock_handle *h = handles; h && !found; h = h->next) {
-        mock_memory *memory = (mock_memory *)h;
-        if (h->kind == kind && h->references > 0 && (uintptr_t)address - (uintptr_t)memory->bytes < memory->size)
-            found = memory;
-    }
-    pthread_mutex_unlock(&lock);
-    return found;
-}
-
-void mock_drop(void *handle)
+void mock_refer(void *handle, int change)
 {
     pthread_mutex_lock(&lock);
-    ((mock_handle *)handle)->references--;
+    ((mock_handle *)handle)->references += change;
     pthread_mutex_unlock(&lock);
 }
 
-void mock_each(mock_kind kind, void (*visit)(void *handle))
+void *mock_find(int kind, bool (*is)(const void *handle, const void *what), const void *what)
+{
+    pthread_mutex_lock(&lock);
+    mock_handle *h = handles;
+    while (h && !(h->kind == kind && h->references > 0 && is(h, what)))
+        h = h->next;
+    pthread_mutex_unlock(&lock);
+    return h;
+}
+
+void mock_each(int kind, void (*visit)(void *handle))
 {
     for (mock_handle *h = handles; h; h = h->next)
         if (h->kind == kind && h->references > 0)
@@ -212,29 +179,34 @@ void mock_each(mock_kind kind, void (*visit)(void *handle))
 
 __attribute__((constructor)) static void read_settings(void)
 {
-    char *text = strdup(getenv("MOCK_CUDA") ? getenv("MOCK_CUDA") : ""), *rest = text;
+    const char *set = getenv(mock_self.variable);
+    char *text = strdup(set ? set : ""), *rest = text;
     for (char *word = strsep(&rest, ";"); word; word = strsep(&rest, ";"))
         if (*word)
             read_word(word);
     free(text);
 }
 
+static void write_tallies(FILE *file, const char *what, const tally *tallies)
+{
+    for (int i = 0; tallies[i].name; i++)
+        fprintf(file, "%s %s %d\n", what, tallies[i].name, tallies[i].count);
+}
+
 __attribute__((destructor)) static void write_report(void)
 {
-    const char *path = getenv("MOCK_CUDA_REPORT");
+    const char *path = getenv(mock_self.report);
     FILE *file = path ? fopen(path, "a") : NULL;
     if (!file)
         return;
-    for (int i = 0; calls[i].name; i++)
-        fprintf(file, "calls %s %d\n", calls[i].name, calls[i].count);
-    for (int i = 0; kernels[i].name; i++)
-        fprintf(file, "kernel %s %d\n", kernels[i].name, kernels[i].count);
-    for (int k = 0; k < KINDS; k++) {
+    write_tallies(file, "calls", calls);
+    write_tallies(file, "kernel", kernels);
+    for (int k = 0; k < mock_self.kind_count; k++) {
         int leaked = 0;
         for (const mock_handle *h = handles; h; h = h->next)
-            leaked += (int)h->kind == k && h->references > 0;
+            leaked += h->kind == k && h->references > 0;
         if (leaked)
-            fprintf(file, "leaked %s %d\n", kind_names[k], leaked);
+            fprintf(file, "leaked %s %d\n", mock_self.kinds[k], leaked);
     }
     if (misuses)
         fprintf(file, "misuse %d, first %s\n", misuses, first_misuse);
