@@ -227,7 +227,7 @@ START_TEST(adjacency_over_degree)
 }
 END_TEST
 
-/* Every type computes in double: the result is that of f64 on the same inputs, rounded once. */
+/* Every type computes alike: the result is that of f64 on the same inputs, rounded once. */
 START_TEST(types_round_once)
 {
     static const char *const types[] = {"f32", "bf16", "f16", "bf16 out=f32", "f16 out=f32"};

@@ -1,10 +1,14 @@
-/* The reference backend: plain loops in double, the truth that every other algorithm is judged by. It shares no mask
- * code with them: which keys a query sees comes from reference_keys.c, straight from the formulas of
+/* The reference backend: plain loops in long double, the truth that every other algorithm is judged by. It shares no
+ * mask code with them: which keys a query sees comes from reference_keys.c, straight from the formulas of
  * doc/semantics.md. */
 #ifndef NF_REFERENCE_H
 #define NF_REFERENCE_H
 
 #include "core/backend.h"
+
+/* What everything is computed in: where compilers have one, a type wider than double, whose truth is else off by as
+ * much as what it judges. */
+typedef long double ref_real;
 
 /* What prepare makes. */
 typedef struct ref_plan {
@@ -54,18 +58,18 @@ typedef struct ref_row {
 
 /* Row of tensor [batch, axes..., head, dim]; a single element if the tensor ends at head. */
 ref_row ref_row_at(const nf_tensor *tensor, int64_t batch, int32_t axes, const int64_t *index, int64_t head);
-void ref_read(ref_row row, int64_t count, double *to);
-void ref_write(ref_row row, int64_t count, const double *from);
+void ref_read(ref_row row, int64_t count, ref_real *to);
+void ref_write(ref_row row, int64_t count, const ref_real *from);
 
-static inline double ref_dot(const double *a, const double *b, int64_t count)
+static inline ref_real ref_dot(const ref_real *a, const ref_real *b, int64_t count)
 {
-    double sum = 0;
+    ref_real sum = 0;
     for (int64_t i = 0; i < count; i++)
         sum += a[i] * b[i];
     return sum;
 }
 
-static inline void ref_add_scaled(double *to, double factor, const double *from, int64_t count)
+static inline void ref_add_scaled(ref_real *to, ref_real factor, const ref_real *from, int64_t count)
 {
     for (int64_t i = 0; i < count; i++)
         to[i] += factor * from[i];
@@ -77,17 +81,17 @@ static inline void ref_add_scaled(double *to, double factor, const double *from,
 typedef struct ref_pair {
     int64_t key;
     ref_row k, v;
-    double p;
+    ref_real p;
 } ref_pair;
 
 /* One worker's part of the workspace, and the query it works on. */
 typedef struct ref_slot {
     ref_pair *pairs;
     int64_t pair_count;
-    double *q, *k, *dq;    /* [head_dim] */
-    double *v, *out, *dout; /* [value_dim] */
-    double lse;
-    double *dk, *dv; /* [keys + extra, head_dim], [keys + extra, value_dim]: of one kv head */
+    ref_real *q, *k, *dq;     /* [head_dim] */
+    ref_real *v, *out, *dout; /* [value_dim] */
+    ref_real lse;
+    ref_real *dk, *dv; /* [keys + extra, head_dim], [keys + extra, value_dim]: of one kv head */
 } ref_slot;
 
 typedef struct ref_call {

@@ -24,14 +24,14 @@ static void list_keys(const ref_call *call, ref_slot *slot, int64_t batch, int64
 /* Scores to probabilities. A NaN score need not win the maximum: it reaches the sum. */
 static void softmax(ref_slot *slot)
 {
-    double max = -INFINITY, sum = 0;
+    ref_real max = -INFINITY, sum = 0;
     for (int64_t j = 0; j < slot->pair_count; j++)
-        max = fmax(max, slot->pairs[j].p);
+        max = fmaxl(max, slot->pairs[j].p);
     for (int64_t j = 0; j < slot->pair_count; j++)
-        sum += slot->pairs[j].p = exp(slot->pairs[j].p - max);
+        sum += slot->pairs[j].p = expl(slot->pairs[j].p - max);
     for (int64_t j = 0; j < slot->pair_count; j++)
         slot->pairs[j].p /= sum;
-    slot->lse = slot->pair_count ? max + log(sum) : -INFINITY;
+    slot->lse = slot->pair_count ? max + logl(sum) : -INFINITY;
 }
 
 void ref_attend(const ref_call *call, ref_slot *slot, int64_t batch, int64_t head, const int64_t *query)
@@ -45,7 +45,7 @@ void ref_attend(const ref_call *call, ref_slot *slot, int64_t batch, int64_t hea
         slot->pairs[j].p = call->plan->scale * ref_dot(slot->q, slot->k, problem->head_dim);
     }
     softmax(slot);
-    memset(slot->out, 0, (size_t)problem->value_dim * sizeof(double));
+    memset(slot->out, 0, (size_t)problem->value_dim * sizeof(ref_real));
     for (int64_t j = 0; j < slot->pair_count; j++) {
         ref_read(slot->pairs[j].v, problem->value_dim, slot->v);
         ref_add_scaled(slot->out, slot->pairs[j].p, slot->v, problem->value_dim);

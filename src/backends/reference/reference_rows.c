@@ -1,4 +1,4 @@
-/* Reading and writing the vectors of strided tensors as doubles. */
+/* Reading and writing the vectors of strided tensors as ref_real. */
 #include "backends/reference/reference.h"
 
 #include "core/dtype.h"
@@ -13,32 +13,32 @@ ref_row ref_row_at(const nf_tensor *tensor, int64_t batch, int32_t axes, const i
                      .dtype = tensor->dtype};
 }
 
-static double read_element(const void *data, int64_t index, nf_dtype dtype)
+static ref_real read_element(const void *data, int64_t index, nf_dtype dtype)
 {
     switch (dtype) {
     case NF_F64:
         return ((const double *)data)[index];
     case NF_BF16:
-        return (double)nf_bf16_to_f32(((const uint16_t *)data)[index]);
+        return (ref_real)nf_bf16_to_f32(((const uint16_t *)data)[index]);
     case NF_F16:
-        return (double)nf_f16_to_f32(((const uint16_t *)data)[index]);
+        return (ref_real)nf_f16_to_f32(((const uint16_t *)data)[index]);
     case NF_F32:
     default:
-        return (double)((const float *)data)[index];
+        return (ref_real)((const float *)data)[index];
     }
 }
 
-static void write_element(void *data, int64_t index, nf_dtype dtype, double value)
+static void write_element(void *data, int64_t index, nf_dtype dtype, ref_real value)
 {
     switch (dtype) {
     case NF_F64:
-        ((double *)data)[index] = value;
+        ((double *)data)[index] = (double)value;
         break;
     case NF_BF16:
-        ((uint16_t *)data)[index] = nf_f64_to_bf16(value);
+        ((uint16_t *)data)[index] = nf_f64_to_bf16((double)value);
         break;
     case NF_F16:
-        ((uint16_t *)data)[index] = nf_f64_to_f16(value);
+        ((uint16_t *)data)[index] = nf_f64_to_f16((double)value);
         break;
     case NF_F32:
     default:
@@ -46,13 +46,13 @@ static void write_element(void *data, int64_t index, nf_dtype dtype, double valu
     }
 }
 
-void ref_read(ref_row row, int64_t count, double *to)
+void ref_read(ref_row row, int64_t count, ref_real *to)
 {
     for (int64_t i = 0; i < count; i++)
         to[i] = read_element(row.data, i * row.stride, row.dtype);
 }
 
-void ref_write(ref_row row, int64_t count, const double *from)
+void ref_write(ref_row row, int64_t count, const ref_real *from)
 {
     for (int64_t i = 0; i < count; i++)
         write_element(row.data, i * row.stride, row.dtype, from[i]);
