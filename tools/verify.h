@@ -161,7 +161,7 @@ void verify_buffers_io(const verify_buffers *buffers, nf_io *io, unsigned roles)
 
 typedef enum verify_outcome { VERIFY_PASS, VERIFY_FAIL, VERIFY_SKIP } verify_outcome;
 
-enum { VERIFY_THREAD_COUNTS = 4 };
+enum { VERIFY_THREAD_COUNTS = 5 };
 extern const int64_t verify_thread_counts[VERIFY_THREAD_COUNTS];
 
 /* What is under test, and what it is judged against. */
