@@ -174,20 +174,25 @@ int64_t cpu_stencil_ahead_steps(const cpu_stencil_item *item, const cpu_kernels 
 bool cpu_stencil_direct(const cpu_stencil_plan *plan, const cpu_view *view, int64_t n);
 bool cpu_stencil_streams(const cpu_stencil_plan *plan, const cpu_view *view, const nf_tensor *tensor);
 
-/* The items of an execution, which its threads take in chunks. */
+/* The items of an execution, which its threads take in chunks: first the one of its own number, so that a small problem is
+ * found in the caches that the call before has left it in, then whichever is next. */
 typedef struct cpu_stencil_queue {
     int64_t items, threads, chunk;
-    _Atomic int64_t first; /* that no thread has */
+    _Atomic int64_t first; /* that no thread has, after the first chunks */
 } cpu_stencil_queue;
 
-/* What a thread has of it; to begin with, next is -1. */
+/* What a thread has of it. */
 typedef struct cpu_stencil_turn {
+    int64_t own, shared; /* its first chunk, -1: taken; where the first chunks of all threads end */
     int64_t item, next; /* at hand, and the one after it, -1: not known yet */
     int64_t end;        /* of the chunk of the latter, or of the former */
     bool known;         /* item was next */
 } cpu_stencil_turn;
 
 cpu_stencil_queue cpu_stencil_queue_of(int64_t items, int64_t threads, int64_t most_chunk);
+
+/* Of thread number `thread` of as many as there are in fact. */
+cpu_stencil_turn cpu_stencil_turn_of(const cpu_stencil_queue *queue, int64_t thread, int64_t threads);
 
 /* Takes a thread's next item, and the one after that, so that it is fetched in time; false: there is none. */
 bool cpu_stencil_take(cpu_stencil_queue *queue, cpu_stencil_turn *turn);

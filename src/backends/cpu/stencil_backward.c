@@ -220,11 +220,10 @@ static void clear_sums(const stencil_scratch *s)
                                             * s->call->plan->kernels->real_size));
 }
 
-static void backward_items(stencil_scratch *s, cpu_stencil_queue *queue)
+static void backward_items(stencil_scratch *s, cpu_stencil_queue *queue, cpu_stencil_turn turn)
 {
     const cpu_stencil_plan *p = s->call->plan;
     const nf_problem *problem = p->request->problem;
-    cpu_stencil_turn turn = {.next = -1};
     for (int at = 0; cpu_stencil_take(queue, &turn); at = !at) {
         s->item = &s->items[at];
         if (!turn.known)
@@ -269,7 +268,7 @@ nf_status cpu_stencil_backward(const void *prepared, const nf_tensor *const io[N
         for (int64_t i = 0; i < plan->backward.block_rows * plan->kernels->lanes; i++)
             cpu_set_real(plan->kernels, scratch.scales, i, plan->scale);
         clear_sums(&scratch);
-        backward_items(&scratch, &queue);
+        backward_items(&scratch, &queue, cpu_stencil_turn_of(&queue, cpu_thread_index(), cpu_thread_count()));
     }
     return NF_OK;
 }

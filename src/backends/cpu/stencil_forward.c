@@ -285,10 +285,9 @@ static void forward_item(forward_scratch *s)
         forward_block_row(s, y, nf_min32(y + block, rows.end));
 }
 
-static void forward_items(forward_scratch *s, cpu_stencil_queue *queue)
+static void forward_items(forward_scratch *s, cpu_stencil_queue *queue, cpu_stencil_turn turn)
 {
     const cpu_stencil_plan *p = s->call->plan;
-    cpu_stencil_turn turn = {.next = -1};
     while (cpu_stencil_take(queue, &turn)) {
         s->current = !s->current;
         if (!turn.known)
@@ -323,13 +322,13 @@ nf_status cpu_stencil_forward(const void *prepared, const nf_tensor *const io[NF
     cpu_stencil_queue queue = cpu_stencil_queue_of(plan->forward.items, plan->threads, MOST_CHUNK);
     if (plan->threads == 1) { /* a parallel region costs system calls even then */
         forward_scratch scratch = scratch_of(&call, workspace, 0);
-        forward_items(&scratch, &queue);
+        forward_items(&scratch, &queue, cpu_stencil_turn_of(&queue, 0, 1));
         return NF_OK;
     }
 #pragma omp parallel num_threads((int)plan->threads)
     {
         forward_scratch scratch = scratch_of(&call, workspace, cpu_thread_index());
-        forward_items(&scratch, &queue);
+        forward_items(&scratch, &queue, cpu_stencil_turn_of(&queue, cpu_thread_index(), cpu_thread_count()));
     }
     return NF_OK;
 }

@@ -11,8 +11,10 @@
 #if defined(_OPENMP)
 #include <omp.h>
 static inline int cpu_thread_index(void) { return omp_get_thread_num(); }
+static inline int cpu_thread_count(void) { return omp_get_num_threads(); }
 #else
 static inline int cpu_thread_index(void) { return 0; }
+static inline int cpu_thread_count(void) { return 1; }
 #endif
 
 enum {
