@@ -8,11 +8,12 @@
 #   --tool PATH     the nearfield program or the folder it was built in; else the one in PATH, else build/gcc's
 #   --out DIR       keep the numbers there (CSV), and plots of them if there is gnuplot
 #   --threads N     by default all cores
-#   --quick         three samples instead of seven; cpu leaves out AVX2, peers the slowest
+#   --rounds N      cpu measures everything N times, one time after the other (3)
+#   --quick         three samples instead of seven; cpu leaves out AVX2 and has one round, peers leave out the slowest
 #   --only REGEX    only the targets, or the peers, whose names match
 set -u
 here=$(cd "$(dirname "$0")" && pwd) || exit
-tool='' out='' threads=$(nproc) quick=0 only=. repeats=7
+tool='' out='' threads=$(nproc) quick=0 only=. repeats=7 rounds=3
 
 usage() {
     sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" >&2
@@ -36,15 +37,15 @@ find_tool() {
 # Threads stay where they are.
 export OMP_PLACES=${OMP_PLACES-cores} OMP_PROC_BIND=${OMP_PROC_BIND-close}
 
-# Appends rows to raw.csv, in front of them a target's name and ISA; or the reason why there are none.
+# Appends rows to raw.csv, in front of them a target's name, ISA and round; or the reason why there are none.
 measure() { # NAME ISA ARGUMENT...
     local name=$1 isa=$2 variables=()
     shift 2
     [ "$isa" = best ] || variables=(NEARFIELD_ISA="$isa")
     if env "${variables[@]}" "$tool" bench --csv "$@" >"$work/rows" 2>"$work/said"; then
-        sed "s/^/$name,$isa,/" "$work/rows" >>"$work/raw.csv"
+        sed "s/^/$name,$isa,$round,/" "$work/rows" >>"$work/raw.csv"
     else
-        echo "$name,error,$(tail -n 1 "$work/said" | tr ',' ' ')" >>"$work/raw.csv"
+        echo "$name,error,$round,$(tail -n 1 "$work/said" | tr ',' ' ')" >>"$work/raw.csv"
     fi
 }
 
@@ -82,20 +83,27 @@ describe() {
     echo "load before: $(cut -d ' ' -f 1 /proc/loadavg)"
 }
 
+measure_targets() {
+    local name measure goal problems list
+    while IFS='|' read -r name measure goal problems <&3; do
+        name=$(trim <<<"$name") measure=$(trim <<<"$measure")
+        echo "round $round of $rounds: $name ..." >&2
+        mapfile -t list < <(tr ';' '\n' <<<"$problems" | trim)
+        measure_target "$name" "$measure" "${list[@]}"
+    done 3< <(targets)
+}
+
 run_cpu() {
-    local name measure goal problems list avx2=0
+    local avx2=0 round
     [ "$quick" -eq 0 ] && NEARFIELD_ISA=avx2 "$tool" plan 'na1d d8 16 w3' 2>/dev/null | grep -qw avx2 && avx2=1
     describe | tee "$work/about-cpu.txt"
     echo
     : >"$work/raw.csv"
-    while IFS='|' read -r name measure goal problems <&3; do
-        name=$(trim <<<"$name") measure=$(trim <<<"$measure")
-        echo "measuring $name ..." >&2
-        mapfile -t list < <(tr ';' '\n' <<<"$problems" | trim)
-        measure_target "$name" "$measure" "${list[@]}"
-    done 3< <(targets)
+    for ((round = 1; round <= rounds; round++)); do
+        measure_targets
+    done
     targets >"$work/targets.txt"
-    awk -v threads="$threads" -v avx2="$avx2" -v csv="$work/targets.csv" -f "$here/targets.awk" \
+    awk -v threads="$threads" -v avx2="$avx2" -v rounds="$rounds" -v csv="$work/targets.csv" -f "$here/targets.awk" \
         "$work/targets.txt" "$work/raw.csv" | tee "$work/targets.table"
     keep cpu about-cpu.txt raw.csv targets.csv targets.table
 }
@@ -161,8 +169,8 @@ command=$1 words=()
 shift
 while [ $# -gt 0 ]; do
     case $1 in
-    --quick) quick=1 repeats=3 ;;
-    --tool | --out | --threads | --only)
+    --quick) quick=1 repeats=3 rounds=1 ;;
+    --tool | --out | --threads | --only | --rounds)
         [ $# -gt 1 ] || usage
         printf -v "${1#--}" %s "$2"
         shift
