@@ -40,6 +40,7 @@ struct _cl_context {
 struct _cl_command_queue {
     mock_handle base;
     cl_context context;
+    cl_event last; /* that of its last command */
 };
 struct _cl_mem {
     mock_handle base;
@@ -58,10 +59,15 @@ struct _cl_kernel {
     mock_handle base;
     cl_program program;
 };
+enum { MOCK_WAITS = 4 };
+
 struct _cl_event {
     mock_handle base;
     cl_context context;
-    cl_int status;
+    cl_int status, verdict; /* now, and in the end if nothing that it waits for fails */
+    cl_event before;        /* in its queue */
+    cl_event waits[MOCK_WAITS];
+    cl_uint wait_count;
 };
 
 /* mock_enter for calls that need the device, which may be lost. */
