@@ -77,6 +77,8 @@ check_calls each 'cl[A-Za-z]*'
 # Of calls that do not wait, and of merging: what happens after the plan is made.
 check_calls in_place \
     'clEnqueue[A-Za-z]*\|clFlush\|cl[A-Za-z]*Events*\|cl[A-Za-z]*EventInfo\|clSetKernelArg\|clCreate[A-Za-z]*' device
+# Of calls behind an event that the program has yet to end: none waits for it, not even one that fails.
+check_calls late 'clEnqueue[A-Za-z]*\|clFlush\|cl[A-Za-z]*RetainEvent\|clSetKernelArg' late
 
 # ---- The tool --------------------------------------------------------------------------------------------------------
 check_run CL_DEVICE_NOT_AVAILABLE

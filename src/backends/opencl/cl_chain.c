@@ -146,6 +146,14 @@ nf_status cl_chain_end(const cl_chain *c, cl_event *shared)
     return NF_OK;
 }
 
+void cl_chain_abandon(const cl_chain *c)
+{
+    if (c->waits)
+        c->api->clFinish(c->queue);
+    else
+        c->api->clFlush(c->queue);
+}
+
 void cl_chain_release(cl_chain *c)
 {
     for (int i = 0; i < c->count; i++)
