@@ -54,6 +54,11 @@ settings='alloc=1024' check large_tensors says_why '1024' plan "$problem" --back
 check_choice '0 Mock 0 (Mock platform 0), 1 Mock 1'
 describes() { on_mock "$work/mock" 'devices=2;units=7;local=49152;driver=9.8' "$NEARFIELD" info && said "$@"; }
 check info_devices describes 'Mock 0' 'Mock 1' 'Nobody' '9.8' '7' '48 KiB' 'cl_khr_fp64'
+for vendor in 1 2 3; do
+    info_place() { on_mock "$work/mock" "pci=$vendor" "$NEARFIELD" info && said 'PCI 0000:81:02.1'; }
+    check "info_place_$vendor" info_place
+done
+
 # ---- Failures of one kind --------------------------------------------------------------------------------------------
 check build_failure fails 'fail=clBuildProgram:-11' 'plan: device: ' 'Mock' 'CL_BUILD_PROGRAM_FAILURE' 'mock:7: error: no such thing'
 check build_failure_long_log fails 'fail=clBuildProgram:-11;log=1000000' 'mock:7: error: no such thing'

@@ -18,6 +18,7 @@ typedef struct mock_settings {
     long local, group, kernel_group, alloc, units, type, available, compiler, fp64;
     long log, binary; /* bytes of a build log and of a program's binary */
     long verdict;     /* how kernels end: 0, or the negative status of their events */
+    long pci;         /* whose extension tells where devices are: 0 nobody's, 1 Khronos's, 2 NVIDIA's, 3 AMD's */
     char version[MOCK_TEXT], c_version[MOCK_TEXT], name[MOCK_TEXT], driver[MOCK_TEXT], vendor[MOCK_TEXT];
     char extensions[MOCK_TEXT];
 } mock_settings;
