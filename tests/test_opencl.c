@@ -20,8 +20,8 @@ static const double tolerance = 1e-4;
 
 static cl_api api;
 static cl_device_id device;
-static bool
-    simulated; /* by Oclgrind: a call takes seconds, and clFlush does not return before all commands have ended */
+static int64_t room;   /* in a buffer of a CPU, which takes memory where it is touched; of other devices 0 */
+static bool simulated; /* by Oclgrind: a call takes seconds, and clFlush waits until all commands have ended */
 static cl_context cl;
 static cl_command_queue fill_queue;
 static nf_context *context, *host_context;
@@ -35,6 +35,7 @@ static void find_device(const char *wanted)
         return;
     if (cl_devices_choose(&list, wanted, &index) == NF_OK) {
         device = list.devices[index].id;
+        room = cl_is_cpu(&list.devices[index]) ? list.devices[index].limits.buffer_bytes : 0;
         simulated = strcmp(list.devices[index].platform_name, "Oclgrind") == 0;
     }
     cl_devices_release(&list, NULL);
@@ -97,10 +98,10 @@ static void copy_tensors(placed *a, bool to_device)
     ck_assert_int_eq(api.clFinish(fill_queue), CL_SUCCESS);
 }
 
-static void place_tensors(placed *a, uint32_t in_host)
+/* They are laid out. */
+static void fill_buffer(placed *a)
 {
     cl_int error;
-    placed_lay(a, NF_OPENCL, in_host);
     a->memory = api.clCreateBuffer(cl, CL_MEM_READ_WRITE, a->bytes, NULL, &error);
     ck_assert_int_eq(error, CL_SUCCESS);
     for (int role = 0; role < NF_ROLES; role++)
@@ -109,6 +110,12 @@ static void place_tensors(placed *a, uint32_t in_host)
             a->tensor[role].offset = a->first[role];
         }
     copy_tensors(a, true);
+}
+
+static void place_tensors(placed *a, uint32_t in_host)
+{
+    placed_lay(a, NF_OPENCL, in_host);
+    fill_buffer(a);
 }
 
 static void place(placed *a, uint32_t in_host)
@@ -124,6 +131,19 @@ static void release(placed *a)
 {
     api.clReleaseMemObject(a->memory);
     attend_destroy(&a->truth);
+}
+
+static nf_plan *make_plan(nf_context *owner, const char *backend, const char *algo, const nf_problem *problem,
+                          const nf_io *io)
+{
+    nf_plan *plan;
+    nf_plan_options options;
+    nf_plan_options_init(&options);
+    options.backend = backend;
+    options.algo = algo;
+    options.layout = io;
+    ck_assert_msg(nf_plan_create(&plan, owner, problem, &options) == NF_OK, "%s", nf_last_error());
+    return plan;
 }
 
 /* ---- Tests ------------------------------------------------------------------------------------------------------- */
@@ -272,6 +292,39 @@ START_TEST(a_buffer_needs_its_context)
 }
 END_TEST
 
+static const char *const algos[] = {"lanes", "tile", "unfused"};
+
+/* Batches lie so far apart that indices of elements need more than 32 bits. */
+START_TEST(places_take_64_bits)
+{
+    static const int64_t apart = (INT64_C(1) << 31) + 7;
+    if (!device)
+        NF_SKIP("there is no OpenCL device");
+    placed a;
+    uint64_t seed = 1;
+    nf_io io;
+    attend_create_text(&a.truth, problem_text);
+    attend_fill(&a.truth, &seed, 1);
+    placed_lay(&a, NF_OPENCL, 0);
+    for (int role = 0; role < NF_ROLES; role++)
+        if (a.tensor[role].rank)
+            a.tensor[role].strides[0] = apart;
+    a.bytes += (size_t)apart * sizeof(float);
+    if ((int64_t)a.bytes > room) {
+        attend_destroy(&a.truth);
+        NF_SKIP("the device is no CPU with buffers of more than 8 GiB");
+    }
+    fill_buffer(&a);
+    attend_run(&a.truth, host_context, "reference", NULL, NF_BOTH);
+    placed_io(&io, &a);
+    nf_plan *plan = make_plan(context, "opencl", algos[_i], &a.truth.problem, &io);
+    placed_run(&a, plan, NULL);
+    copy_tensors(&a, false);
+    nf_plan_destroy(plan);
+    release(&a);
+}
+END_TEST
+
 /* ---- The unfused pair -------------------------------------------------------------------------------------------- */
 
 static void add_scores(placed *a)
@@ -281,18 +334,6 @@ static void add_scores(placed *a)
         ck_assert_int_eq(nf_problem_tensor(&a->truth.problem, (nf_role)role, t), NF_OK);
         t->data = a->truth.memory[role] = calloc((size_t)tensor_count(t), sizeof(float));
     }
-}
-
-static nf_plan *make_pair_plan(nf_context *owner, const char *backend, const nf_problem *problem, const nf_io *io)
-{
-    nf_plan *plan;
-    nf_plan_options options;
-    nf_plan_options_init(&options);
-    options.backend = backend;
-    options.algo = "unfused";
-    options.layout = io;
-    ck_assert_msg(nf_plan_create(&plan, owner, problem, &options) == NF_OK, "%s", nf_last_error());
-    return plan;
 }
 
 /* Scores serve as weights as they are; -inf in slots that do not exist is read by nobody. */
@@ -338,8 +379,8 @@ START_TEST(the_pair_runs_in_place)
     attend_io(&truth, &a.truth);
     nf_exec_init(&exec);
     exec.queue = queue;
-    nf_plan *plan = make_pair_plan(context, "opencl", &a.truth.problem, &io);
-    nf_plan *truth_plan = make_pair_plan(host_context, "cpu", &a.truth.problem, &truth);
+    nf_plan *plan = make_plan(context, "opencl", "unfused", &a.truth.problem, &io);
+    nf_plan *truth_plan = make_plan(host_context, "cpu", "unfused", &a.truth.problem, &truth);
     run_pair(plan, &io, &exec);
     run_pair(truth_plan, &truth, NULL);
     ck_assert_int_eq(api.clFinish(queue), CL_SUCCESS);
@@ -802,6 +843,7 @@ int main(void)
     tcase_add_test(cases, calls_overlap);
     tcase_add_test(cases, refusals);
     tcase_add_test(cases, a_buffer_needs_its_context);
+    tcase_add_loop_test(cases, places_take_64_bits, 0, sizeof algos / sizeof algos[0]);
     tcase_add_test(cases, the_pair_runs_in_place);
     tcase_add_loop_test(cases, merges_in_place, NF_F32, NF_F64 + 1);
     tcase_add_test(cases, merge_refusals);
