@@ -39,8 +39,13 @@ intel=build/intel
 if [ ! -e $intel/lib/libintelocl.so ]; then
     python3 -m venv $intel && $intel/bin/pip -q install intel-opencl-rt intel-cmplr-lib-rt && rm -f $intel/lib/libOpenCL.so*
 fi
-step 'OpenCL devices' env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
-    INTEL_OPENCL="$PWD/$intel/lib" OPENCL_CASES=1000 OPENCL_FEW_CASES=20 tests/opencl_devices.sh
+on_opencl() { # SCRIPT: with more cases than make check draws
+    env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
+        INTEL_OPENCL="$PWD/$intel/lib" OPENCL_CASES=1000 OPENCL_FEW_CASES=20 CK_TIMEOUT_MULTIPLIER=10 "tests/$1"
+}
+step 'OpenCL: PoCL, Intel' on_opencl opencl_devices.sh
+step 'OpenCL: rusticl' on_opencl opencl_rusticl.sh
+step 'OpenCL: Oclgrind' on_opencl opencl_oclgrind.sh
 
 # ---- CUDA kernels on the host ---------------------------------------------------------------------------------------
 step 'CUDA kernels' env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \

@@ -8,8 +8,9 @@
  *
  * A call whose tensors are all NF_OPENCL, and which is on a queue of yours or has a signal_event, returns once its
  * commands are enqueued and flushed: what you enqueue next on an in-order queue finds its results, elsewhere wait for
- * the event. If the device fails after that, your queue and the event say so, and outputs may be partly written. Every
- * other call returns when its results are there. Calls of one plan run one after the other, whatever their queues.
+ * the event. If the device fails after that, your queue and the event say so, and outputs may be partly written. So may
+ * those of such a call that fails halfway: it does not wait for what it has enqueued. Every other call returns when its
+ * results are there. Calls of one plan run one after the other, whatever their queues.
  *
  * Events, with a queue of yours or without: nf_exec.wait_events are cl_events of that cl_context, wait_count of them;
  * the call runs after them, and so does what is enqueued on its queue afterwards. Host memory is read after them, too.

@@ -30,6 +30,7 @@ if [ -e "$intel_driver" ] && on_intel has_device Intel; then
     check intel on_intel "$NEARFIELD" verify --backend opencl --cases "$few" --seed 1300
     check intel_tile on_intel "$NEARFIELD" verify --backend opencl --algo tile --cases "$few" --seed 1500
     check intel_repeats on_intel repeats
+    check_objects intel_objects on_intel
 else
     skip intel 'INTEL_OPENCL names no folder with libintelocl.so'
 fi

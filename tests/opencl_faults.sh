@@ -43,6 +43,7 @@ check single_work_items works 'group=1;kernel_group=1'
 check registers_run_short works 'kernel_group=1'
 check no_binaries works 'binary=0'
 check in_place works '' device
+check late works '' late
 
 # A tile of local memory does not fit: the algorithm says so.
 settings='local=512' check tile_needs_local_memory says_why 'local memory' plan "$problem" --backend opencl --algo tile
@@ -53,6 +54,10 @@ settings='alloc=1024' check large_tensors says_why '1024' plan "$problem" --back
 check_choice '0 Mock 0 (Mock platform 0), 1 Mock 1'
 describes() { on_mock "$work/mock" 'devices=2;units=7;local=49152;driver=9.8' "$NEARFIELD" info && said "$@"; }
 check info_devices describes 'Mock 0' 'Mock 1' 'Nobody' '9.8' '7' '48 KiB' 'cl_khr_fp64'
+for vendor in 1 2 3; do
+    info_place() { on_mock "$work/mock" "pci=$vendor" "$NEARFIELD" info && said 'PCI 0000:81:02.1'; }
+    check "info_place_$vendor" info_place
+done
 
 # ---- Failures of one kind --------------------------------------------------------------------------------------------
 check build_failure fails 'fail=clBuildProgram:-11' 'plan: device: ' 'Mock' 'CL_BUILD_PROGRAM_FAILURE' 'mock:7: error: no such thing'
@@ -77,6 +82,8 @@ check_calls each 'cl[A-Za-z]*'
 # Of calls that do not wait, and of merging: what happens after the plan is made.
 check_calls in_place \
     'clEnqueue[A-Za-z]*\|clFlush\|cl[A-Za-z]*Events*\|cl[A-Za-z]*EventInfo\|clSetKernelArg\|clCreate[A-Za-z]*' device
+# Of calls behind an event that the program has yet to end: none waits for it, not even one that fails.
+check_calls late 'clEnqueue[A-Za-z]*\|clFlush\|cl[A-Za-z]*RetainEvent\|clSetKernelArg' late
 
 # ---- The tool --------------------------------------------------------------------------------------------------------
 check_run CL_DEVICE_NOT_AVAILABLE

@@ -26,6 +26,7 @@ if [ -n "$oclgrind_driver" ] && OCL_ICD_VENDORS=$oclgrind_driver has_device oclg
     else
         skip oclgrind_verify 'OPENCL_FEW_CASES asks for it'
     fi
+    check_objects oclgrind_objects on_oclgrind
 else
     skip oclgrind 'Oclgrind is not installed as an OpenCL driver'
 fi

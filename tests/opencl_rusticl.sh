@@ -9,6 +9,7 @@ if has_device llvmpipe; then
     check rusticl "$NEARFIELD" verify --backend opencl --cases "$few" --seed 904
     check rusticl_unfused "$NEARFIELD" crosscheck --backend opencl --device llvmpipe --algo unfused "${tiny[@]:0:3}"
     check rusticl_repeats repeats
+    check_objects rusticl_objects
     unset NEARFIELD_DEVICE
 else
     skip rusticl "rusticl has no device here: $(tail -n 1 "$work/said")"

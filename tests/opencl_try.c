@@ -1,5 +1,7 @@
-/* opencl_try PROBLEM [device] - tries a problem on the opencl backend (attempt.h), and that a failed call gives no event.
- * Tensors lie in host memory, or, with `device`, in a buffer of the program's, and calls do not wait. */
+/* opencl_try PROBLEM [device | late] - tries a problem on the opencl backend (attempt.h), and that a failed call gives
+ * no event. Tensors lie in host memory, or, with `device`, in a buffer of the program's, and calls do not wait. With
+ * `late` they are there, too, and an event that calls run after fails once they have returned. */
+#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -119,7 +121,77 @@ static void merge_in_place(nf_context *context, const bench_data *placed)
         api.clReleaseEvent(event);
 }
 
-static void execute_in_place(nf_context *context, const objects *o, bench_data *placed)
+/* ---- Behind an event that fails ---------------------------------------------------------------------------------- */
+
+enum { LATE_CALLS = 3 };
+
+static cl_event make_gate(const objects *o)
+{
+    cl_event (*create)(cl_context, cl_int *);
+    cl_int error;
+    *(void **)&create = dlsym(api.library, "clCreateUserEvent");
+    const cl_event gate = create(o->cl, &error);
+    if (error != CL_SUCCESS)
+        attempt_report("gate", cl_fail(error, "an event of the program's own"));
+    return error == CL_SUCCESS ? gate : NULL;
+}
+
+static void fail_gate(cl_event gate)
+{
+    static const cl_int verdict = -5;
+    cl_int (*set)(cl_event, cl_int);
+    *(void **)&set = dlsym(api.library, "clSetUserEventStatus");
+    set(gate, verdict);
+}
+
+static cl_int verdict_of(cl_event event)
+{
+    cl_int verdict = CL_COMPLETE;
+    api.clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof verdict, &verdict, NULL);
+    return verdict;
+}
+
+static cl_event merge_after(nf_context *context, const bench_data *placed, cl_event gate)
+{
+    const nf_tensor *lse = &placed->tensors[NF_LSE];
+    const nf_tensor *outs[] = {&placed->tensors[NF_DOUT]}, *lses[] = {lse};
+    void *given = NULL, *waited[] = {gate};
+    nf_exec exec;
+    nf_exec_init(&exec);
+    exec.wait_count = 1;
+    exec.wait_events = waited;
+    exec.signal_event = &given;
+    attempt_report("merge, late", nf_merge_on(context, &exec, 1, outs, lses, &placed->tensors[NF_OUT], lse));
+    return given;
+}
+
+/* Calls return before the event that they run after; when it fails, so do theirs, and the next call runs. */
+static void execute_late(nf_context *context, const nf_plan *plan, const objects *o, const bench_data *placed)
+{
+    const nf_io forward = bench_forward_io(placed);
+    const cl_event gate = make_gate(o);
+    if (!gate)
+        return;
+    const cl_event given[LATE_CALLS] = {run_after("forward, late", plan, &forward, NF_FWD, gate, o->queue),
+                                        run_after("backward, late", plan, &placed->io, NF_BWD, gate, NULL),
+                                        merge_after(context, placed, gate)};
+    for (int i = 0; i < LATE_CALLS; i++)
+        if (given[i] && verdict_of(given[i]) <= CL_COMPLETE)
+            attempt_break_promise("a call's event has not waited for another", "");
+    fail_gate(gate);
+    for (int i = 0; i < LATE_CALLS; i++) {
+        if (given[i] && verdict_of(given[i]) >= CL_COMPLETE)
+            attempt_break_promise("a call's event has not failed with the one that it ran after", "");
+        if (given[i])
+            api.clReleaseEvent(given[i]);
+    }
+    api.clReleaseEvent(gate);
+    attempt_report("forward, after all", nf_forward(plan, &forward, NULL));
+}
+
+/* ---- All of it --------------------------------------------------------------------------------------------------- */
+
+static void execute_in_place(nf_context *context, const objects *o, bench_data *placed, bool late)
 {
     nf_plan *plan = NULL;
     nf_plan_options options;
@@ -131,6 +203,11 @@ static void execute_in_place(nf_context *context, const objects *o, bench_data *
     if (!attempt_report("use", nf_opencl_use(context, o->cl, o->device, NULL)) ||
         !attempt_report("plan", nf_plan_create(&plan, context, &placed->problem, &options)))
         return;
+    if (late) {
+        execute_late(context, plan, o, placed);
+        nf_plan_destroy(plan);
+        return;
+    }
     const nf_io forward = bench_forward_io(placed);
     execute_in_order(plan, &forward, &placed->io, NULL);
     execute_in_order(plan, &forward, &placed->io, o->queue);
@@ -138,7 +215,7 @@ static void execute_in_place(nf_context *context, const objects *o, bench_data *
     merge_in_place(context, placed);
 }
 
-static void try_in_place(const bench_data *data)
+static void try_in_place(const bench_data *data, bool late)
 {
     objects o = {0};
     bench_data placed = *data;
@@ -147,7 +224,7 @@ static void try_in_place(const bench_data *data)
     if (error != CL_SUCCESS)
         attempt_report("objects", cl_fail(error, "the program's own objects"));
     else if (attempt_report("context", nf_context_create(&context, NULL)))
-        execute_in_place(context, &o, &placed);
+        execute_in_place(context, &o, &placed, late);
     nf_context_destroy(context);
     release_objects(&o);
 }
@@ -156,15 +233,16 @@ int main(int argc, char **argv)
 {
     nf_problem problem;
     bench_data data;
-    const bool in_place = argc == 3 && strcmp(argv[2], "device") == 0;
+    const bool late = argc == 3 && strcmp(argv[2], "late") == 0;
+    const bool in_place = late || (argc == 3 && strcmp(argv[2], "device") == 0);
     if (argc < 2 || argc - 2 != in_place || nf_problem_parse(&problem, argv[1]) != NF_OK ||
         bench_data_create(&data, &problem, 1)) {
-        fprintf(stderr, "usage: opencl_try PROBLEM [device]\n%s\n", nf_last_error());
+        fprintf(stderr, "usage: opencl_try PROBLEM [device | late]\n%s\n", nf_last_error());
         return ATTEMPT_USAGE;
     }
     (void)cl_api_load(&api);
     if (in_place)
-        try_in_place(&data);
+        try_in_place(&data, late);
     else
         attempt_problem("opencl", &data, try_events);
     bench_data_destroy(&data);

@@ -36,3 +36,16 @@ repeats() { # OPTION...
     rm -rf "$work/first" "$work/second"
     attend "$work/first" "$@" && attend "$work/second" "$@" && diff -r "$work/first" "$work/second"
 }
+
+# tests/test_opencl on $NEARFIELD_DEVICE, where enough cases are asked for: it takes minutes on slow devices.
+check_objects() { # NAME [COMMAND...]
+    local name=$1
+    shift
+    if [ -z "${OPENCL_FEW_CASES-}" ]; then
+        skip "$name" 'OPENCL_FEW_CASES asks for it'
+    elif [ ! -x "$top_builddir/tests/test_opencl" ]; then
+        skip "$name" 'there is no Check'
+    else
+        check "$name" "$@" "$top_builddir/tests/test_opencl"
+    fi
+}

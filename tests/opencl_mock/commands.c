@@ -1,4 +1,4 @@
-/* Commands, done at once, and events. */
+/* Commands, which take effect at once, and events, which end once those that they wait for have. */
 #include <string.h>
 
 #include "mock.h"
@@ -11,12 +11,94 @@ static bool are_live(const char *call, cl_uint count, const cl_event *list)
     return true;
 }
 
-static cl_int give_event(cl_command_queue queue, cl_event *event)
+/* ---- What has not ended ------------------------------------------------------------------------------------------ */
+
+/* In the order of enqueueing, in which events end. */
+enum { MAX_OPEN = 256 };
+static cl_event open_events[MAX_OPEN];
+static int open_count;
+
+/* A command runs after the one before it in its queue, and fails with what it waits for. */
+static void end_event(cl_event event)
 {
-    if (event) {
-        *event = mock_make(EVENT, sizeof **event);
-        (*event)->context = queue->context;
+    bool failed = false, waits = event->before && event->before->status > CL_COMPLETE;
+    for (cl_uint i = 0; i < event->wait_count; i++) {
+        failed = failed || event->waits[i]->status < 0;
+        waits = waits || event->waits[i]->status > CL_COMPLETE;
     }
+    if (failed)
+        event->status = CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST;
+    else if (!waits)
+        event->status = event->verdict;
+}
+
+static void end_events(void)
+{
+    int left = 0;
+    for (int i = 0; i < open_count; i++) {
+        end_event(open_events[i]);
+        if (open_events[i]->status > CL_COMPLETE)
+            open_events[left++] = open_events[i];
+    }
+    open_count = left;
+}
+
+/* Nobody but the caller ends events, so it would wait for ever. */
+static bool would_hang(const char *call, cl_event event)
+{
+    const bool hangs = event && event->status > CL_COMPLETE;
+    if (hangs)
+        mock_misuse(call, "waits for an event that the caller has yet to end");
+    return hangs;
+}
+
+MOCK cl_event clCreateUserEvent(cl_context context, cl_int *error)
+{
+    const cl_int code = mock_enter(__func__);
+    if (code != CL_SUCCESS || !mock_is_live(__func__, CONTEXT, context))
+        return mock_refuse(error, code != CL_SUCCESS ? code : CL_INVALID_CONTEXT);
+    cl_event event = mock_make(EVENT, sizeof *event);
+    event->context = context;
+    event->status = CL_SUBMITTED;
+    return mock_grant(error, event);
+}
+
+MOCK cl_int clSetUserEventStatus(cl_event event, cl_int status)
+{
+    const cl_int code = mock_enter(__func__);
+    if (code != CL_SUCCESS || !mock_is_live(__func__, EVENT, event))
+        return code != CL_SUCCESS ? code : CL_INVALID_EVENT;
+    event->status = status;
+    end_events();
+    return CL_SUCCESS;
+}
+
+/* ---- Commands ---------------------------------------------------------------------------------------------------- */
+
+/* The event of a command; a dead handle where the caller wants none. */
+static void finish_command(cl_command_queue queue, cl_uint waits, const cl_event *wait, cl_int verdict, cl_event *event)
+{
+    cl_event made = mock_make(EVENT, sizeof *made);
+    made->base.references = event != NULL;
+    made->context = queue->context;
+    made->status = CL_QUEUED;
+    made->verdict = verdict;
+    made->before = queue->last;
+    for (made->wait_count = 0; made->wait_count < waits && made->wait_count < MOCK_WAITS; made->wait_count++)
+        made->waits[made->wait_count] = wait[made->wait_count];
+    if (waits > MOCK_WAITS || open_count == MAX_OPEN)
+        mock_misuse(__func__, "more events than the mock knows of");
+    else
+        open_events[open_count++] = made;
+    end_events();
+    queue->last = made;
+    if (event)
+        *event = made;
+}
+
+static cl_int give_event(cl_command_queue queue, cl_uint waits, const cl_event *wait, cl_event *event)
+{
+    finish_command(queue, waits, wait, CL_COMPLETE, event);
     return CL_SUCCESS;
 }
 
@@ -46,7 +128,7 @@ MOCK cl_int clEnqueueWriteBuffer(cl_command_queue queue, cl_mem memory, cl_bool 
     if (code != CL_SUCCESS || (code = check_range(__func__, memory, offset, size)) != CL_SUCCESS)
         return code;
     memcpy(memory->bytes + offset, host, size);
-    return give_event(queue, event);
+    return give_event(queue, waits, wait, event);
 }
 
 MOCK cl_int clEnqueueReadBuffer(cl_command_queue queue, cl_mem memory, cl_bool blocking, size_t offset, size_t size,
@@ -57,21 +139,22 @@ MOCK cl_int clEnqueueReadBuffer(cl_command_queue queue, cl_mem memory, cl_bool b
     if (code != CL_SUCCESS || (code = check_range(__func__, memory, offset, size)) != CL_SUCCESS)
         return code;
     memcpy(host, memory->bytes + offset, size);
-    return give_event(queue, event);
+    return give_event(queue, waits, wait, event);
 }
 
 MOCK void *clEnqueueMapBuffer(cl_command_queue queue, cl_mem memory, cl_bool blocking, cl_map_flags flags,
                               size_t offset, size_t size, cl_uint waits, const cl_event *wait, cl_event *event,
                               cl_int *error)
 {
-    (void)blocking;
     cl_int code = enter_command(__func__, queue, waits, wait);
     if (code != CL_SUCCESS || (code = check_range(__func__, memory, offset, size)) != CL_SUCCESS)
         return mock_refuse(error, code);
+    if (blocking && would_hang(__func__, queue->last))
+        return mock_refuse(error, CL_INVALID_OPERATION);
     if (flags & CL_MAP_WRITE_INVALIDATE_REGION)
         memset(memory->bytes + offset, 0xa5, size);
     memory->mapped++;
-    give_event(queue, event);
+    give_event(queue, waits, wait, event);
     return mock_grant(error, memory->bytes + offset);
 }
 
@@ -86,7 +169,7 @@ MOCK cl_int clEnqueueUnmapMemObject(cl_command_queue queue, cl_mem memory, void 
         mock_misuse(__func__, "a buffer that is not mapped");
     else
         memory->mapped--;
-    return give_event(queue, event);
+    return give_event(queue, waits, wait, event);
 }
 
 MOCK cl_int clEnqueueCopyBuffer(cl_command_queue queue, cl_mem from, cl_mem to, size_t from_offset, size_t to_offset,
@@ -97,7 +180,7 @@ MOCK cl_int clEnqueueCopyBuffer(cl_command_queue queue, cl_mem from, cl_mem to, 
         (code = check_range(__func__, to, to_offset, size)) != CL_SUCCESS)
         return code;
     memmove(to->bytes + to_offset, from->bytes + from_offset, size);
-    return give_event(queue, event);
+    return give_event(queue, waits, wait, event);
 }
 
 MOCK cl_int clEnqueueFillBuffer(cl_command_queue queue, cl_mem memory, const void *pattern, size_t pattern_size,
@@ -108,7 +191,7 @@ MOCK cl_int clEnqueueFillBuffer(cl_command_queue queue, cl_mem memory, const voi
         return code;
     for (size_t at = 0; at + pattern_size <= size; at += pattern_size)
         memcpy(memory->bytes + offset + at, pattern, pattern_size);
-    return give_event(queue, event);
+    return give_event(queue, waits, wait, event);
 }
 
 MOCK cl_int clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_uint dimensions, const size_t *offset,
@@ -130,22 +213,20 @@ MOCK cl_int clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_
     if (items > (size_t)mock.group || items > (size_t)mock.kernel_group)
         return CL_INVALID_WORK_GROUP_SIZE;
     mock_kernel_enqueued();
-    give_event(queue, event);
-    if (event)
-        (*event)->status = (cl_int)mock.verdict;
+    finish_command(queue, waits, wait, (cl_int)mock.verdict, event);
     return CL_SUCCESS;
 }
 
 MOCK cl_int clEnqueueMarkerWithWaitList(cl_command_queue queue, cl_uint waits, const cl_event *wait, cl_event *event)
 {
     const cl_int code = enter_command(__func__, queue, waits, wait);
-    return code == CL_SUCCESS ? give_event(queue, event) : code;
+    return code == CL_SUCCESS ? give_event(queue, waits, wait, event) : code;
 }
 
 MOCK cl_int clEnqueueBarrierWithWaitList(cl_command_queue queue, cl_uint waits, const cl_event *wait, cl_event *event)
 {
     const cl_int code = enter_command(__func__, queue, waits, wait);
-    return code == CL_SUCCESS ? give_event(queue, event) : code;
+    return code == CL_SUCCESS ? give_event(queue, waits, wait, event) : code;
 }
 
 MOCK cl_int clFlush(cl_command_queue queue)
@@ -157,7 +238,9 @@ MOCK cl_int clFlush(cl_command_queue queue)
 MOCK cl_int clFinish(cl_command_queue queue)
 {
     const cl_int code = mock_enter_device(__func__);
-    return code == CL_SUCCESS && !mock_is_live(__func__, QUEUE, queue) ? CL_INVALID_COMMAND_QUEUE : code;
+    if (!mock_is_live(__func__, QUEUE, queue))
+        return CL_INVALID_COMMAND_QUEUE;
+    return would_hang(__func__, queue->last) ? CL_INVALID_OPERATION : code;
 }
 
 MOCK cl_int clWaitForEvents(cl_uint count, const cl_event *list)
@@ -167,7 +250,7 @@ MOCK cl_int clWaitForEvents(cl_uint count, const cl_event *list)
     if (!are_live(__func__, count, list))
         return CL_INVALID_EVENT;
     for (cl_uint i = 0; i < count; i++)
-        bad = bad || list[i]->status < 0;
+        bad = bad || would_hang(__func__, list[i]) || list[i]->status < 0;
     return code == CL_SUCCESS && bad ? CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST : code;
 }
 

@@ -65,6 +65,27 @@ MOCK cl_int clGetDeviceIDs(cl_platform_id platform, cl_device_type type, cl_uint
     return found ? CL_SUCCESS : CL_DEVICE_NOT_FOUND;
 }
 
+/* Devices are at 0000:81:02.1, in each vendor's words. */
+static cl_int device_place(cl_device_info key, size_t capacity, void *buffer, size_t *length)
+{
+    enum { KHRONOS = 1, NVIDIA, AMD };
+    static const struct {
+        cl_device_info key;
+        long pci;
+        size_t size;
+        unsigned char bytes[24];
+    } answers[] = {
+        {0x410F, KHRONOS, 16, {[4] = 0x81, [8] = 2, [12] = 1}},
+        {0x4008, NVIDIA, 4, {0x81}},
+        {0x4009, NVIDIA, 4, {2 << 3 | 1}},
+        {0x4037, AMD, 24, {[0] = 1, [21] = 0x81, 2, 1}},
+    };
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++)
+        if (answers[i].key == key && answers[i].pci == mock.pci)
+            return mock_answer(answers[i].bytes, answers[i].size, capacity, buffer, length);
+    return CL_INVALID_VALUE;
+}
+
 static cl_int device_text(cl_device_id device, cl_device_info key, size_t capacity, void *buffer, size_t *length)
 {
     char name[MOCK_TEXT + 8];
@@ -85,7 +106,7 @@ static cl_int device_text(cl_device_id device, cl_device_info key, size_t capaci
     case CL_DEVICE_EXTENSIONS:
         return ANSWER_TEXT(mock.fp64 ? mock.extensions : "");
     default:
-        return CL_INVALID_VALUE;
+        return device_place(key, capacity, buffer, length);
     }
 }
 

@@ -18,6 +18,7 @@ typedef struct mock_settings {
     long local, group, kernel_group, alloc, units, type, available, compiler, fp64;
     long log, binary; /* bytes of a build log and of a program's binary */
     long verdict;     /* how kernels end: 0, or the negative status of their events */
+    long pci;         /* whose extension tells where devices are: 0 nobody's, 1 Khronos's, 2 NVIDIA's, 3 AMD's */
     char version[MOCK_TEXT], c_version[MOCK_TEXT], name[MOCK_TEXT], driver[MOCK_TEXT], vendor[MOCK_TEXT];
     char extensions[MOCK_TEXT];
 } mock_settings;
@@ -40,6 +41,7 @@ struct _cl_context {
 struct _cl_command_queue {
     mock_handle base;
     cl_context context;
+    cl_event last; /* that of its last command */
 };
 struct _cl_mem {
     mock_handle base;
@@ -58,10 +60,15 @@ struct _cl_kernel {
     mock_handle base;
     cl_program program;
 };
+enum { MOCK_WAITS = 4 };
+
 struct _cl_event {
     mock_handle base;
     cl_context context;
-    cl_int status;
+    cl_int status, verdict; /* now, and in the end if nothing that it waits for fails */
+    cl_event before;        /* in its queue */
+    cl_event waits[MOCK_WAITS];
+    cl_uint wait_count;
 };
 
 /* mock_enter for calls that need the device, which may be lost. */

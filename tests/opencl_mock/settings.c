@@ -41,6 +41,7 @@ static const mock_knob knobs[] = {
     {"log", &mock.log, NULL},
     {"binary", &mock.binary, NULL},
     {"verdict", &mock.verdict, NULL},
+    {"pci", &mock.pci, NULL},
     {"version", NULL, mock.version},
     {"c_version", NULL, mock.c_version},
     {"name", NULL, mock.name},

@@ -87,14 +87,15 @@ static bool has_ended(const cl_chain *c, cl_event event)
     return read_verdict(c, event, &verdict) == CL_SUCCESS && verdict <= CL_COMPLETE;
 }
 
-/* The program's queue may run out of order, and what is in it may write what is read here. pending may be on another
- * queue. */
+/* The program's queue may run out of order, and what is in it may write what is read here. That barrier comes first:
+ * one with a list fails with what is in the list, one without only waits for what is before it. pending may be on
+ * another queue. */
 nf_status cl_chain_begin(cl_chain *c, cl_event pending)
 {
     const bool after_events = c->wait_count && !c->waits;
-    nf_status status = after_events ? barrier(c, c->wait_count, c->wait_events) : NF_OK;
-    if (status == NF_OK && c->foreign)
-        status = barrier(c, 0, NULL);
+    nf_status status = c->foreign ? barrier(c, 0, NULL) : NF_OK;
+    if (status == NF_OK && after_events)
+        status = barrier(c, c->wait_count, c->wait_events);
     if (status != NF_OK || !pending || has_ended(c, pending))
         return status;
     const cl_event before[] = {pending, c->count ? *cl_chain_last(c) : NULL};
@@ -143,6 +144,14 @@ nf_status cl_chain_end(const cl_chain *c, cl_event *shared)
         return cl_fail(error, "exec: signal_event: the event cannot be retained");
     *shared = *cl_chain_last(c);
     return NF_OK;
+}
+
+void cl_chain_abandon(const cl_chain *c)
+{
+    if (c->waits)
+        c->api->clFinish(c->queue);
+    else
+        c->api->clFlush(c->queue);
 }
 
 void cl_chain_release(cl_chain *c)

@@ -52,6 +52,10 @@ nf_status cl_chain_launch(cl_chain *chain, cl_kernel kernel, const char *name, s
  * a reference of its own. */
 nf_status cl_chain_end(const cl_chain *chain, cl_event *shared);
 
+/* After a failure: waits for what was enqueued; of a chain that does not wait, sets it going, as what it waits for may
+ * be the caller's own to end. */
+void cl_chain_abandon(const cl_chain *chain);
+
 void cl_chain_release(cl_chain *chain);
 
 #endif

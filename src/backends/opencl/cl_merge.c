@@ -312,7 +312,7 @@ static nf_status run(merger *m)
     if (status == NF_OK)
         status = cl_chain_end(&m->chain, &shared);
     if (status != NF_OK)
-        m->state->api.clFinish(m->chain.queue);
+        cl_chain_abandon(&m->chain);
     else if (m->chain.signal)
         *m->chain.signal = shared;
     return status;

@@ -135,23 +135,27 @@ static nf_status launch_all(call *c)
 
 /* ---- The end ----------------------------------------------------------------------------------------------------- */
 
-static void forget_pending(call *c)
+/* The next call runs after this one's commands where this one has not waited for them. One that was not begun is not
+ * behind the call before it. */
+static void hand_over(call *c, bool begun)
 {
+    if (!c->chain.waits && !begun)
+        return;
     if (c->plan->pending)
         c->api->clReleaseEvent(c->plan->pending);
-    c->plan->pending = NULL;
+    c->plan->pending = !c->chain.waits && c->chain.count ? c->chain.events[--c->chain.count] : NULL;
 }
 
-/* After a failure: nothing may be in flight or mapped when the plan runs again. */
+/* After a failure nothing may be mapped when the plan runs again, and nothing in flight that is not known. */
 static void settle(call *c)
 {
-    if (c->plan->pending)
+    if (c->plan->pending && c->chain.waits)
         c->api->clWaitForEvents(1, &c->plan->pending);
-    c->api->clFinish(c->chain.queue);
+    cl_chain_abandon(&c->chain);
     for (int role = 0; role < NF_ROLES; role++)
         if (c->mapped[role])
             c->api->clEnqueueUnmapMemObject(c->chain.queue, c->plan->staged[role], c->mapped[role], 0, NULL, NULL);
-    c->api->clFinish(c->chain.queue);
+    cl_chain_abandon(&c->chain);
 }
 
 static bool stages(const call *c)
@@ -167,6 +171,7 @@ static nf_status run(call *c)
     cl_event shared = NULL;
     /* A call before this one may still run, on another queue even, and use the same scratch. */
     nf_status status = cl_chain_begin(&c->chain, c->plan->pending);
+    const bool begun = status == NF_OK;
     if (status == NF_OK)
         status = copy_in(c);
     if (status == NF_OK)
@@ -180,9 +185,7 @@ static nf_status run(call *c)
         if (shared)
             c->api->clReleaseEvent(shared);
     }
-    forget_pending(c);
-    if (status == NF_OK && !c->chain.waits)
-        c->plan->pending = c->chain.events[--c->chain.count];
+    hand_over(c, begun);
     if (status == NF_OK && c->chain.signal)
         *c->chain.signal = shared;
     cl_chain_release(&c->chain);
