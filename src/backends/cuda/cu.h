@@ -59,7 +59,7 @@ typedef struct cu_plan {
     bool pending;         /* there was one */
 } cu_plan;
 
-extern const nf_algorithm cu_portable;
+extern const nf_algorithm cu_portable, cu_unfused, cu_naive;
 
 /* exec NULL: the plan's stream, no events. */
 nf_status cu_execute(cu_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec);

@@ -23,7 +23,8 @@ $(folder)/cu_images.c: $(images)
 
 $(folder)/%.fatbin: $(text)
 	@echo "  NVCC     $*"
-	$(NVCC) $(nvcc_flags) -I$(src) $$($(list) | sed -n 's/^$* //p') -o $@ $(cuda)/cu_portable.cu
+	set -- $$($(list) | sed -n 's/^$* //p') && source=$$1 && shift && \
+		$(NVCC) $(nvcc_flags) -I$(src) "$$@" -o $@ $(cuda)/$$source
 
 host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -shared -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function
 host_text = $(text) $(wildcard $(tests)/*.cpp) $(tests)/block.h $(tests)/cuda_host.h
@@ -33,5 +34,6 @@ host: $(images:.fatbin=.so)
 
 $(folder)/%.so: $(host_text)
 	@echo "  CXX      $*.so"
-	$(CXX) $(host_flags) $(HOST_FLAGS) -I$(src) -I$(src)/../include -I$(tests) $$($(list) | sed -n 's/^$* //p') -o $@ \
-		$(tests)/module.cpp $(tests)/block.cpp
+	set -- $$($(list) | sed -n 's/^$* //p') && source=$$1 && shift && \
+		$(CXX) $(host_flags) $(HOST_FLAGS) -I$(src) -I$(src)/../include -I$(tests) -DPROGRAM="\"backends/cuda/$$source\"" "$$@" \
+			-o $@ $(tests)/module.cpp $(tests)/block.cpp

@@ -1,8 +1,12 @@
-# The programs that are compiled ahead, one a line: a name and the options, exactly as gpu_shape_options writes them.
-# Reads gpu_ahead.h.
+# The programs that are compiled ahead, one a line: a name, the file below src/backends/cuda, and the options, exactly as
+# gpu_shape_options and gpu_slots_finish write them. Reads gpu_ahead.h.
 /^ *X\(/ {
     gsub(/[^0-9]+/, " ")
     tiles[++count] = $0
+}
+/GPU_AHEAD_PLAIN_RANK =/ {
+    gsub(/[^0-9]+/, " ")
+    split($0, plain, " ")
 }
 END {
     # Element types of the inputs and of out, as nf_dtype numbers them, and the bytes that their arithmetic has.
@@ -14,9 +18,14 @@ END {
                 split(tiles[t], tile, " ")
                 if (type[3] != tile[1])
                     continue
-                printf "r%d-i%d-o%d-t%d", rank, type[1], type[2], tile[2]
+                printf "r%d-i%d-o%d-t%d cu_portable.cu", rank, type[1], type[2], tile[2]
                 printf " -DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d", rank, type[1], type[2]
                 printf " -DCOLUMNS=%d -DROWS=%d -DITEMS_X=%d -DITEMS_Y=%d", tile[2], tile[2], tile[3], tile[3]
                 printf " -DCHUNK=16 -DOUT_DIMS=%d\n", tile[4]
             }
+    for (p = 1; p <= pairs; p++) {
+        split(pair[p], type, " ")
+        printf "plain-i%d-o%d cu_plain.cu -DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d -DITEMS=%d\n", type[1], type[2],
+            plain[1], type[1], type[2], plain[2]
+    }
 }

@@ -14,4 +14,7 @@
     X(4, 32, 8, 32)                                                                                                    \
     X(8, 32, 8, 32)
 
+/* Of gpu_unfused.cl and gpu_naive.cl: one program per pair of element types. */
+enum { GPU_AHEAD_PLAIN_RANK = 4, GPU_AHEAD_PLAIN_ITEMS = 64 };
+
 #endif

@@ -5,7 +5,7 @@
  * Two shapes of program. `lanes`, for CPU devices: one work-item per group, rows in the lanes of wide vectors, no local
  * memory. `tile`, for GPUs: tiles in local memory, register-blocked. Which one, and its parameters, are data of the
  * device and the problem. A third, `unfused` (gpu_unfused.c), keeps scores in memory, so that they can be the caller's;
- * it runs anywhere. */
+ * a fourth, `naive` (gpu_naive.c), is the baseline of the others. Both run anywhere. */
 #ifndef NF_GPU_PLAN_H
 #define NF_GPU_PLAN_H
 
@@ -57,7 +57,7 @@ typedef struct gpu_launches {
 } gpu_launches;
 
 typedef struct gpu_plan {
-    const char *shape;         /* "lanes", "tile" or "unfused" */
+    const char *shape;         /* "lanes", "tile", "unfused" or "naive" */
     const char *const *source; /* NULL-terminated texts: the program is all of them in this order */
     char options[768];         /* "-DNAME=value ...": the specialisation; the vendor's options are the backend's */
     void *tables;              /* axis tables, segments, extents, strides: uploaded once */
@@ -101,10 +101,16 @@ nf_status gpu_unfused_supports(const gpu_device *device, const nf_request *reque
 nf_status gpu_unfused_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                              const nf_tensor layout[NF_ROLES]);
 
+/* And of the shape naive. */
+nf_status gpu_naive_supports(const gpu_device *device, const nf_request *request);
+nf_status gpu_naive_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                           const nf_tensor layout[NF_ROLES]);
+
 /* Lines for nf_plan_describe: shape and tile parameters. */
 void gpu_plan_describe(const gpu_plan *plan, nf_text *text);
 
-/* All names of kernels that a program of the fused shapes holds, and of one of unfused. NULL-terminated. */
-extern const char *const gpu_kernel_names[], *const gpu_unfused_kernel_names[];
+/* All names of kernels that a program of the fused shapes holds, of one of unfused, and those that naive launches.
+ * NULL-terminated. */
+extern const char *const gpu_kernel_names[], *const gpu_unfused_kernel_names[], *const gpu_naive_kernel_names[];
 
 #endif

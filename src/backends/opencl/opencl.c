@@ -163,7 +163,7 @@ static bool uses_gpu(const void *opened)
     return (cl_used_device(opened)->type & (CL_DEVICE_TYPE_GPU | CL_DEVICE_TYPE_CPU)) == CL_DEVICE_TYPE_GPU;
 }
 
-static const nf_algorithm *const algorithms[] = {&cl_lanes, &cl_tile, &cl_unfused, NULL};
+static const nf_algorithm *const algorithms[] = {&cl_lanes, &cl_tile, &cl_unfused, &cl_naive, NULL};
 
 const nf_backend nf_backend_opencl = {
     .name = "opencl",
