@@ -18,10 +18,11 @@ enum { INVALID_VALUE = 1, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND
 
 typedef struct mock_settings {
     long devices, driver, capability; /* 1000 * major + 10 * minor; 10 * major + minor */
-    long units, threads, shared, memory, prohibited;
+    long units, threads, shared, most_shared, memory, prohibited;
     long order;   /* of the threads of a block: host_order */
     long verdict; /* how kernels end: 0, or the error that a wait gets */
     long early;   /* what is enqueued happens at once */
+    long copies;  /* within kernels, asynchronous ones land 0: as late as waits allow, 1: at once */
     char name[MOCK_TEXT];
 } mock_settings;
 
@@ -57,6 +58,7 @@ struct CUfunc_st {
     CUmodule module;
     void (*call)(void **);
     int parameters;
+    int shared; /* dynamic shared memory that it may be launched with */
     struct CUfunc_st *next;
 };
 typedef struct mock_memory {

@@ -39,7 +39,9 @@ extern "C" host_call *host_kernel(const char *name, int *parameters)
 }
 
 /* Launches it; NULL, or what went wrong. */
-extern "C" const char *host_run(host_call *kernel, void **arguments, unsigned blocks, unsigned threads, int order)
+extern "C" const char *host_run(host_call *kernel, void **arguments, unsigned blocks, unsigned threads, unsigned shared,
+                                int order, int copies_early)
 {
-    return host_launch(kernel, arguments, blocks, threads, static_cast<host_order>(order));
+    const host_rules rules = {blocks, threads, shared, static_cast<host_order>(order), copies_early != 0};
+    return host_launch(kernel, arguments, &rules);
 }

@@ -16,7 +16,7 @@ struct mock_command {
     void *to;          /* a copy, or, where this is NULL, too, a wait */
     const void *from;
     size_t bytes;
-    unsigned blocks, threads;
+    unsigned blocks, threads, shared;
     long long arguments[MOST_ARGUMENTS];
     CUstream awaited;
     long until;
@@ -29,12 +29,13 @@ static CUresult failure; /* of a kernel: stays */
 
 static CUresult run_kernel(mock_command *c)
 {
-    const char *(*run)(void (*)(void **), void **, unsigned, unsigned, int);
+    const char *(*run)(void (*)(void **), void **, unsigned, unsigned, unsigned, int, int);
     void *places[MOST_ARGUMENTS];
     for (int i = 0; i < MOST_ARGUMENTS; i++)
         places[i] = &c->arguments[i];
     *(void **)&run = dlsym(c->kernel->module->library, "host_run");
-    const char *fault = run(c->kernel->call, places, c->blocks, c->threads, (int)mock.order);
+    const char *fault =
+        run(c->kernel->call, places, c->blocks, c->threads, c->shared, (int)mock.order, mock.copies != 0);
     mock_kernel_ran(c->kernel->name);
     if (!fault)
         return (CUresult)mock.verdict;
@@ -235,10 +236,11 @@ MOCK CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsign
     const CUresult code = enter("cuLaunchKernel", stream);
     if (code != CUDA_SUCCESS)
         return code;
-    if (y != 1 || z != 1 || block_y != 1 || block_z != 1 || shared || extra || !x || !block_x ||
+    const long allowed = function->shared > mock.shared ? function->shared : mock.shared;
+    if (y != 1 || z != 1 || block_y != 1 || block_z != 1 || shared > allowed || extra || !x || !block_x ||
         block_x > (unsigned)mock.threads)
         return INVALID_VALUE;
-    mock_command c = {.kernel = function, .blocks = x, .threads = block_x};
+    mock_command c = {.kernel = function, .blocks = x, .threads = block_x, .shared = shared};
     for (int i = 0; i < function->parameters; i++)
         memcpy(&c.arguments[i], arguments[i], sizeof c.arguments[i]);
     mock_kernel_enqueued();

@@ -24,6 +24,7 @@
     X(cuModuleLoadData, "cuModuleLoadData", (CUmodule *, const void *))                                                \
     X(cuModuleUnload, "cuModuleUnload", (CUmodule))                                                                    \
     X(cuModuleGetFunction, "cuModuleGetFunction", (CUfunction *, CUmodule, const char *))                              \
+    X(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction, CUfunction_attribute, int))                               \
     X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr *, size_t))                                                            \
     X(cuMemFree, "cuMemFree_v2", (CUdeviceptr))                                                                        \
     X(cuMemAllocHost, "cuMemAllocHost_v2", (void **, size_t))                                                          \

@@ -57,6 +57,7 @@ static nf_status read_device(cu_device *device, const cu_api *api, int ordinal)
         .units = attribute(api, made.id, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
         .group_items = attribute(api, made.id, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK),
         .local_bytes = attribute(api, made.id, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK),
+        .launch_local_bytes = attribute(api, made.id, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
         .buffer_bytes = (int64_t)bytes,
         .ahead = true,
         .memory = NF_CUDA,

@@ -95,6 +95,19 @@ static nf_status make_stream(cu_plan *plan)
     return error == CUDA_SUCCESS ? NF_OK : cu_fail(&state->api, error, "cuda: no stream");
 }
 
+/* A kernel has to be told that a launch will give it more shared memory than kernels may declare. */
+static nf_status allow_shared(const cu_plan *plan, CUfunction kernel, const gpu_launch *launch)
+{
+    const cu_api *api = &plan->state->api;
+    if (!launch->local_bytes)
+        return NF_OK;
+    const CUresult error =
+        api->cuFuncSetAttribute(kernel, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)launch->local_bytes);
+    return error == CUDA_SUCCESS ? NF_OK
+                                 : cu_fail(api, error, "cuda: kernel %s with %zu bytes of shared memory",
+                                           launch->kernel, launch->local_bytes);
+}
+
 static nf_status find_kernels(cu_plan *plan, CUmodule module, const gpu_launches *launches, CUfunction *kernels)
 {
     for (int i = 0; i < launches->count; i++) {
@@ -102,6 +115,9 @@ static nf_status find_kernels(cu_plan *plan, CUmodule module, const gpu_launches
         const CUresult error = plan->state->api.cuModuleGetFunction(&kernels[i], module, name);
         if (error != CUDA_SUCCESS)
             return cu_fail(&plan->state->api, error, "cuda: kernel %s", name);
+        const nf_status status = allow_shared(plan, kernels[i], &launches->launch[i]);
+        if (status != NF_OK)
+            return status;
     }
     return NF_OK;
 }

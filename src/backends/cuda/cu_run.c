@@ -114,8 +114,8 @@ static nf_status launch(const call *c, const gpu_launch *l, CUfunction kernel)
         arguments[i] = argument_of(c, &l->args[i]);
         places[i] = &arguments[i];
     }
-    const CUresult error =
-        c->api->cuLaunchKernel(kernel, (unsigned)l->groups, 1, 1, (unsigned)l->items, 1, 1, 0, c->stream, places, NULL);
+    const CUresult error = c->api->cuLaunchKernel(kernel, (unsigned)l->groups, 1, 1, (unsigned)l->items, 1, 1,
+                                                  (unsigned)l->local_bytes, c->stream, places, NULL);
     if (error == CUDA_SUCCESS)
         return NF_OK;
     return cu_fail(c->api, error, "cuda: kernel %s in %zu blocks of %zu", l->kernel, l->groups, l->items);

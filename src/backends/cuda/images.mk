@@ -27,7 +27,7 @@ $(folder)/%.fatbin: $(text)
 		$(NVCC) $(nvcc_flags) -I$(src) "$$@" -o $@ $(cuda)/$$source
 
 host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -shared -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function
-host_text = $(text) $(wildcard $(tests)/*.cpp) $(tests)/block.h $(tests)/cuda_host.h
+host_text = $(text) $(wildcard $(tests)/*.cpp) $(tests)/block.h $(tests)/cuda_host.h $(tests)/warp.h
 
 host: $(images:.fatbin=.so)
 .PHONY: host
@@ -36,4 +36,4 @@ $(folder)/%.so: $(host_text)
 	@echo "  CXX      $*.so"
 	set -- $$($(list) | sed -n 's/^$* //p') && source=$$1 && shift && \
 		$(CXX) $(host_flags) $(HOST_FLAGS) -I$(src) -I$(src)/../include -I$(tests) -DPROGRAM="\"backends/cuda/$$source\"" "$$@" \
-			-o $@ $(tests)/module.cpp $(tests)/block.cpp
+			-o $@ $(tests)/module.cpp $(tests)/block.cpp $(tests)/warp.cpp

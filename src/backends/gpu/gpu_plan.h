@@ -15,15 +15,16 @@
 
 /* What a plan must know of a device. */
 typedef struct gpu_device {
-    bool cpu;             /* a CPU that gains from wide vectors: shape lanes, else tile */
-    bool fp64;            /* computes in double */
-    int64_t units;        /* compute units */
-    int64_t group_items;  /* most work-items of a group */
-    int64_t local_bytes;  /* local memory of a group */
-    int64_t buffer_bytes; /* the largest buffer */
-    int64_t vector_bytes; /* native vector of a CPU: 16, 32, 64; 0: not known */
-    bool ahead;           /* has no compiler: programs are those of gpu_ahead.h */
-    nf_memory memory;     /* that its kernels read in place, NF_HOST: none; host memory is staged */
+    bool cpu;                   /* a CPU that gains from wide vectors: shape lanes, else tile */
+    bool fp64;                  /* computes in double */
+    int64_t units;              /* compute units */
+    int64_t group_items;        /* most work-items of a group */
+    int64_t local_bytes;        /* local memory of a group, */
+    int64_t launch_local_bytes; /* and the most that a launch can give one; 0: none */
+    int64_t buffer_bytes;       /* the largest buffer */
+    int64_t vector_bytes;       /* native vector of a CPU: 16, 32, 64; 0: not known */
+    bool ahead;                 /* has no compiler: programs are those of gpu_ahead.h */
+    nf_memory memory;           /* that its kernels read in place, NF_HOST: none; host memory is staged */
 } gpu_device;
 
 enum { GPU_MAX_ARGS = 32, GPU_MAX_LAUNCHES = 12 };
@@ -46,6 +47,7 @@ typedef struct gpu_arg {
 typedef struct gpu_launch {
     const char *kernel;   /* its name in the program */
     size_t groups, items; /* work-groups, work-items of each */
+    size_t local_bytes;   /* local memory that the launch gives a group, besides what the kernel declares itself */
     uint32_t outputs;     /* bits 1 << role: to be left out of a call in which none of them is present */
     gpu_arg args[GPU_MAX_ARGS];
     int args_count;
