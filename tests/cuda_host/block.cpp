@@ -77,7 +77,7 @@ enum state { READY, WAITING, MEETING, ENDED }; /* to run, at a barrier, at a mee
 struct copy {
     unsigned to;
     const void *from;
-    int bytes;
+    int bytes, size;
     long group;
 };
 
@@ -207,29 +207,34 @@ unsigned host_address_of(const void *shared)
     return static_cast<unsigned>(address);
 }
 
+static void *bytes_at(unsigned address, unsigned size)
+{
+    if (address % size == 0 && address + size <= running->rules->shared)
+        return running->dynamic + address;
+    host_fault("a place in shared memory is not aligned, or not there");
+    return running->dynamic;
+}
+
 void *host_chunk_at(unsigned address)
 {
-    if (address % HOST_CHUNK == 0 && address + HOST_CHUNK <= running->rules->shared)
-        return running->dynamic + address;
-    host_fault("16 bytes of shared memory are not aligned, or not there");
-    return running->dynamic;
+    return bytes_at(address, HOST_CHUNK);
 }
 
 static void land(const copy *c)
 {
     unsigned char chunk[HOST_CHUNK] = {};
     memcpy(chunk, c->from, static_cast<size_t>(c->bytes));
-    memcpy(host_chunk_at(c->to), chunk, HOST_CHUNK);
+    memcpy(bytes_at(c->to, static_cast<unsigned>(c->size)), chunk, static_cast<size_t>(c->size));
 }
 
-void host_copy(unsigned to, const void *from, int bytes)
+void host_copy(unsigned to, const void *from, int bytes, int size)
 {
     fiber *self = &running->fibers[running->current];
-    if (bytes < 0 || bytes > HOST_CHUNK || reinterpret_cast<uintptr_t>(from) % HOST_CHUNK != 0) {
+    if (bytes < 0 || bytes > size || reinterpret_cast<uintptr_t>(from) % static_cast<uintptr_t>(size) != 0) {
         host_fault("a copy of too many bytes, or from where they are not aligned");
         return;
     }
-    const copy c = {to, from, bytes, self->groups};
+    const copy c = {to, from, bytes, size, self->groups};
     if (running->rules->copies_early)
         land(&c);
     else

@@ -97,7 +97,12 @@ static inline void cu_store_16(cu_address to, const unsigned from[4])
 
 static inline void cu_copy_async_16(cu_address to, const void *from, int bytes)
 {
-    host_copy(to, from, bytes);
+    host_copy(to, from, bytes, HOST_CHUNK);
+}
+
+static inline void cu_copy_async_8(cu_address to, const void *from)
+{
+    host_copy(to, from, 8, 8);
 }
 
 static inline void cu_copy_async_commit()

@@ -72,6 +72,12 @@ static __device__ __forceinline__ void cu_copy_async_16(cu_address to, const voi
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
+/* The same of exactly 8 bytes, at multiples of 8. */
+static __device__ __forceinline__ void cu_copy_async_8(cu_address to, const void *from)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" : : "r"(to), "l"(from) : "memory");
+}
+
 /* Makes a group of this thread's copies since the last one. */
 static __device__ __forceinline__ void cu_copy_async_commit()
 {
