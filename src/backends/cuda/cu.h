@@ -59,7 +59,13 @@ typedef struct cu_plan {
     bool pending;         /* there was one */
 } cu_plan;
 
-extern const nf_algorithm cu_portable, cu_unfused, cu_naive;
+extern const nf_algorithm cu_mma, cu_portable, cu_unfused, cu_naive;
+
+/* cu_mma_plan.c: the shape of plans for tensor cores. */
+nf_status cu_mma_supports(const gpu_device *device, const nf_request *request);
+void cu_mma_cost(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS]);
+nf_status cu_mma_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                        const nf_tensor layout[NF_ROLES]);
 
 /* exec NULL: the plan's stream, no events. */
 nf_status cu_execute(cu_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec);

@@ -10,14 +10,16 @@ enum { HOST_ALIGNMENT = 256 }; /* of the parts of host_memory */
 typedef struct shape {
     bool scores; /* it has tensors of scores */
     nf_status (*supports)(const gpu_device *device, const nf_request *request);
+    void (*cost)(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS]);
     nf_status (*create)(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                         const nf_tensor layout[NF_ROLES]);
-    double penalty; /* times the cost of tiles: the others are for those who ask for them */
+    double penalty; /* times the cost: unfused and naive are for those who ask for them */
 } shape;
 
-static const shape portable = {false, gpu_plan_supports, gpu_plan_create, 1};
-static const shape unfused = {true, gpu_unfused_supports, gpu_unfused_create, 10};
-static const shape naive = {false, gpu_naive_supports, gpu_naive_create, 100};
+static const shape mma = {false, cu_mma_supports, cu_mma_cost, cu_mma_create, 1};
+static const shape portable = {false, gpu_plan_supports, gpu_plan_cost, gpu_plan_create, 1};
+static const shape unfused = {true, gpu_unfused_supports, gpu_plan_cost, gpu_unfused_create, 10};
+static const shape naive = {false, gpu_naive_supports, gpu_plan_cost, gpu_naive_create, 100};
 
 /* ---- Choice ------------------------------------------------------------------------------------------------------ */
 
@@ -37,7 +39,7 @@ static nf_status supports(const cu_state *state, const nf_request *request, cons
 
 static void cost(const cu_state *state, const nf_request *request, const shape *s, double seconds[NF_DIRECTIONS])
 {
-    gpu_plan_cost(&cu_used_device(state)->limits, request, seconds);
+    s->cost(&cu_used_device(state)->limits, request, seconds);
     for (int i = 0; i < NF_DIRECTIONS; i++)
         seconds[i] *= s->penalty;
 }
@@ -329,6 +331,7 @@ static const nf_pair pair = {.qk = qk, .av = av, .qk_backward = qk_backward, .av
                                      .enqueue = enqueue,                                                               \
                                      .pair = (PAIR)};
 
+DEFINE_ALGORITHM(mma, &nf_stub_pair)
 DEFINE_ALGORITHM(portable, &nf_stub_pair)
 DEFINE_ALGORITHM(unfused, &pair)
 DEFINE_ALGORITHM(naive, &nf_stub_pair)

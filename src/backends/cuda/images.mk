@@ -6,7 +6,8 @@ gpu = $(src)/backends/gpu
 cuda = $(src)/backends/cuda
 list = awk -f $(gpu)/ahead.awk $(gpu)/gpu_ahead.h
 images := $(patsubst %,$(folder)/%.fatbin,$(shell $(list) | cut -d ' ' -f 1))
-text := $(wildcard $(gpu)/*.cl) $(gpu)/gpu_tables.h $(wildcard $(cuda)/*.cu) $(cuda)/cu_ptx.h $(cuda)/cu_words.h
+text := $(wildcard $(gpu)/*.cl) $(gpu)/gpu_tables.h $(wildcard $(cuda)/*.cu) $(wildcard $(cuda)/cu_mma*.h) \
+	$(cuda)/cu_ptx.h $(cuda)/cu_words.h
 
 # The text needs nothing of later GPUs, so that all machine code comes from the least one's PTX, which is kept for GPUs
 # to come.

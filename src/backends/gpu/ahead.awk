@@ -1,5 +1,5 @@
 # The programs that are compiled ahead, one a line: a name, the file below src/backends/cuda, and the options, exactly as
-# gpu_shape_options and gpu_slots_finish write them. Reads gpu_ahead.h.
+# gpu_shape.c, gpu_slots_finish and cu_mma_plan.c write them. Reads gpu_ahead.h.
 /^ *X\(/ {
     gsub(/[^0-9]+/, " ")
     tiles[++count] = $0
@@ -7,6 +7,10 @@
 /GPU_AHEAD_PLAIN_RANK =/ {
     gsub(/[^0-9]+/, " ")
     split($0, plain, " ")
+}
+/GPU_AHEAD_MMA_DIMS/ {
+    gsub(/[^0-9]+/, " ")
+    dims = split($0, dim, " ")
 }
 END {
     # Element types of the inputs and of out, as nf_dtype numbers them, and the bytes that their arithmetic has.
@@ -28,4 +32,7 @@ END {
         printf "plain-i%d-o%d cu_plain.cu -DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d -DITEMS=%d\n", type[1], type[2],
             plain[1], type[1], type[2], plain[2]
     }
+    for (narrow = 2; narrow <= 3; narrow++)
+        for (d = 1; d <= dims; d++)
+            printf "mma-i%d-d%d cu_mma.cu -DIN_TYPE=%d -DDIMS=%d\n", narrow, dim[d], narrow, dim[d]
 }

@@ -23,6 +23,7 @@ typedef struct gpu_device {
     int64_t launch_local_bytes; /* and the most that a launch can give one; 0: none */
     int64_t buffer_bytes;       /* the largest buffer */
     int64_t vector_bytes;       /* native vector of a CPU: 16, 32, 64; 0: not known */
+    bool matrices;              /* multiplies matrices of 16-bit numbers */
     bool ahead;                 /* has no compiler: programs are those of gpu_ahead.h */
     nf_memory memory;           /* that its kernels read in place, NF_HOST: none; host memory is staged */
 } gpu_device;
@@ -59,7 +60,7 @@ typedef struct gpu_launches {
 } gpu_launches;
 
 typedef struct gpu_plan {
-    const char *shape;         /* "lanes", "tile", "unfused" or "naive" */
+    const char *shape;         /* "lanes", "tile", "unfused", "naive", or a name of the backend's own */
     const char *const *source; /* NULL-terminated texts: the program is all of them in this order */
     char options[768];         /* "-DNAME=value ...": the specialisation; the vendor's options are the backend's */
     void *tables;              /* axis tables, segments, extents, strides: uploaded once */
