@@ -226,19 +226,16 @@ static void gradient_by_row(const KEYS *k, const HULL<2> *hull, const SPOT *spot
 }
 
 /* Adds to a warp's sums what the keys of a spot contribute. */
-static void meet_keys(const KEYS *k, int number, const SPOT *spot, bool careful, SUMS sum)
+static void meet_keys(const KEYS *k, int number, const SPOT *spot, VIEW view, const MASK<BACKWARD_BLOCKS> *mask,
+                      bool careful, SUMS sum)
 {
     const HULL<2> *hull = &k->tables->hull[number >= k->grid_spots];
     const cu_address columns = stage_address(k->lines, number), rows = k->lines + WARP_LINES;
-    MASK<BACKWARD_BLOCKS> mask;
     SCORES s, ds;
-    const VIEW view = look(&k->tables->sight, hull, spot, BACKWARD_STEP, &mask);
-    if (view == SEES_NOTHING)
-        return;
     multiply<BACKWARD_BLOCKS, BACKWARD_STEP>(rows, columns, k->dims, s);
     multiply<BACKWARD_BLOCKS, BACKWARD_STEP>(rows + ROW_LINES, columns + COLUMN_LINES, k->value_dims, ds);
-    gradient_by_row(k, hull, spot, view, &mask, s, ds);
-    add_product(ds, hull, spot, &mask, careful && view == SEES_PART, columns, k->dims, sum);
+    gradient_by_row(k, hull, spot, view, mask, s, ds);
+    add_product(ds, hull, spot, mask, careful && view == SEES_PART, columns, k->dims, sum);
 }
 
 /* Sums what all keys contribute. While a spot is met, the next is copied. One barrier does: when it opens, all threads'
@@ -246,6 +243,7 @@ static void meet_keys(const KEYS *k, int number, const SPOT *spot, bool careful,
 static void walk_keys(const KEYS *k, bool careful, SUMS sum)
 {
     const DQ_TABLES *tables = k->tables;
+    MASK<BACKWARD_BLOCKS> mask;
     SPOT spot, next;
     clear(sum);
     if (k->spots == 0)
@@ -258,12 +256,15 @@ static void walk_keys(const KEYS *k, bool careful, SUMS sum)
     for (int number = 0; number < k->spots; number++) {
         cu_copy_async_wait<0>();
         BARRIER();
+        /* What is kept of this spot while the next is found is little: registers are scarce. */
+        const VIEW view = look(&tables->sight, &tables->hull[number >= k->grid_spots], &spot, BACKWARD_STEP, &mask);
         next = spot;
         if (number + 1 < k->spots) {
             next_keys(k, number + 1, &next);
             copy_keys(k, number + 1, &next);
         }
-        meet_keys(k, number, &spot, careful, sum);
+        if (view != SEES_NOTHING)
+            meet_keys(k, number, &spot, view, &mask, careful, sum);
         spot = next;
     }
 }
@@ -303,6 +304,7 @@ static void open_keys(const long *numbers, long index, DQ_TABLES *tables, const 
     }
 }
 
+/* One group per item. */
 KERNEL GROUP_ITEMS(ITEMS) void mma_backward_dq(const long *numbers, char *scratch, const IN *q, long q_at, const IN *k,
                                                long k_at, const IN *v, long v_at, const IN *extra_k, long extra_k_at,
                                                const IN *extra_v, long extra_v_at, const void *dout, long dout_at,
@@ -310,7 +312,6 @@ KERNEL GROUP_ITEMS(ITEMS) void mma_backward_dq(const long *numbers, char *scratc
 {
     DYNAMIC_SHARED(shared);
     const long n = numbers[GPU_HEAD_DIM], value_n = numbers[GPU_VALUE_DIM];
-    const long items = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS] * numbers[GPU_HEADS] * numbers[GPU_BATCH];
     DQ_TABLES *tables = (DQ_TABLES *)(shared + ALL_LINES);
     KEYS keys = {tables, cu_address_of(shared), (int)n, (int)value_n, 0, 0, SCALE * LOG2_E};
     if (ITEM_INDEX == 0) {
@@ -321,18 +322,15 @@ KERNEL GROUP_ITEMS(ITEMS) void mma_backward_dq(const long *numbers, char *scratc
         tables->keys[1] = open_source(numbers, GPU_EXTRA_K, extra_k + extra_k_at, n);
         tables->values[1] = open_source(numbers, GPU_EXTRA_V, extra_v + extra_v_at, value_n);
     }
-    for (long index = GROUP_INDEX; index < items; index += GROUP_COUNT) {
-        SUMS sum;
-        open_keys(numbers, index, tables, (const TERMS *)(scratch + numbers[GPU_SCRATCH_DELTA]), &keys);
-        bool careful = false, again;
-        do {
-            walk_keys(&keys, careful, sum);
-            again = cu_barrier_or(is_not_finite<BACKWARD_BLOCKS>(sum)) && !careful;
-            careful = true;
-        } while (again);
-        store_sums(dq + dq_at, STRIDE(GPU_DQ, GPU_STRIDE_DIM), &tables->rows, DQ_DQ, keys.dims, sum, SCALE);
-        BARRIER();
-    }
+    SUMS sum;
+    bool careful = false, again;
+    open_keys(numbers, GROUP_INDEX, tables, (const TERMS *)(scratch + numbers[GPU_SCRATCH_DELTA]), &keys);
+    do {
+        walk_keys(&keys, careful, sum);
+        again = cu_barrier_or(is_not_finite<BACKWARD_BLOCKS>(sum)) && !careful;
+        careful = true;
+    } while (again);
+    store_sums(dq + dq_at, STRIDE(GPU_DQ, GPU_STRIDE_DIM), &tables->rows, DQ_DQ, keys.dims, sum, SCALE);
 }
 
 /* ---- dk and dv --------------------------------------------------------------------------------------------------- */
@@ -340,10 +338,23 @@ KERNEL GROUP_ITEMS(ITEMS) void mma_backward_dq(const long *numbers, char *scratc
 enum { DKV_KEY, DKV_VALUE, DKV_DKEY, DKV_DVALUE, DKV_TENSORS };
 enum { DKV_Q, DKV_DOUT, DKV_TERMS, DKV_COLUMN_TENSORS };
 
+/* Where the results of an item go. */
+typedef struct KEY_GRADIENTS {
+    IN *dkeys, *dvalues; /* NULL: not asked for */
+    long dkey_step, dvalue_step;
+    float *partial; /* not NULL: partial sums of extra tokens instead, of the item's first row on */
+    long pitch;     /* of a row of those: its gradient of the key, then that of the value */
+    float scale;    /* of gradients of keys */
+} KEY_GRADIENTS;
+
 /* In shared memory, after the lines. Rows are keys of the grid, [0], or extra tokens, [1]. */
 typedef struct DKV_TABLES {
     TERMS terms[2][BACKWARD_STEP]; /* of the columns of each stage */
     SOURCE keys[2], values[2], q, dout;
+    KEY_GRADIENTS to;
+    const TERMS *all_terms;
+    int more;        /* which rows they are */
+    long first_tile; /* of the hull, of all heads' */
     HULL<DKV_COLUMN_TENSORS> hull;
     SIGHT<BACKWARD_ROWS> sight;
     LINES<BACKWARD_ROWS, DKV_TENSORS> rows;
@@ -353,10 +364,6 @@ typedef struct DKV_TABLES {
 typedef struct QUERIES {
     DKV_TABLES *tables;
     cu_address lines;
-    const TERMS *terms;
-    int dims, value_dims;
-    int more;        /* rows are extra tokens */
-    long first_tile; /* of all heads' */
     int spots;
     float factor; /* of scores, in base 2 */
 } QUERIES;
@@ -372,7 +379,7 @@ static void copy_queries(const QUERIES *q, int number, const SPOT *spot)
                hull->offset[DKV_DOUT] + spot->column, tile_place(hull, DKV_DOUT, spot));
     if (ITEM_INDEX < BACKWARD_STEP && is_between(0, coordinates[ITEM_INDEX], spot->limit))
         cu_copy_async_8(cu_address_of(&q->tables->terms[number % 2][ITEM_INDEX]),
-                        q->terms + tile_place(hull, DKV_TERMS, spot) +
+                        q->tables->all_terms + tile_place(hull, DKV_TERMS, spot) +
                             hull->offset[DKV_TERMS][spot->column + ITEM_INDEX]);
     cu_copy_async_commit();
 }
@@ -402,29 +409,28 @@ static void gradient_by_column(const QUERIES *q, int number, const SPOT *spot, V
 
 /* Adds to a warp's sums, of one gradient or both, what the queries of a spot contribute. */
 template <bool DKEYS, bool DVALUES>
-static void meet_queries(const QUERIES *q, int number, const SPOT *spot, bool careful, SUMS dkeys, SUMS dvalues)
+static void meet_queries(const QUERIES *q, int number, const SPOT *spot, VIEW view, const MASK<BACKWARD_BLOCKS> *mask,
+                         bool careful, SUMS dkeys, SUMS dvalues)
 {
     const HULL<DKV_COLUMN_TENSORS> *hull = &q->tables->hull;
     const cu_address columns = stage_address(q->lines, number), rows = q->lines + WARP_LINES;
-    MASK<BACKWARD_BLOCKS> mask;
     SCORES s, ds = {};
-    const VIEW view = look(&q->tables->sight, hull, spot, BACKWARD_STEP, &mask);
-    if (view == SEES_NOTHING)
-        return;
-    multiply<BACKWARD_BLOCKS, BACKWARD_STEP>(rows, columns, q->dims, s);
+    multiply<BACKWARD_BLOCKS, BACKWARD_STEP>(rows, columns, q->tables->q.dims, s);
     if (DKEYS)
-        multiply<BACKWARD_BLOCKS, BACKWARD_STEP>(rows + ROW_LINES, columns + COLUMN_LINES, q->value_dims, ds);
-    gradient_by_column(q, number, spot, view, &mask, s, ds);
+        multiply<BACKWARD_BLOCKS, BACKWARD_STEP>(rows + ROW_LINES, columns + COLUMN_LINES, q->tables->dout.dims, ds);
+    gradient_by_column(q, number, spot, view, mask, s, ds);
     if (DVALUES)
-        add_product(s, hull, spot, &mask, careful && view == SEES_PART, columns + COLUMN_LINES, q->value_dims, dvalues);
+        add_product(s, hull, spot, mask, careful && view == SEES_PART, columns + COLUMN_LINES, q->tables->dout.dims,
+                    dvalues);
     if (DKEYS)
-        add_product(ds, hull, spot, &mask, careful && view == SEES_PART, columns, q->dims, dkeys);
+        add_product(ds, hull, spot, mask, careful && view == SEES_PART, columns, q->tables->q.dims, dkeys);
 }
 
 /* Sums what all queries contribute, in the manner of walk_keys. */
 template <bool DKEYS, bool DVALUES> static void walk_queries(const QUERIES *q, bool careful, SUMS dkeys, SUMS dvalues)
 {
     const DKV_TABLES *tables = q->tables;
+    MASK<BACKWARD_BLOCKS> mask;
     SPOT spot, next;
     if (DKEYS)
         clear(dkeys);
@@ -432,37 +438,32 @@ template <bool DKEYS, bool DVALUES> static void walk_queries(const QUERIES *q, b
         clear(dvalues);
     if (q->spots == 0)
         return;
-    copy_lines(q->lines, BACKWARD_ROWS, &tables->keys[q->more], tables->rows.coordinates, ROW_LIMIT,
+    copy_lines(q->lines, BACKWARD_ROWS, &tables->keys[tables->more], tables->rows.coordinates, ROW_LIMIT,
                tables->rows.offset[DKV_KEY], 0);
-    copy_lines(q->lines + ROW_LINES, BACKWARD_ROWS, &tables->values[q->more], tables->rows.coordinates, ROW_LIMIT,
+    copy_lines(q->lines + ROW_LINES, BACKWARD_ROWS, &tables->values[tables->more], tables->rows.coordinates, ROW_LIMIT,
                tables->rows.offset[DKV_VALUE], 0);
-    seek_spot(&tables->hull, q->first_tile, &spot);
+    seek_spot(&tables->hull, tables->first_tile, &spot);
     copy_queries(q, 0, &spot);
     for (int number = 0; number < q->spots; number++) {
         cu_copy_async_wait<0>();
         BARRIER();
+        const VIEW view = look(&tables->sight, &tables->hull, &spot, BACKWARD_STEP, &mask);
         next = spot;
         if (number + 1 < q->spots) {
             next_spot(&tables->hull, BACKWARD_STEP, &next);
             copy_queries(q, number + 1, &next);
         }
-        meet_queries<DKEYS, DVALUES>(q, number, &spot, careful, dkeys, dvalues);
+        if (view != SEES_NOTHING)
+            meet_queries<DKEYS, DVALUES>(q, number, &spot, view, &mask, careful, dkeys, dvalues);
         spot = next;
     }
 }
 
-/* Where the results of an item go. */
-typedef struct KEY_GRADIENTS {
-    IN *dkeys, *dvalues; /* NULL: not asked for */
-    float *partial;      /* not NULL: partial sums of extra tokens instead, of the item's first row on */
-} KEY_GRADIENTS;
-
-/* Writes partial sums of extra tokens: a line has those of dextra_k, then those of dextra_v. */
+/* Writes partial sums of extra tokens. */
 template <int N>
-static void store_partial(const long *numbers, float *partial, const LINES<BACKWARD_ROWS, N> *rows, long first,
-                          int dims, SUMS sum, float factor)
+static void store_partial(float *partial, long pitch, const LINES<BACKWARD_ROWS, N> *rows, int dims, SUMS sum,
+                          float factor)
 {
-    const long pitch = numbers[GPU_HEAD_DIM] + numbers[GPU_VALUE_DIM];
     UNROLLED(int b = 0; b < BACKWARD_BLOCKS; b++)
     {
         UNROLLED(int j = 0; j < DIMS / 8; j++)
@@ -471,16 +472,16 @@ static void store_partial(const long *numbers, float *partial, const LINES<BACKW
             {
                 const int row = lane_row(b, e / 2), dim = 8 * j + LANE % 4 * 2 + e % 2;
                 if (rows->coordinates[row] == ROW_LIMIT && dim < dims)
-                    partial[row * pitch + first + dim] = sum[b][j][e] * factor;
+                    partial[row * pitch + dim] = sum[b][j][e] * factor;
             }
         }
     }
 }
 
-template <bool DKEYS, bool DVALUES>
-static void find_key_gradients(const long *numbers, const QUERIES *q, const KEY_GRADIENTS *to)
+template <bool DKEYS, bool DVALUES> static void find_key_gradients(const QUERIES *q)
 {
     const LINES<BACKWARD_ROWS, DKV_TENSORS> *rows = &q->tables->rows;
+    const KEY_GRADIENTS *to = &q->tables->to;
     SUMS dkeys, dvalues;
     bool careful = false, again;
     do {
@@ -490,14 +491,15 @@ static void find_key_gradients(const long *numbers, const QUERIES *q, const KEY_
         again = cu_barrier_or(not_finite) && !careful;
         careful = true;
     } while (again);
+    const int dims = q->tables->q.dims, value_dims = q->tables->dout.dims;
     if (DKEYS && to->partial)
-        store_partial(numbers, to->partial, rows, 0, q->dims, dkeys, SCALE);
+        store_partial(to->partial, to->pitch, rows, dims, dkeys, to->scale);
     else if (DKEYS && to->dkeys)
-        store_sums(to->dkeys, STRIDE(GPU_DK, GPU_STRIDE_DIM), rows, DKV_DKEY, q->dims, dkeys, SCALE);
+        store_sums(to->dkeys, to->dkey_step, rows, DKV_DKEY, dims, dkeys, to->scale);
     if (DVALUES && to->partial)
-        store_partial(numbers, to->partial, rows, q->dims, q->value_dims, dvalues, 1);
+        store_partial(to->partial + dims, to->pitch, rows, value_dims, dvalues, 1);
     else if (DVALUES && to->dvalues)
-        store_sums(to->dvalues, STRIDE(GPU_DV, GPU_STRIDE_DIM), rows, DKV_DVALUE, q->value_dims, dvalues, 1);
+        store_sums(to->dvalues, to->dvalue_step, rows, DKV_DVALUE, value_dims, dvalues, 1);
 }
 
 /* Keys of the grid as rows. */
@@ -511,14 +513,16 @@ static void open_grid_keys(const long *numbers, long index, QUERIES *q)
     open_item(numbers, GPU_BY_KEY, index % in_walk, &item);
     place_rows(numbers, &item.rows, {GPU_K, GPU_V, GPU_DK, GPU_DV}, batch, kv_head, &tables->rows);
     find_sight(numbers, &item, &tables->sight);
+    if (ITEM_INDEX == 0) {
+        tables->more = 0;
+        tables->first_tile = 0;
+    }
     open_hull(numbers, &item, {GPU_Q, GPU_DOUT, GPU_DELTA}, batch, kv_head * group, &tables->hull);
-    q->more = 0;
-    q->first_tile = 0;
     q->spots = tables->hull.tiles * group * spots_of_tile(&tables->hull, BACKWARD_STEP);
 }
 
-/* Extra tokens as rows, which all queries see: one part of those. Returns where the sums go. */
-static float *open_extra_keys(const long *numbers, long index, char *scratch, QUERIES *q)
+/* Extra tokens as rows, which all queries see: one part of those. */
+static void open_extra_keys(const long *numbers, long index, char *scratch, QUERIES *q)
 {
     const long extra = numbers[GPU_EXTRA], runs = (extra + BACKWARD_ROWS - 1) / BACKWARD_ROWS;
     const long kv_heads = numbers[GPU_KV_HEADS], streams = kv_heads * numbers[GPU_BATCH];
@@ -531,15 +535,18 @@ static float *open_extra_keys(const long *numbers, long index, char *scratch, QU
     see_all_queries(numbers, COLUMNS, &item);
     place_rows(numbers, &item.rows, {GPU_EXTRA_K, GPU_EXTRA_V, GPU_DEXTRA_K, GPU_DEXTRA_V}, batch, kv_head,
                &tables->rows);
+    const long tiles = item.tiles * group, first = tiles * split / splits, end = tiles * (split + 1) / splits;
+    if (ITEM_INDEX == 0) {
+        tables->to.partial = partial_of(numbers, scratch, split, stream, begin);
+        tables->more = 1;
+        tables->first_tile = first;
+    }
     open_hull(numbers, &item, {GPU_Q, GPU_DOUT, GPU_DELTA}, batch, kv_head * group, &tables->hull);
-    const long tiles = tables->hull.tiles * group;
-    q->more = 1;
-    q->first_tile = tiles * split / splits;
-    q->spots = (int)(tiles * (split + 1) / splits - q->first_tile) * spots_of_tile(&tables->hull, BACKWARD_STEP);
-    return partial_of(numbers, scratch, split, stream, begin);
+    q->spots = (int)(end - first) * spots_of_tile(&tables->hull, BACKWARD_STEP);
 }
 
-/* Items of extra tokens, which see the most, come first. */
+/* One group per item, as for dq, and per gradient if they are found apart. Those of extra tokens, which see the most,
+ * come first. */
 KERNEL GROUP_ITEMS(ITEMS) void mma_backward_dkv(const long *numbers, char *scratch, const IN *q, long q_at, const IN *k,
                                                 long k_at, const IN *v, long v_at, const IN *extra_k, long extra_k_at,
                                                 const IN *extra_v, long extra_v_at, const void *dout, long dout_at,
@@ -549,18 +556,9 @@ KERNEL GROUP_ITEMS(ITEMS) void mma_backward_dkv(const long *numbers, char *scrat
     const long n = numbers[GPU_HEAD_DIM], value_n = numbers[GPU_VALUE_DIM], parts = GRADIENTS_APART ? 2 : 1;
     const long streams = numbers[GPU_KV_HEADS] * numbers[GPU_BATCH];
     const long runs = (numbers[GPU_EXTRA] + BACKWARD_ROWS - 1) / BACKWARD_ROWS;
-    const long extra_items = runs * streams * numbers[GPU_SPLITS];
-    const long items = extra_items + numbers[GPU_BY_KEY + GPU_WALK_ITEMS] * streams;
+    const long extra_items = runs * streams * numbers[GPU_SPLITS], item = GROUP_INDEX / parts;
     DKV_TABLES *tables = (DKV_TABLES *)(shared + ALL_LINES);
-    QUERIES queries = {tables,
-                       cu_address_of(shared),
-                       (const TERMS *)(scratch + numbers[GPU_SCRATCH_DELTA]),
-                       (int)n,
-                       (int)value_n,
-                       0,
-                       0,
-                       0,
-                       SCALE * LOG2_E};
+    QUERIES queries = {tables, cu_address_of(shared), 0, SCALE * LOG2_E};
     if (ITEM_INDEX == 0) {
         tables->keys[0] = open_source(numbers, GPU_K, k + k_at, n);
         tables->values[0] = open_source(numbers, GPU_V, v + v_at, value_n);
@@ -568,22 +566,25 @@ KERNEL GROUP_ITEMS(ITEMS) void mma_backward_dkv(const long *numbers, char *scrat
         tables->values[1] = open_source(numbers, GPU_EXTRA_V, extra_v + extra_v_at, value_n);
         tables->q = open_source(numbers, GPU_Q, q + q_at, n);
         tables->dout = open_dout(numbers, dout, dout_at);
+        tables->all_terms = (const TERMS *)(scratch + numbers[GPU_SCRATCH_DELTA]);
+        tables->to = KEY_GRADIENTS{dk_at >= 0 ? dk + dk_at : NULL,
+                                   dv_at >= 0 ? dv + dv_at : NULL,
+                                   STRIDE(GPU_DK, GPU_STRIDE_DIM),
+                                   STRIDE(GPU_DV, GPU_STRIDE_DIM),
+                                   NULL,
+                                   n + value_n,
+                                   SCALE};
     }
-    for (long index = GROUP_INDEX; index < items * parts; index += GROUP_COUNT) {
-        const long item = index / parts;
-        KEY_GRADIENTS to = {dk_at >= 0 ? dk + dk_at : NULL, dv_at >= 0 ? dv + dv_at : NULL, NULL};
-        if (item < extra_items)
-            to.partial = open_extra_keys(numbers, item, scratch, &queries);
-        else
-            open_grid_keys(numbers, item - extra_items, &queries);
-        if (!GRADIENTS_APART)
-            find_key_gradients<true, true>(numbers, &queries, &to);
-        else if (index % parts == 0)
-            find_key_gradients<true, !GRADIENTS_APART>(numbers, &queries, &to);
-        else
-            find_key_gradients<!GRADIENTS_APART, true>(numbers, &queries, &to);
-        BARRIER();
-    }
+    if (item < extra_items)
+        open_extra_keys(numbers, item, scratch, &queries);
+    else
+        open_grid_keys(numbers, item - extra_items, &queries);
+    if (!GRADIENTS_APART)
+        find_key_gradients<true, true>(&queries);
+    else if (GROUP_INDEX % parts == 0)
+        find_key_gradients<true, !GRADIENTS_APART>(&queries);
+    else
+        find_key_gradients<!GRADIENTS_APART, true>(&queries);
 }
 
 KERNEL GROUP_ITEMS(ITEMS) void mma_backward_extra_sum(const long *numbers, char *scratch, IN *dextra_k,
