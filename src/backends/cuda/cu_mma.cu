@@ -15,6 +15,10 @@
 
 #include "backends/cuda/cu_mma_forward.h"
 
+#include "backends/cuda/cu_mma_backward.h"
+#include "backends/cuda/cu_mma_dq.h"
+#include "backends/cuda/cu_mma_dkv.h"
+
 #undef static
 
-#define CU_KERNELS(X) FORWARD_KERNELS(X)
+#define CU_KERNELS(X) FORWARD_KERNELS(X) BACKWARD_KERNELS(X) DQ_KERNELS(X) DKV_KERNELS(X)

@@ -74,7 +74,7 @@ static SOURCE open_dout(const long *numbers, const void *dout, long dout_at)
 
 /* Shared memory begins with the lines of both tensors of the rows, then those of the columns, STEP of them, of two
  * stages. */
-template <int BLOCKS, int STEP> struct PLACES {
+template <int BLOCKS, int STEP> struct STAGES {
     enum {
         ROWS = WARPS * UNIT * BLOCKS,
         ROW_LINES = ROWS * LINE_BYTES,
@@ -165,5 +165,7 @@ KERNEL GROUP_ITEMS(ITEMS) void mma_backward_extra_sum(const long *numbers, char 
     for (long i = GROUP_INDEX * ITEMS + ITEM_INDEX; i < count; i += GROUP_COUNT * ITEMS)
         sum_extra(numbers, scratch, i, dextra_k, dextra_k_at, dextra_v, dextra_v_at);
 }
+
+#define BACKWARD_KERNELS(X) X(mma_backward_delta) X(mma_backward_extra_sum)
 
 #endif

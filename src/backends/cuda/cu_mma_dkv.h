@@ -11,7 +11,7 @@ enum {
     GRADIENTS_APART = DIMS > 128 /* registers hold one of dk and dv: two groups for the same rows */
 };
 
-typedef PLACES<DKV_BLOCKS, DKV_STEP> DKV_AT;
+typedef STAGES<DKV_BLOCKS, DKV_STEP> DKV_AT;
 enum { DKV_ROWS = DKV_AT::ROWS };
 
 typedef float SUMS[DKV_BLOCKS][DIMS / 8][4];
@@ -29,9 +29,8 @@ typedef struct KEY_GRADIENTS {
     float scale;    /* of gradients of keys */
 } KEY_GRADIENTS;
 
-/* In shared memory, after the lines. Rows are keys of the grid, [0], or extra tokens, [1]. */
+/* In shared memory. Rows are keys of the grid, [0], or extra tokens, [1]. */
 typedef struct DKV_TABLES {
-    TERMS terms[2][DKV_STEP]; /* of the columns of each stage */
     SOURCE keys[2], values[2], q, dout;
     KEY_GRADIENTS to;
     const TERMS *all_terms;
@@ -43,14 +42,15 @@ typedef struct DKV_TABLES {
 } DKV_TABLES;
 
 /* A walk over the queries of an item, of all heads that share its rows. */
-typedef struct QUERIES {
+typedef struct QUERY_WALK {
     DKV_TABLES *tables;
     cu_address lines;
+    const TERMS *terms; /* after the lines: of the columns of each stage */
     int spots;
     float factor; /* of scores, in base 2 */
-} QUERIES;
+} QUERY_WALK;
 
-static void copy_queries(const QUERIES *q, int number, const SPOT *spot)
+static void copy_queries(const QUERY_WALK *q, int number, const SPOT *spot)
 {
     const HULL<DKV_COLUMN_TENSORS> *hull = &q->tables->hull;
     const cu_address to = DKV_AT::columns(q->lines, number);
@@ -60,20 +60,20 @@ static void copy_queries(const QUERIES *q, int number, const SPOT *spot)
     copy_lines(to + DKV_AT::COLUMN_LINES, DKV_STEP, &q->tables->dout, coordinates, spot->limit,
                hull->offset[DKV_DOUT] + spot->column, tile_place(hull, DKV_DOUT, spot));
     if (ITEM_INDEX < DKV_STEP && is_between(0, coordinates[ITEM_INDEX], spot->limit))
-        cu_copy_async_8(cu_address_of(&q->tables->terms[number % 2][ITEM_INDEX]),
+        cu_copy_async_8(cu_address_of(q->terms + number % 2 * DKV_STEP + ITEM_INDEX),
                         q->tables->all_terms + tile_place(hull, DKV_TERMS, spot) +
                             hull->offset[DKV_TERMS][spot->column + ITEM_INDEX]);
     cu_copy_async_commit();
 }
 
 /* Scores and gradients of weights become weights and gradients of scores. */
-static void gradient_by_column(const QUERIES *q, int number, const SPOT *spot, VIEW view, const MASK<DKV_BLOCKS> *mask,
-                               SCORES s, SCORES ds)
+static void gradient_by_column(const QUERY_WALK *q, int number, const SPOT *spot, VIEW view,
+                               const MASK<DKV_BLOCKS> *mask, SCORES s, SCORES ds)
 {
     UNROLLED(int j = 0; j < DKV_STEP / 8; j++)
     {
         uint at[2];
-        const TERMS *terms = &q->tables->terms[number % 2][8 * j + LANE % 4 * 2];
+        const TERMS *terms = q->terms + number % 2 * DKV_STEP + 8 * j + LANE % 4 * 2;
         lane_coordinates(&q->tables->hull, spot, j, at);
         UNROLLED(int b = 0; b < DKV_BLOCKS; b++)
         {
@@ -91,7 +91,7 @@ static void gradient_by_column(const QUERIES *q, int number, const SPOT *spot, V
 
 /* Adds to a warp's sums, of one gradient or both, what the queries of a spot contribute. */
 template <bool DKEYS, bool DVALUES>
-static void meet_queries(const QUERIES *q, int number, const SPOT *spot, VIEW view, const MASK<DKV_BLOCKS> *mask,
+static void meet_queries(const QUERY_WALK *q, int number, const SPOT *spot, VIEW view, const MASK<DKV_BLOCKS> *mask,
                          bool careful, SUMS dkeys, SUMS dvalues)
 {
     const HULL<DKV_COLUMN_TENSORS> *hull = &q->tables->hull;
@@ -111,7 +111,8 @@ static void meet_queries(const QUERIES *q, int number, const SPOT *spot, VIEW vi
 }
 
 /* Sums what all queries contribute, in the manner of walk_keys. */
-template <bool DKEYS, bool DVALUES> static void walk_queries(const QUERIES *q, bool careful, SUMS dkeys, SUMS dvalues)
+template <bool DKEYS, bool DVALUES>
+static void walk_queries(const QUERY_WALK *q, bool careful, SUMS dkeys, SUMS dvalues)
 {
     const DKV_TABLES *tables = q->tables;
     MASK<DKV_BLOCKS> mask;
@@ -161,7 +162,7 @@ static void store_partial(float *partial, long pitch, const LINES<DKV_ROWS, N> *
     }
 }
 
-template <bool DKEYS, bool DVALUES> static void find_key_gradients(const QUERIES *q)
+template <bool DKEYS, bool DVALUES> static void find_key_gradients(const QUERY_WALK *q)
 {
     const LINES<DKV_ROWS, DKV_TENSORS> *rows = &q->tables->rows;
     const KEY_GRADIENTS *to = &q->tables->to;
@@ -186,7 +187,7 @@ template <bool DKEYS, bool DVALUES> static void find_key_gradients(const QUERIES
 }
 
 /* Keys of the grid as rows. */
-static void open_grid_keys(const long *numbers, long index, QUERIES *q)
+static void open_grid_keys(const long *numbers, long index, QUERY_WALK *q)
 {
     const long in_walk = numbers[GPU_BY_KEY + GPU_WALK_ITEMS], kv_heads = numbers[GPU_KV_HEADS];
     const long kv_head = index / in_walk % kv_heads, batch = index / in_walk / kv_heads;
@@ -205,7 +206,7 @@ static void open_grid_keys(const long *numbers, long index, QUERIES *q)
 }
 
 /* Extra tokens as rows, which all queries see: one part of those. */
-static void open_extra_keys(const long *numbers, long index, char *scratch, QUERIES *q)
+static void open_extra_keys(const long *numbers, long index, char *scratch, QUERY_WALK *q)
 {
     const long extra = numbers[GPU_EXTRA], runs = (extra + DKV_ROWS - 1) / DKV_ROWS;
     const long kv_heads = numbers[GPU_KV_HEADS], streams = kv_heads * numbers[GPU_BATCH];
@@ -235,13 +236,14 @@ KERNEL GROUP_ITEMS(ITEMS) void mma_backward_dkv(const long *numbers, char *scrat
                                                 const IN *extra_v, long extra_v_at, const void *dout, long dout_at,
                                                 IN *dk, long dk_at, IN *dv, long dv_at)
 {
-    DYNAMIC_SHARED(shared);
+    DYNAMIC_SHARED(lines);
     const long n = numbers[GPU_HEAD_DIM], value_n = numbers[GPU_VALUE_DIM], parts = GRADIENTS_APART ? 2 : 1;
     const long streams = numbers[GPU_KV_HEADS] * numbers[GPU_BATCH];
     const long runs = (numbers[GPU_EXTRA] + DKV_ROWS - 1) / DKV_ROWS;
     const long extra_items = runs * streams * numbers[GPU_SPLITS], item = GROUP_INDEX / parts;
-    DKV_TABLES *tables = (DKV_TABLES *)(shared + DKV_AT::ALL_LINES);
-    QUERIES queries = {tables, cu_address_of(shared), 0, SCALE * LOG2_E};
+    LOCAL_VARIABLE(DKV_TABLES, shared_tables);
+    DKV_TABLES *tables = &shared_tables;
+    QUERY_WALK queries = {tables, cu_address_of(lines), (const TERMS *)(lines + DKV_AT::ALL_LINES), 0, SCALE * LOG2_E};
     if (ITEM_INDEX == 0) {
         tables->keys[0] = open_source(numbers, GPU_K, k + k_at, n);
         tables->values[0] = open_source(numbers, GPU_V, v + v_at, value_n);

@@ -4,7 +4,7 @@
 
 enum { DQ_Q, DQ_DOUT, DQ_TERMS, DQ_DQ, DQ_TENSORS };
 
-/* In shared memory, after the lines. Columns are keys of the grid, [0], or extra tokens, [1]. */
+/* In shared memory. Columns are keys of the grid, [0], or extra tokens, [1]. */
 template <int ROWS> struct DQ_TABLES {
     SOURCE q, dout, keys[2], values[2];
     IN *dq;
@@ -17,17 +17,17 @@ template <int ROWS> struct DQ_TABLES {
 };
 
 /* A walk over the keys of an item. */
-template <int BLOCKS, int STEP> struct KEYS {
-    typedef PLACES<BLOCKS, STEP> AT;
+template <int BLOCKS, int STEP> struct KEY_WALK {
+    typedef STAGES<BLOCKS, STEP> AT;
     DQ_TABLES<AT::ROWS> *tables;
     cu_address lines;
     int grid_spots, spots; /* those of the grid come first */
     float factor;          /* of scores, in base 2 */
 };
 
-template <int BLOCKS, int STEP> static void copy_keys(const KEYS<BLOCKS, STEP> *k, int number, const SPOT *spot)
+template <int BLOCKS, int STEP> static void copy_keys(const KEY_WALK<BLOCKS, STEP> *k, int number, const SPOT *spot)
 {
-    typedef PLACES<BLOCKS, STEP> AT;
+    typedef STAGES<BLOCKS, STEP> AT;
     const int more = number >= k->grid_spots;
     const HULL<2> *hull = &k->tables->hull[more];
     const cu_address to = AT::columns(k->lines, number);
@@ -40,7 +40,7 @@ template <int BLOCKS, int STEP> static void copy_keys(const KEYS<BLOCKS, STEP> *
 }
 
 /* From a spot to the next, which has the number given. */
-template <int BLOCKS, int STEP> static void next_keys(const KEYS<BLOCKS, STEP> *k, int number, SPOT *spot)
+template <int BLOCKS, int STEP> static void next_keys(const KEY_WALK<BLOCKS, STEP> *k, int number, SPOT *spot)
 {
     if (number == k->grid_spots)
         seek_spot(&k->tables->hull[1], 0, spot);
@@ -50,7 +50,7 @@ template <int BLOCKS, int STEP> static void next_keys(const KEYS<BLOCKS, STEP> *
 
 /* Scores and gradients of weights become gradients of scores, in ds. */
 template <int BLOCKS, int STEP>
-static void gradient_by_row(const KEYS<BLOCKS, STEP> *k, const HULL<2> *hull, const SPOT *spot, VIEW view,
+static void gradient_by_row(const KEY_WALK<BLOCKS, STEP> *k, const HULL<2> *hull, const SPOT *spot, VIEW view,
                             const MASK<BLOCKS> *mask, float (*s)[STEP / 8][4], float (*ds)[STEP / 8][4])
 {
     UNROLLED(int b = 0; b < BLOCKS; b++)
@@ -72,10 +72,10 @@ static void gradient_by_row(const KEYS<BLOCKS, STEP> *k, const HULL<2> *hull, co
 
 /* Adds to a warp's sums what the keys of a spot contribute. */
 template <int BLOCKS, int STEP>
-static void meet_keys(const KEYS<BLOCKS, STEP> *k, int number, const SPOT *spot, VIEW view, const MASK<BLOCKS> *mask,
-                      bool careful, float (*sum)[DIMS / 8][4])
+static void meet_keys(const KEY_WALK<BLOCKS, STEP> *k, int number, const SPOT *spot, VIEW view,
+                      const MASK<BLOCKS> *mask, bool careful, float (*sum)[DIMS / 8][4])
 {
-    typedef PLACES<BLOCKS, STEP> AT;
+    typedef STAGES<BLOCKS, STEP> AT;
     const HULL<2> *hull = &k->tables->hull[number >= k->grid_spots];
     const cu_address columns = AT::columns(k->lines, number), rows = AT::rows(k->lines);
     float s[BLOCKS][STEP / 8][4], ds[BLOCKS][STEP / 8][4];
@@ -88,9 +88,9 @@ static void meet_keys(const KEYS<BLOCKS, STEP> *k, int number, const SPOT *spot,
 /* Sums what all keys contribute. While a spot is met, the next is copied. One barrier does: when it opens, all threads'
  * copies of the spot have landed, and the spot before, whose place the next one takes, is done with. */
 template <int BLOCKS, int STEP>
-static void walk_keys(const KEYS<BLOCKS, STEP> *k, bool careful, float (*sum)[DIMS / 8][4])
+static void walk_keys(const KEY_WALK<BLOCKS, STEP> *k, bool careful, float (*sum)[DIMS / 8][4])
 {
-    typedef PLACES<BLOCKS, STEP> AT;
+    typedef STAGES<BLOCKS, STEP> AT;
     const DQ_TABLES<AT::ROWS> *tables = k->tables;
     MASK<BLOCKS> mask;
     SPOT spot, next;
@@ -131,9 +131,9 @@ static void see_extra(const long *numbers, ITEM *item)
 }
 
 template <int BLOCKS, int STEP>
-static void open_keys(const long *numbers, long index, const TERMS *terms, KEYS<BLOCKS, STEP> *k)
+static void open_keys(const long *numbers, long index, const TERMS *terms, KEY_WALK<BLOCKS, STEP> *k)
 {
-    typedef PLACES<BLOCKS, STEP> AT;
+    typedef STAGES<BLOCKS, STEP> AT;
     const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], heads = numbers[GPU_HEADS];
     const long head = index / in_walk % heads, batch = index / in_walk / heads;
     const long kv_head = head * numbers[GPU_KV_HEADS] / heads;
@@ -153,7 +153,7 @@ static void open_keys(const long *numbers, long index, const TERMS *terms, KEYS<
     k->spots += tables->hull[1].tiles * spots_of_tile(&tables->hull[1], STEP);
 }
 
-template <int BLOCKS, int STEP> static void find_query_gradients(const KEYS<BLOCKS, STEP> *k)
+template <int BLOCKS, int STEP> static void find_query_gradients(const KEY_WALK<BLOCKS, STEP> *k)
 {
     float sum[BLOCKS][DIMS / 8][4];
     bool careful = false, again;
@@ -173,11 +173,12 @@ template <int BLOCKS, int STEP> static void find_query_gradients(const KEYS<BLOC
                                         const IN *extra_v, long extra_v_at, const void *dout, long dout_at, IN *dq,    \
                                         long dq_at)                                                                    \
     {                                                                                                                  \
-        typedef PLACES<BLOCKS, STEP> AT;                                                                               \
-        DYNAMIC_SHARED(shared);                                                                                        \
+        typedef STAGES<BLOCKS, STEP> AT;                                                                               \
+        DYNAMIC_SHARED(lines);                                                                                         \
         const long n = numbers[GPU_HEAD_DIM], value_n = numbers[GPU_VALUE_DIM];                                        \
-        DQ_TABLES<AT::ROWS> *tables = (DQ_TABLES<AT::ROWS> *)(shared + AT::ALL_LINES);                                 \
-        KEYS<BLOCKS, STEP> keys = {tables, cu_address_of(shared), 0, 0, SCALE * LOG2_E};                               \
+        LOCAL_VARIABLE(DQ_TABLES<AT::ROWS>, shared_tables);                                                            \
+        DQ_TABLES<AT::ROWS> *tables = &shared_tables;                                                                  \
+        KEY_WALK<BLOCKS, STEP> keys = {tables, cu_address_of(lines), 0, 0, SCALE * LOG2_E};                            \
         if (ITEM_INDEX == 0) {                                                                                         \
             tables->q = open_source(numbers, GPU_Q, q + q_at, n);                                                      \
             tables->dout = open_dout(numbers, dout, dout_at);                                                          \

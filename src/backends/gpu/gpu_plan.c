@@ -177,7 +177,7 @@ static void lay_scratch(plan_maker *m)
     const bool backward = (p->direction & NF_BWD) != 0;
     int64_t *header = m->packer.header;
     const int64_t deltas = backward ? p->batch * p->heads * header[GPU_QUERIES] : 0;
-    int64_t used = round_up(deltas * m->shape.real_size, SCRATCH_ALIGNMENT);
+    int64_t used = round_up(deltas * m->shape.query_size, SCRATCH_ALIGNMENT);
     header[GPU_SCRATCH_PARTIAL] = used;
     header[GPU_SPLITS] = 1;
     if (backward && p->extra) {

@@ -222,17 +222,18 @@ static double cut_walk(const nf_request *request, nf_side side, const gpu_walk_c
     return search.best;
 }
 
-double gpu_shape_cut(gpu_shape *shape, const nf_request *request, const gpu_walk_cost *cost, double *groups)
+double gpu_shape_cut(gpu_shape *shape, const nf_request *request, const gpu_walk_cost *query_cost,
+                     const gpu_walk_cost *key_cost, double *groups)
 {
     static const double dq_products = 1.5, dkv_products = 2; /* times those of forward */
     const nf_problem *p = request->problem;
     const double streams = (double)p->batch * (double)p->heads;
     double items, key_items;
-    const double by_query = cut_walk(request, NF_ROWS_QUERIES, cost, shape->columns, &shape->by_query, &items);
+    const double by_query = cut_walk(request, NF_ROWS_QUERIES, query_cost, shape->columns, &shape->by_query, &items);
     double sum = p->direction & NF_FWD ? by_query : 0;
     if (p->direction & NF_BWD)
         sum += dq_products * by_query +
-               dkv_products * cut_walk(request, NF_ROWS_KEYS, cost, shape->columns, &shape->by_key, &key_items);
+               dkv_products * cut_walk(request, NF_ROWS_KEYS, key_cost, shape->columns, &shape->by_key, &key_items);
     *groups = items * streams;
     return sum * streams;
 }
@@ -262,7 +263,7 @@ static void choose_lanes(gpu_shape *shape, const gpu_device *device, const nf_re
                                     .pair = dims / lane_shapes[i].efficiency + SOFTMAX_OPERATIONS,
                                     .column = COLUMN_OPERATIONS + NARROW_OPERATIONS * (double)lane_shapes[i].vectors,
                                     .item = ITEM_OPERATIONS + ROW_OPERATIONS * (double)tried.rows};
-        const double operations = gpu_shape_cut(&tried, request, &cost, &groups);
+        const double operations = gpu_shape_cut(&tried, request, &cost, &cost, &groups);
         tried.seconds = operations / OPERATIONS_PER_SECOND / (double)nf_max64(device->units, 1);
         if (tried.seconds < shape->seconds)
             *shape = tried;
@@ -324,7 +325,7 @@ static double tile_seconds(gpu_shape *shape, const gpu_device *device, const nf_
                                 .pair = (double)shape->rows * dims * slowness,
                                 .item = ITEM_OPERATIONS};
     double groups;
-    const double operations = gpu_shape_cut(shape, request, &cost, &groups);
+    const double operations = gpu_shape_cut(shape, request, &cost, &cost, &groups);
     return operations / fmin((double)nf_max64(device->units, 1), groups) / TILE_OPERATIONS_PER_SECOND;
 }
 
@@ -379,6 +380,7 @@ nf_status gpu_choose_shape(gpu_shape *shape, const gpu_device *device, const nf_
                          .rank = device->ahead ? (p->rank + 1) / 2 * 2 : p->rank, /* GPU_AHEAD_RANKS */
                          .real_size = p->dtype == NF_F64 ? sizeof(double) : sizeof(float),
                          .write_options = write_options};
+    shape->query_size = shape->real_size;
     if (!shape->by_lanes)
         return choose_tile(shape, device, request);
     choose_lanes(shape, device, request);

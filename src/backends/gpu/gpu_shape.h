@@ -10,7 +10,8 @@ enum { GPU_LANES_PADDING = 8 }; /* NARROW_LINES of gpu_lanes.cl */
 typedef struct gpu_shape {
     bool by_lanes;                                 /* lanes, else tile */
     int32_t rank;                                  /* of the program: the problem's or more */
-    int64_t real_size;                             /* bytes of what it computes with */
+    int64_t real_size;                             /* bytes of what it computes with, */
+    int64_t query_size;                            /* and of what backward keeps of a query */
     int64_t rows;                                  /* of a row tile, at most */
     int64_t columns;                               /* of a column tile, at most */
     int64_t lanes;                                 /* of lanes: of a vector */
@@ -30,9 +31,10 @@ typedef struct gpu_walk_cost {
     bool whole_tiles;       /* a tile of columns costs the same however few it has */
 } gpu_walk_cost;
 
-/* Cuts the walks of the directions that a problem names for the least cost, into boxes of at most shape->columns
- * columns. Returns the cost, for all batches and heads. groups: how many run side by side in forward. */
-double gpu_shape_cut(gpu_shape *shape, const nf_request *request, const gpu_walk_cost *cost, double *groups);
+/* Cuts the walks of the directions that a problem names for the least cost, by query and by key, into boxes of at most
+ * shape->columns columns. Returns the cost, for all batches and heads. groups: how many run side by side in forward. */
+double gpu_shape_cut(gpu_shape *shape, const nf_request *request, const gpu_walk_cost *query_cost,
+                     const gpu_walk_cost *key_cost, double *groups);
 
 /* NF_ERR_UNSUPPORTED with the reason if the device has no room for any. */
 nf_status gpu_choose_shape(gpu_shape *shape, const gpu_device *device, const nf_request *request);
