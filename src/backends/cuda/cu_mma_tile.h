@@ -139,7 +139,7 @@ template <int N> static void settle(const HULL<N> *hull, SPOT *spot)
 template <int N> static void seek_spot(const HULL<N> *hull, long tile, SPOT *spot)
 {
     for (int a = RANK - 1; a >= 0; a--) {
-        const int count = (hull->end[a] - hull->begin[a] + hull->tile[a] - 1) / hull->tile[a];
+        const int count = max((hull->end[a] - hull->begin[a] + hull->tile[a] - 1) / hull->tile[a], 1);
         spot->first[a] = hull->begin[a] + (int)(tile % count) * hull->tile[a];
         tile /= count;
     }
