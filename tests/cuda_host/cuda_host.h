@@ -95,6 +95,18 @@ static inline void cu_store_16(cu_address to, const unsigned from[4])
     memcpy(host_chunk_at(to), from, HOST_CHUNK);
 }
 
+static inline int cu_anew(int x)
+{
+    return x;
+}
+
+static inline void cu_write_16(void *to, const unsigned from[4])
+{
+    if ((uintptr_t)to % HOST_CHUNK)
+        host_fault("16 bytes are written to where they are not aligned");
+    memcpy(to, from, HOST_CHUNK);
+}
+
 static inline void cu_copy_async_16(cu_address to, const void *from, int bytes)
 {
     host_copy(to, from, bytes, HOST_CHUNK);

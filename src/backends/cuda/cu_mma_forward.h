@@ -1,14 +1,22 @@
-/* Forward on tensor cores: a block's warps keep their rows of the result in registers while tiles of keys, and of
+/* Forward on tensor cores: a block's warps keep their rows of the result in registers while steps of keys, and of
  * values, pass through shared memory in turns. Nothing of scores or weights leaves the registers.
  *
  * Every thread takes the same way through loops and branches that hold barriers, every lane of a warp through those
  * that hold collectives. */
 
-enum { KEYS, VALUES, KINDS };                /* tensors of columns */
-enum { ROW_Q, ROW_OUT, ROW_LSE, ROW_KINDS }; /* tensors of rows */
+enum { STEP_KEYS, STEP_VALUES, STEP_KINDS, QUERY_LINES = STEP_KINDS, SOURCES }; /* tensors of columns */
+enum { ROW_Q, ROW_OUT, ROW_LSE, ROW_KINDS };                                    /* tensors of rows */
+enum {
+    STEP = DIMS > 128 ? 32 : 64, /* keys, or values, that a barrier hands over at once */
+    STEP_BYTES = STEP * LINE_BYTES,
+    PLACES = 4
+};
 
-/* Keys, or values, that a barrier hands over at once. */
-enum { STEP = DIMS > 128 ? 32 : 64, STEP_BYTES = STEP * LINE_BYTES };
+/* Where a step lies: its spot, and the first column of its tile in both tensors. */
+typedef struct PLACE {
+    SPOT spot;
+    long at[STEP_KINDS];
+} PLACE;
 
 /* Tables of a block. The launch gives it lines: those of its queries, then a ring of steps, keys and values
  * alternating. Both together fit a multiprocessor of 164 KiB twice; cu_mma_plan.c counts them, too. */
@@ -20,10 +28,19 @@ template <int BLOCKS> struct FORWARD {
         ROOM = (LINES_BYTES - ROWS * LINE_BYTES) / STEP_BYTES,
         RING = ROOM < MOST_STEPS ? ROOM : MOST_STEPS
     };
-    HULL<KINDS> hull;
+    ITEM item;
+    HULL<STEP_KINDS> hull;
     SIGHT<ROWS> sight;
     LINES<ROWS, ROW_KINDS> lines;
-    SOURCE source[KINDS];
+    SOURCE source[SOURCES];
+    PLACE places[PLACES]; /* of step t in places[t % PLACES] */
+    int steps;
+    float factor;                  /* of scores, to have them in base 2 */
+    float largest[ROWS];           /* score that a row has seen: registers are scarcer */
+    float total[BLOCKS][2][ITEMS]; /* of a lane's columns, the exponentials of its rows */
+    long batch, head;              /* of the item */
+    bool careful;
+    unsigned char not_finite[STEP * LINE_CHUNKS]; /* of values: see clean_lines */
 };
 
 /* What a call is about. */
@@ -34,60 +51,81 @@ typedef struct CALL {
     float *lse; /* or NULL */
 } CALL;
 
-/* What a lane's rows have seen: the largest score, of all columns, and of its own columns the sum of exponentials. */
-template <int BLOCKS> struct SOFTMAX {
-    float largest[BLOCKS][2], sum[BLOCKS][2];
-};
-
 #define EACH_BLOCK(b) UNROLLED(int b = 0; b < BLOCKS; b++)
 #define EACH_HALF(h) UNROLLED(int h = 0; h < 2; h++)
 #define EACH_EIGHT(j, n) UNROLLED(int j = 0; j < (n) / 8; j++)
 
+/* Where the lines of a warp's queries begin, and those of a slot of the ring. Found anew at each use: registers are
+ * scarce.
+ */
+template <int BLOCKS> static cu_address warp_lines()
+{
+    DYNAMIC_SHARED(memory);
+    return cu_address_of(memory) + WARP * UNIT * BLOCKS * LINE_BYTES;
+}
+
+template <int BLOCKS> static cu_address slot_lines(int slot)
+{
+    DYNAMIC_SHARED(memory);
+    return cu_address_of(memory) + FORWARD<BLOCKS>::ROWS * LINE_BYTES + slot * STEP_BYTES;
+}
+
 /* ---- Steps ------------------------------------------------------------------------------------------------------- */
 
-/* The next step to be copied, and where it goes. */
-typedef struct FEED {
+template <int BLOCKS> static void put_place(FORWARD<BLOCKS> *shared, int step, const SPOT *spot)
+{
+    PLACE *place = &shared->places[step % PLACES];
+    place->spot = *spot;
+    EACH_HALF(kind) place->at[kind] = tile_place(&shared->hull, kind, spot);
+}
+
+/* Places are found two steps ahead, by one thread. */
+template <int BLOCKS> static void find_place(FORWARD<BLOCKS> *shared, int step)
+{
+    SPOT spot = shared->places[(step + 1) % PLACES].spot;
+    next_spot(&shared->hull, STEP, &spot);
+    put_place(shared, step + 2, &spot);
+}
+
+template <int BLOCKS> static void find_first_places(FORWARD<BLOCKS> *shared)
+{
     SPOT spot;
-    int left, kind, slot;
-} FEED;
-
-template <int BLOCKS> static void begin_feed(const FORWARD<BLOCKS> *shared, int steps, FEED *feed)
-{
-    seek_spot(&shared->hull, 0, &feed->spot);
-    feed->left = KINDS * steps;
-    feed->kind = feed->slot = 0;
+    seek_spot(&shared->hull, 0, &spot);
+    put_place(shared, 0, &spot);
+    next_spot(&shared->hull, STEP, &spot);
+    put_place(shared, 1, &spot);
 }
 
-/* Begins to copy the next step, if there is one. Makes a group in any case, so that waits can count them. */
-template <int BLOCKS> static void copy_step(const FORWARD<BLOCKS> *shared, cu_address ring, FEED *feed)
+/* Begins to copy keys or values of a step, if there is such a step. Makes a group in any case: waits count them. */
+template <int BLOCKS> static void copy_step(const FORWARD<BLOCKS> *shared, cu_address to, int step, int kind)
 {
-    const HULL<KINDS> *hull = &shared->hull;
-    const int kind = feed->kind, column = feed->spot.column;
-    if (feed->left > 0)
-        copy_lines(ring + feed->slot * STEP_BYTES, STEP, &shared->source[kind], hull->coordinates + column,
-                   feed->spot.limit, hull->offset[kind] + column, tile_place(hull, kind, &feed->spot));
+    const PLACE *place = &shared->places[step % PLACES];
+    const int column = place->spot.column;
+    if (step < shared->steps)
+        copy_lines(to, STEP, &shared->source[kind], shared->hull.coordinates + column, place->spot.limit,
+                   shared->hull.offset[kind] + column, place->at[kind]);
     cu_copy_async_commit();
-    feed->left--;
-    feed->kind = KINDS - 1 - kind;
-    feed->slot = feed->slot + 1 == FORWARD<BLOCKS>::RING ? 0 : feed->slot + 1;
-    if (kind == VALUES && feed->left > 0)
-        next_spot(hull, STEP, &feed->spot);
 }
 
-/* Waits for a step that was copied, and gives the slot of the one before to the next. */
-template <int BLOCKS> static void take_step(const FORWARD<BLOCKS> *shared, cu_address ring, FEED *feed)
+/* Waits for the slot at hand, and gives the one before, which all have done with, to keys or values of a step. Half
+ * steps are RING - 1 ahead of those that are met. */
+template <int BLOCKS> static void take_slot(const FORWARD<BLOCKS> *shared, int slot, int step, int kind)
 {
-    cu_copy_async_wait<FORWARD<BLOCKS>::RING - 2>();
+    enum { RING = FORWARD<BLOCKS>::RING };
+    cu_copy_async_wait<RING - 2>();
     BARRIER();
-    copy_step(shared, ring, feed);
+    const int half = STEP_KINDS * step + kind + RING - 1;
+    copy_step(shared, slot_lines<BLOCKS>(slot ? slot - 1 : RING - 1), half / STEP_KINDS, half % STEP_KINDS);
 }
 
 /* ---- Softmax ----------------------------------------------------------------------------------------------------- */
 
 /* Scores that rows do not see become -inf. */
 template <int BLOCKS>
-static void hide(const HULL<KINDS> *hull, const SPOT *spot, const MASK<BLOCKS> *mask, float (*s)[STEP / 8][4])
+static void hide(const HULL<STEP_KINDS> *hull, const SPOT *spot, uint low, uint high, float (*s)[STEP / 8][4])
 {
+    MASK<BLOCKS> mask;
+    share_mask(low, high, &mask);
     EACH_EIGHT(j, STEP)
     {
         uint at[2];
@@ -96,9 +134,9 @@ static void hide(const HULL<KINDS> *hull, const SPOT *spot, const MASK<BLOCKS> *
         {
             EACH_HALF(h)
             {
-                if (!is_between(mask->low[b][h], at[0], mask->high[b][h]))
+                if (!is_between(mask.low[b][h], at[0], mask.high[b][h]))
                     s[b][j][2 * h] = -INFINITY;
-                if (!is_between(mask->low[b][h], at[1], mask->high[b][h]))
+                if (!is_between(mask.low[b][h], at[1], mask.high[b][h]))
                     s[b][j][2 * h + 1] = -INFINITY;
             }
         }
@@ -118,98 +156,85 @@ static float row_sum(float x)
     return x + cu_shuffle_xor(x, 2);
 }
 
-/* Turns scores into weights, and shrinks what has been summed to match. A factor of 1 changes no bit, so that it may be
- * left out where all rows of a warp have it. */
-template <int BLOCKS>
-static void weigh(float factor, float (*s)[STEP / 8][4], float (*sum)[DIMS / 8][4], SOFTMAX<BLOCKS> *state)
+/* Turns scores of a block of rows into weights, and shrinks what has been summed to match. A factor of 1 changes no
+ * bit, so that it may be left out where all rows have it. */
+static void weigh(float factor, float (*s)[4], float (*sum)[4], float *largest, float (*total)[ITEMS])
 {
-    float shrink[BLOCKS][2];
-    bool shrinks = false;
-    EACH_BLOCK(b)
+    float shrink[2];
+    EACH_HALF(h)
+    {
+        const float old = largest[h * UNIT / 2];
+        float top = old, part = 0;
+        EACH_EIGHT(j, STEP) top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
+        top = row_max(top);
+        /* A row that has seen nothing, or only NaN, has no max: any finite base serves, and NaN must get through. */
+        const float base = top == -INFINITY ? 0 : top * factor;
+        shrink[h] = top == old ? 1 : cu_exp2(old * factor - base);
+        if (LANE % 4 == 0)
+            largest[h * UNIT / 2] = top;
+        EACH_EIGHT(j, STEP)
+        {
+            EACH_HALF(e)
+            {
+                s[j][2 * h + e] = cu_exp2(fmaf(s[j][2 * h + e], factor, -base));
+                part += s[j][2 * h + e];
+            }
+        }
+        total[h][ITEM_INDEX] = total[h][ITEM_INDEX] * shrink[h] + part;
+    }
+    if (!cu_any(shrink[0] != 1 || shrink[1] != 1))
+        return;
+    EACH_EIGHT(j, DIMS)
     {
         EACH_HALF(h)
         {
-            const float old = state->largest[b][h];
-            float top = old;
-            EACH_EIGHT(j, STEP) top = fmaxf(top, fmaxf(s[b][j][2 * h], s[b][j][2 * h + 1]));
-            top = row_max(top);
-            /* A row that has seen nothing, or only NaN, has no max: any finite base serves, and NaN must get through.
-             */
-            const float base = top == -INFINITY ? 0 : top * factor;
-            shrink[b][h] = top == old ? 1 : cu_exp2(old * factor - base);
-            shrinks = shrinks || shrink[b][h] != 1;
-            state->largest[b][h] = top;
-            float part = 0;
-            EACH_EIGHT(j, STEP)
-            {
-                EACH_HALF(e)
-                {
-                    const float weight = cu_exp2(fmaf(s[b][j][2 * h + e], factor, -base));
-                    s[b][j][2 * h + e] = weight;
-                    part += weight;
-                }
-            }
-            state->sum[b][h] = state->sum[b][h] * shrink[b][h] + part;
-        }
-    }
-    if (!cu_any(shrinks))
-        return;
-    EACH_BLOCK(b)
-    {
-        EACH_EIGHT(j, DIMS)
-        {
-            EACH_HALF(h)
-            {
-                sum[b][j][2 * h] *= shrink[b][h];
-                sum[b][j][2 * h + 1] *= shrink[b][h];
-            }
+            sum[j][2 * h] *= shrink[h];
+            sum[j][2 * h + 1] *= shrink[h];
         }
     }
 }
 
 /* ---- Columns of one kind: the grid's, then extra tokens ---------------------------------------------------------- */
 
-template <int BLOCKS>
-static void meet_columns(const FORWARD<BLOCKS> *shared, cu_address rows, cu_address ring, int steps, bool all_seen,
-                         bool careful, float factor, float (*sum)[DIMS / 8][4], SOFTMAX<BLOCKS> *state)
+template <int BLOCKS> static void meet_columns(FORWARD<BLOCKS> *shared, float (*sum)[DIMS / 8][4])
 {
-    const HULL<KINDS> *hull = &shared->hull;
+    enum { RING = FORWARD<BLOCKS>::RING };
+    const HULL<STEP_KINDS> *hull = &shared->hull;
     const SIGHT<FORWARD<BLOCKS>::ROWS> *sight = &shared->sight;
-    const int dims = shared->source[KEYS].dims, value_dims = shared->source[VALUES].dims;
-    FEED feed;
-    SPOT spot;
     int slot = 0;
-    begin_feed(shared, steps, &feed);
-    seek_spot(hull, 0, &spot);
-    if (all_seen)
-        spot.full = true;
-    UNROLLED(int i = 0; i < FORWARD<BLOCKS>::RING - 1; i++) copy_step(shared, ring, &feed);
-    for (int step = 0; step < steps; step++) {
+    ROLLED for (int half = 0; half < RING - 1; half++)
+        copy_step(shared, slot_lines<BLOCKS>(half), half / STEP_KINDS, half % STEP_KINDS);
+    ROLLED for (int step = 0; step < shared->steps; step++)
+    {
+        const SPOT *spot = &shared->places[step % PLACES].spot;
         uint weights[BLOCKS][STEP / UNIT][4];
-        MASK<BLOCKS> mask;
-        take_step(shared, ring, &feed);
-        const VIEW view = look(sight, hull, &spot, STEP, &mask);
+        uint low, high;
+        take_slot(shared, slot, step, STEP_KEYS);
+        if (ITEM_INDEX == step % WARPS * LANES)
+            find_place(shared, step);
+        const VIEW view = glance<BLOCKS>(sight, hull, spot, STEP, &low, &high);
         if (view != SEES_NOTHING) {
             float s[BLOCKS][STEP / 8][4];
-            multiply<BLOCKS, STEP>(rows, ring + slot * STEP_BYTES, dims, s);
+            multiply<BLOCKS, STEP>(warp_lines<BLOCKS>(), slot_lines<BLOCKS>(slot), shared->source[STEP_KEYS].dims, s);
             if (view == SEES_PART)
-                hide(hull, &spot, &mask, s);
-            weigh(factor, s, sum, state);
+                hide<BLOCKS>(hull, spot, low, high, s);
+            EACH_BLOCK(b)
+            weigh(shared->factor, s[b], sum[b], &shared->largest[lane_row<BLOCKS>(b, 0)], shared->total[b]);
             round_weights<BLOCKS, STEP>(s, weights);
         }
-        slot = slot + 1 == FORWARD<BLOCKS>::RING ? 0 : slot + 1;
-        take_step(shared, ring, &feed);
-        if (view == SEES_PART && careful) {
-            uint seen[BLOCKS][STEP / UNIT][4];
-            weigh_sight<BLOCKS, STEP>(hull, &spot, &mask, seen);
-            accumulate_carefully<BLOCKS, STEP>(weights, seen, ring + slot * STEP_BYTES, value_dims, sum);
-        } else if (view != SEES_NOTHING) {
-            accumulate<BLOCKS, STEP>(weights, ring + slot * STEP_BYTES, value_dims, sum);
+        slot = slot + 1 == RING ? 0 : slot + 1;
+        take_slot(shared, slot, step, STEP_VALUES);
+        if (shared->careful)
+            clean_lines<STEP>(slot_lines<BLOCKS>(slot), shared->not_finite);
+        if (view != SEES_NOTHING) {
+            accumulate<BLOCKS, STEP>(weights, slot_lines<BLOCKS>(slot), shared->source[STEP_VALUES].dims, sum);
+            if (shared->careful) {
+                MASK<BLOCKS> mask;
+                const VIEW seen = look(sight, hull, spot, STEP, &mask);
+                spread_nan<BLOCKS, STEP>(hull, spot, seen, &mask, shared->not_finite, sum);
+            }
         }
-        slot = slot + 1 == FORWARD<BLOCKS>::RING ? 0 : slot + 1;
-        next_spot(hull, STEP, &spot);
-        if (all_seen)
-            spot.full = true;
+        slot = slot + 1 == RING ? 0 : slot + 1;
     }
 }
 
@@ -227,127 +252,189 @@ static void extra_columns(const long *numbers, ITEM *item)
     }
 }
 
-/* All that the rows of an item see, in `sum`, not yet divided by the sums of exponentials. */
-template <int BLOCKS>
-static void attend(const CALL *call, FORWARD<BLOCKS> *shared, cu_address rows, cu_address ring, ITEM *item, long batch,
-                   long head, bool careful, float (*sum)[DIMS / 8][4], SOFTMAX<BLOCKS> *state)
+/* The tables of the columns that an item sees in two tensors. */
+template <int BLOCKS> static void open_tensors(const CALL *call, FORWARD<BLOCKS> *shared, bool extra)
 {
     const long *numbers = call->numbers;
-    const long kv_head = head * numbers[GPU_KV_HEADS] / numbers[GPU_HEADS];
+    const long kv_head = quotient(shared->head * numbers[GPU_KV_HEADS], numbers[GPU_HEADS]);
+    const int tensors[STEP_KINDS] = {extra ? GPU_EXTRA_K : GPU_K, extra ? GPU_EXTRA_V : GPU_V};
+    BARRIER(); /* nobody reads the tables of what was before */
+    if (ITEM_INDEX == 0) {
+        if (extra)
+            extra_columns(numbers, &shared->item);
+        else
+            count_tiles(&shared->item);
+        shared->source[STEP_KEYS] =
+            open_source(numbers, tensors[STEP_KEYS], extra ? call->extra_k : call->k, numbers[GPU_HEAD_DIM]);
+        shared->source[STEP_VALUES] =
+            open_source(numbers, tensors[STEP_VALUES], extra ? call->extra_v : call->v, numbers[GPU_VALUE_DIM]);
+    }
+    open_hull(numbers, &shared->item, tensors, shared->batch, kv_head, &shared->hull);
+    if (ITEM_INDEX == 0) {
+        find_first_places(shared);
+        shared->steps = shared->hull.tiles * spots_of_tile(&shared->hull, STEP);
+        shared->factor = SCALE * LOG2_E;
+    }
+    BARRIER();
+}
+
+/* All that the rows of an item see, in `sum`, not yet divided by the sums of exponentials. */
+template <int BLOCKS> static void attend(const CALL *call, FORWARD<BLOCKS> *shared, float (*sum)[DIMS / 8][4])
+{
     EACH_BLOCK(b)
     {
-        EACH_HALF(h)
-        {
-            state->largest[b][h] = -INFINITY;
-            state->sum[b][h] = 0;
-        }
+        EACH_HALF(h) shared->total[b][h][ITEM_INDEX] = 0;
         EACH_EIGHT(j, DIMS) sum[b][j][0] = sum[b][j][1] = sum[b][j][2] = sum[b][j][3] = 0;
     }
-    for (int extra = 0; extra < (numbers[GPU_EXTRA] ? 2 : 1); extra++) {
-        const int tensors[KINDS] = {extra ? GPU_EXTRA_K : GPU_K, extra ? GPU_EXTRA_V : GPU_V};
-        if (extra)
-            extra_columns(numbers, item);
-        BARRIER(); /* nobody reads the tables of what was before */
-        if (ITEM_INDEX == KEYS)
-            shared->source[KEYS] =
-                open_source(numbers, tensors[KEYS], extra ? call->extra_k : call->k, numbers[GPU_HEAD_DIM]);
-        if (ITEM_INDEX == VALUES)
-            shared->source[VALUES] =
-                open_source(numbers, tensors[VALUES], extra ? call->extra_v : call->v, numbers[GPU_VALUE_DIM]);
-        open_hull(numbers, item, tensors, batch, kv_head, &shared->hull);
-        meet_columns(shared, rows, ring, shared->hull.tiles * spots_of_tile(&shared->hull, STEP), extra != 0, careful,
-                     SCALE * LOG2_E, sum, state);
+    ROLLED for (int extra = 0; extra < (call->numbers[GPU_EXTRA] ? 2 : 1); extra++)
+    {
+        open_tensors(call, shared, extra != 0);
+        meet_columns(shared, sum);
     }
 }
 
 /* The places of an item's rows, and the lines of its queries. Copies are not yet a group. */
-template <int BLOCKS>
-static void open_rows(const CALL *call, FORWARD<BLOCKS> *shared, cu_address lines, const ITEM *item, long batch,
-                      long head)
+template <int BLOCKS> static void open_rows(const CALL *call, FORWARD<BLOCKS> *shared, long index, bool careful)
 {
+    DYNAMIC_SHARED(memory);
     const long *numbers = call->numbers;
     const int tensors[ROW_KINDS] = {GPU_Q, GPU_OUT, GPU_LSE};
-    const SOURCE q = open_source(numbers, GPU_Q, call->q, numbers[GPU_HEAD_DIM]);
+    const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], stream = quotient(index, in_walk);
+    const long batch = quotient(stream, numbers[GPU_HEADS]), head = stream - batch * numbers[GPU_HEADS];
     BARRIER(); /* nobody reads those of the item before */
-    find_sight(numbers, item, &shared->sight);
-    place_rows(numbers, &item->rows, tensors, batch, head, &shared->lines);
+    open_shared_item(numbers, GPU_BY_QUERY, index - stream * in_walk, &shared->item);
+    if (ITEM_INDEX == 0) {
+        shared->source[QUERY_LINES] = open_source(numbers, GPU_Q, call->q, numbers[GPU_HEAD_DIM]);
+        shared->batch = batch;
+        shared->head = head;
+        shared->careful = careful;
+    }
     BARRIER();
-    copy_lines(lines, FORWARD<BLOCKS>::ROWS, &q, shared->lines.coordinates, ROW_LIMIT, shared->lines.offset[ROW_Q], 0);
+    for (int r = ITEM_INDEX; r < FORWARD<BLOCKS>::ROWS; r += ITEMS)
+        shared->largest[r] = -INFINITY;
+    find_sight(numbers, &shared->item, &shared->sight);
+    place_rows(numbers, &shared->item.rows, tensors, batch, head, &shared->lines);
+    BARRIER();
+    copy_lines(cu_address_of(memory), FORWARD<BLOCKS>::ROWS, &shared->source[QUERY_LINES], shared->lines.coordinates,
+               ROW_LIMIT, shared->lines.offset[ROW_Q], 0);
 }
 
-/* Two neighbors of a row of out. */
-static void store_pair(const CALL *call, long place, long step, bool both, float first, float second)
+/* Where the results of a warp wait to be stored: floats, in place of the lines. Fours of neighboring rows lie permuted,
+ * lest they be in the same banks. */
+template <int BLOCKS> static float *warp_results()
 {
-    if (call->numbers[GPU_OUT_TYPE] == 0) {
-        float *out = (float *)call->out + place;
-        out[0] = first;
-        if (both)
-            out[step] = second;
-    } else {
-        ushort *out = (ushort *)call->out + place;
-        const uint pair = PACK(first, second);
-        out[0] = (ushort)pair;
-        if (both)
-            out[step] = (ushort)(pair >> 16);
-    }
+    DYNAMIC_SHARED(memory);
+    return (float *)memory + WARP * UNIT * BLOCKS * DIMS;
+}
+
+static int result_place(int row, int four)
+{
+    return row * DIMS + (four ^ (row & 7)) * 4;
 }
 
 template <int BLOCKS>
-static void store_rows(const CALL *call, const FORWARD<BLOCKS> *shared, float (*sum)[DIMS / 8][4],
-                       const SOFTMAX<BLOCKS> *state)
+static void put_results(const CALL *call, const FORWARD<BLOCKS> *shared, float (*sum)[DIMS / 8][4])
 {
-    const long *numbers = call->numbers;
-    const long step = STRIDE(GPU_OUT, GPU_STRIDE_DIM);
-    const int dims = (int)numbers[GPU_VALUE_DIM];
+    float *results = warp_results<BLOCKS>();
     EACH_BLOCK(b)
     {
         EACH_HALF(h)
         {
-            const int row = WARP * UNIT * BLOCKS + b * UNIT + h * UNIT / 2 + LANE / 4;
-            const bool there = shared->lines.coordinates[row] == 0;
-            const float total = state->sum[b][h], inverse = total == 0 ? 0 : 1 / total;
+            const int row = cu_anew(lane_row<BLOCKS>(b, h)), own = row - WARP * UNIT * BLOCKS;
+            const float total = row_sum(shared->total[b][h][ITEM_INDEX]), inverse = total == 0 ? 0 : 1 / total;
             EACH_EIGHT(j, DIMS)
             {
-                const int dim = 8 * j + LANE % 4 * 2;
-                if (there && dim < dims)
-                    store_pair(call, shared->lines.offset[ROW_OUT][row] + dim * step, step, dim + 1 < dims,
-                               sum[b][j][2 * h] * inverse, sum[b][j][2 * h + 1] * inverse);
+                float *to = results + result_place(own, 2 * j + LANE % 4 / 2) + LANE % 2 * 2;
+                to[0] = sum[b][j][2 * h] * inverse;
+                to[1] = sum[b][j][2 * h + 1] * inverse;
             }
-            if (there && call->lse && LANE % 4 == 0)
+            if (call->lse && shared->lines.coordinates[row] == ROW_LIMIT && LANE % 4 == 0)
                 call->lse[shared->lines.offset[ROW_LSE][row]] =
-                    total == 0 ? -INFINITY : state->largest[b][h] * (SCALE * LOG2_E) * LN_2 + logf(total);
+                    total == 0 ? -INFINITY : shared->largest[row] * shared->factor * LN_2 + logf(total);
         }
     }
+    cu_sync_warp();
+}
+
+/* Eight neighbors of a row of out, or as many as there are. */
+static void store_eight(float *to, long step, int there, const float *x)
+{
+    if (there == 8 && step == 1 && (size_t)to % 16 == 0) {
+        const uint words[8] = {as_uint(x[0]), as_uint(x[1]), as_uint(x[2]), as_uint(x[3]),
+                               as_uint(x[4]), as_uint(x[5]), as_uint(x[6]), as_uint(x[7])};
+        cu_write_16(to, words);
+        cu_write_16(to + 4, words + 4);
+        return;
+    }
+    UNROLLED(int e = 0; e < 8; e++)
+    {
+        if (e < there)
+            to[e * step] = x[e];
+    }
+}
+
+static void store_eight(ushort *to, long step, int there, const float *x)
+{
+    const uint words[4] = {PACK(x[0], x[1]), PACK(x[2], x[3]), PACK(x[4], x[5]), PACK(x[6], x[7])};
+    if (there == 8 && step == 1 && (size_t)to % 16 == 0) {
+        cu_write_16(to, words);
+        return;
+    }
+    UNROLLED(int e = 0; e < 8; e++)
+    {
+        if (e < there)
+            to[e * step] = (ushort)(words[e / 2] >> 16 * (e % 2));
+    }
+}
+
+template <int BLOCKS> static void store_results(const CALL *call, const FORWARD<BLOCKS> *shared)
+{
+    const long *numbers = call->numbers;
+    const long step = STRIDE(GPU_OUT, GPU_STRIDE_DIM);
+    const int dims = (int)numbers[GPU_VALUE_DIM], first_row = WARP * UNIT * BLOCKS;
+    const float *results = warp_results<BLOCKS>();
+    ROLLED for (int i = LANE; i < UNIT * BLOCKS * LINE_CHUNKS; i += LANES)
+    {
+        const int row = i / LINE_CHUNKS, dim = i % LINE_CHUNKS * 8, there = min(dims - dim, 8);
+        const long place = shared->lines.offset[ROW_OUT][first_row + row] + dim * step;
+        float x[8];
+        if (shared->lines.coordinates[first_row + row] != ROW_LIMIT || there <= 0)
+            continue;
+        UNROLLED(int e = 0; e < 8; e++)
+        {
+            x[e] = results[result_place(row, dim / 4 + e / 4) + e % 4];
+        }
+        if (numbers[GPU_OUT_TYPE] == 0)
+            store_eight((float *)call->out + place, step, there, x);
+        else
+            store_eight((ushort *)call->out + place, step, there, x);
+    }
+}
+
+static long count_items(const long *numbers)
+{
+    return numbers[GPU_BY_QUERY + GPU_WALK_ITEMS] * numbers[GPU_HEADS] * numbers[GPU_BATCH];
 }
 
 /* Items of one row tile each. */
 template <int BLOCKS> static void run_forward(const CALL *call)
 {
-    DYNAMIC_SHARED(memory);
-    LOCAL_VARIABLE(FORWARD<BLOCKS>, tables);
-    FORWARD<BLOCKS> *shared = &tables;
-    const cu_address lines = cu_address_of(memory);
-    const cu_address rows = lines + WARP * UNIT * BLOCKS * LINE_BYTES;
-    const cu_address ring = lines + FORWARD<BLOCKS>::ROWS * LINE_BYTES;
-    const long *numbers = call->numbers;
-    const long heads = numbers[GPU_HEADS], in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS];
-    for (long index = GROUP_INDEX; index < in_walk * heads * numbers[GPU_BATCH]; index += GROUP_COUNT) {
-        const long head = index / in_walk % heads, batch = index / in_walk / heads;
+    LOCAL_VARIABLE(FORWARD<BLOCKS>, shared);
+    ROLLED for (int turn = 0;; turn++)
+    {
+        const long index = GROUP_INDEX + turn * GROUP_COUNT;
         float sum[BLOCKS][DIMS / 8][4];
-        SOFTMAX<BLOCKS> state;
-        for (int careful = 0; careful < 2; careful++) {
-            ITEM item;
-            open_item(numbers, GPU_BY_QUERY, index % in_walk, &item);
-            open_rows(call, shared, lines, &item, batch, head);
-            attend(call, shared, rows, ring, &item, batch, head, careful != 0, sum, &state);
-            EACH_BLOCK(b)
-            {
-                EACH_HALF(h) state.sum[b][h] = row_sum(state.sum[b][h]);
-            }
+        if (index >= count_items(call->numbers))
+            break;
+        ROLLED for (int careful = 0; careful < 2; careful++)
+        {
+            open_rows(call, &shared, index, careful != 0);
+            attend(call, &shared, sum);
             if (!cu_barrier_or(!careful && is_not_finite<BLOCKS>(sum)))
                 break;
         }
-        store_rows(call, shared, sum, &state);
+        put_results(call, &shared, sum);
+        store_results(call, &shared);
     }
 }
 

@@ -18,12 +18,14 @@ enum {
     CHUNK_LANES = 8,           /* lanes that copy chunks of one line side by side */
     GRAIN = DIMS < 64 ? 2 : 4, /* UNITs of dimensions that are there or not as a whole */
     LINE_BYTES = 2 * DIMS,
+    LINE_CHUNKS = DIMS / CHUNK_ELEMENTS,
     ABSENT_COLUMN = 0x7f /* a coordinate of columns that no tile has */
 };
 
 #define LANE (ITEM_INDEX % LANES)
 #define WARP (ITEM_INDEX / LANES)
 #define UNROLLED UNROLL for
+#define ROLLED _Pragma("unroll 1")
 
 #if IN_TYPE == 2
 #define MULTIPLY_ADD cu_mma_bf16
@@ -47,6 +49,42 @@ enum {
 static bool is_between(uint low, uint at, uint high)
 {
     return ((((at | BYTE_TOPS) - low) & ((high | BYTE_TOPS) - at)) & BYTE_TOPS) == BYTE_TOPS;
+}
+
+/* ---- Items ------------------------------------------------------------------------------------------------------- */
+
+/* Division of numbers that are not negative and mostly short: of 64 bits it takes five times as long. */
+static long quotient(long a, long b)
+{
+    return (a | b) >> 32 ? a / b : (long)((uint)a / (uint)b);
+}
+
+/* As open_item does, but in shared memory, an axis per thread, and `tiles` left out. A barrier must follow. */
+static void open_shared_item(const long *numbers, int walk, long index, ITEM *item)
+{
+    if (ITEM_INDEX >= RANK)
+        return;
+    const int axis = ITEM_INDEX;
+    long count = numbers[walk + GPU_WALK_COUNT + RANK - 1], rest = quotient(index, count);
+    ROLLED for (int a = RANK - 2; a >= axis; a--)
+    {
+        index = rest;
+        count = numbers[walk + GPU_WALK_COUNT + a];
+        rest = quotient(index, count);
+    }
+    const int at = (int)(numbers[walk + GPU_WALK_SEGMENTS + axis] + (index - rest * count) * GPU_SEGMENT_WORDS);
+    const int *segment = INTS + at;
+    item->segment[axis] = at;
+    item->rows.begin[axis] = segment[GPU_SEGMENT_BEGIN];
+    item->rows.count[axis] = segment[GPU_SEGMENT_COUNT];
+    item->rows.origin[axis] = segment[GPU_SEGMENT_ROW_ORIGIN];
+    item->hull.begin[axis] = segment[GPU_SEGMENT_HULL_BEGIN];
+    item->hull.count[axis] = segment[GPU_SEGMENT_HULL_END] - segment[GPU_SEGMENT_HULL_BEGIN];
+    item->hull.origin[axis] = segment[GPU_SEGMENT_COLUMN_ORIGIN];
+    item->rows.step[axis] = item->hull.step[axis] = (int)numbers[GPU_STEP + axis];
+    item->full_begin[axis] = segment[GPU_SEGMENT_FULL_BEGIN];
+    item->full_end[axis] = segment[GPU_SEGMENT_FULL_END];
+    item->tile[axis] = (int)numbers[walk + GPU_WALK_COLUMNS + axis];
 }
 
 /* ---- The columns of an item -------------------------------------------------------------------------------------- */
@@ -200,6 +238,12 @@ template <int ROWS> static void find_sight(const long *numbers, const ITEM *item
     }
 }
 
+/* The row of an item that a lane has of a block: of the upper half or the lower. */
+template <int BLOCKS> static int lane_row(int block, int half)
+{
+    return WARP * UNIT * BLOCKS + block * UNIT + half * UNIT / 2 + LANE / 4;
+}
+
 /* What the rows of a lane see of the columns at hand, first and last coordinates, packed: of each block those of rows
  * LANE / 4 and LANE / 4 + 8. */
 template <int BLOCKS> struct MASK {
@@ -232,20 +276,24 @@ template <int N> static bool is_filled(const HULL<N> *hull, const SPOT *spot, in
     return filled;
 }
 
-/* What a warp sees of `step` columns. sight NULL: all rows see all of them. */
+/* What a warp sees of `step` columns: low and high, where only a part, are of row LANE of the warp. */
 template <int BLOCKS, int ROWS, int N>
-static VIEW look(const SIGHT<ROWS> *sight, const HULL<N> *hull, const SPOT *spot, int step, MASK<BLOCKS> *mask)
+static VIEW glance(const SIGHT<ROWS> *sight, const HULL<N> *hull, const SPOT *spot, int step, uint *low, uint *high)
 {
     const bool filled = is_filled(hull, spot, step);
-    uint low = 0, high = spot->limit;
+    *low = 0;
+    *high = spot->limit;
     if (spot->full && filled)
         return SEES_ALL;
     if (!spot->full)
-        row_mask(sight, hull, spot, WARP * UNIT * BLOCKS + LANE % (UNIT * BLOCKS), &low, &high);
-    if (!cu_any(is_between(low, low, high)))
+        row_mask(sight, hull, spot, WARP * UNIT * BLOCKS + LANE % (UNIT * BLOCKS), low, high);
+    if (!cu_any(is_between(*low, *low, *high)))
         return SEES_NOTHING;
-    if (cu_all(low == 0 && high == spot->limit) && filled)
-        return SEES_ALL;
+    return cu_all(*low == 0 && *high == spot->limit) && filled ? SEES_ALL : SEES_PART;
+}
+
+template <int BLOCKS> static void share_mask(uint low, uint high, MASK<BLOCKS> *mask)
+{
     UNROLLED(int b = 0; b < BLOCKS; b++)
     {
         UNROLLED(int h = 0; h < 2; h++)
@@ -254,7 +302,17 @@ static VIEW look(const SIGHT<ROWS> *sight, const HULL<N> *hull, const SPOT *spot
             mask->high[b][h] = cu_shuffle(high, b * UNIT + h * UNIT / 2 + LANE / 4);
         }
     }
-    return SEES_PART;
+}
+
+/* What a warp sees of `step` columns, and the mask if that is a part of them. */
+template <int BLOCKS, int ROWS, int N>
+static VIEW look(const SIGHT<ROWS> *sight, const HULL<N> *hull, const SPOT *spot, int step, MASK<BLOCKS> *mask)
+{
+    uint low, high;
+    const VIEW view = glance<BLOCKS>(sight, hull, spot, step, &low, &high);
+    if (view == SEES_PART)
+        share_mask(low, high, mask);
+    return view;
 }
 
 /* The coordinates of the columns that a lane has of eight: two of them. */
@@ -315,13 +373,36 @@ static void gather_chunk(cu_address to, const SOURCE *source, long place, int th
     cu_store_16(to, words);
 }
 
+/* Chunks of a line that products look at. */
+static int filled_chunks(int dims)
+{
+    return ((dims - 1) / (GRAIN * UNIT) + 1) * (GRAIN * UNIT / CHUNK_ELEMENTS);
+}
+
+/* As copy_lines, for lines that cannot be copied 16 bytes at a time. Rare, so that it shall be short. */
+static void gather_lines(cu_address lines, int count, const SOURCE *source, const uint *coordinates, uint limit,
+                         const long *offset, long base)
+{
+    const int chunks = filled_chunks(source->dims);
+    ROLLED for (int i = ITEM_INDEX; i < count * chunks; i += ITEMS)
+    {
+        const int line = i / chunks, chunk = i % chunks, first = chunk * CHUNK_ELEMENTS;
+        const bool there = is_between(0, coordinates[line], limit);
+        gather_chunk(chunk_address(lines, line, chunk), source, there ? base + offset[line] + first * source->step : 0,
+                     there ? source->dims - first : 0);
+    }
+}
+
 /* Begins to copy so many lines. Those whose coordinates lie within the limit begin at base + offset, others are zeros.
  */
 static void copy_lines(cu_address lines, int count, const SOURCE *source, const uint *coordinates, uint limit,
                        const long *offset, long base)
 {
-    const int dims = source->dims,
-              chunks = (dims - 1) / (GRAIN * UNIT) * (GRAIN * UNIT / CHUNK_ELEMENTS) + GRAIN * UNIT / CHUNK_ELEMENTS;
+    const int dims = source->dims, chunks = filled_chunks(dims);
+    if (!source->wide) {
+        gather_lines(lines, count, source, coordinates, limit, offset, base);
+        return;
+    }
     for (int line = ITEM_INDEX / CHUNK_LANES; line < count; line += ITEMS / CHUNK_LANES) {
         const bool there = is_between(0, coordinates[line], limit);
         const long place = there ? base + offset[line] : 0;
@@ -329,9 +410,7 @@ static void copy_lines(cu_address lines, int count, const SOURCE *source, const 
             const int first = chunk * CHUNK_ELEMENTS;
             const int elements = there ? max(min(dims - first, (int)CHUNK_ELEMENTS), 0) : 0;
             const cu_address to = chunk_address(lines, line, chunk);
-            if (!source->wide)
-                gather_chunk(to, source, place + first * source->step, elements);
-            else if (elements)
+            if (elements)
                 cu_copy_async_16(to, (const ushort *)source->data + place + first, 2 * elements);
             else
                 cu_copy_async_16(to, source->data, 0);
@@ -519,6 +598,54 @@ static void accumulate_carefully(const uint (*weights)[N / UNIT][4], const uint 
                 {
                     if (met[b][e] > 0)
                         sum[b][2 * i + half][e] = NAN;
+                }
+            }
+        }
+    }
+}
+
+/* What comes instead of the above where columns are in shared memory alone: zeros take the place of what is not finite,
+ * and rows that see such an element get NaN. */
+
+/* Clears the elements of lines that are not finite, and notes them: a byte per chunk, a bit per element. Ends with
+ * lines and notes that all threads may read. */
+template <int COUNT> static void clean_lines(cu_address lines, unsigned char (&notes)[COUNT * LINE_CHUNKS])
+{
+    ROLLED for (int i = ITEM_INDEX; i < COUNT * LINE_CHUNKS; i += ITEMS)
+    {
+        const cu_address chunk = chunk_address(lines, i / LINE_CHUNKS, i % LINE_CHUNKS);
+        uint words[4], noted = 0;
+        cu_load_16(words, chunk);
+        UNROLLED(int w = 0; w < 4; w++)
+        {
+            const uint flags = ((words[w] & EXPONENTS) + LEAST_EXPONENTS) & 0x80008000u;
+            words[w] &= ~((flags >> 15) * 0xffffu);
+            noted |= ((flags >> 15 & 1) | (flags >> 30 & 2)) << 2 * w;
+        }
+        cu_store_16(chunk, words);
+        notes[i] = (unsigned char)noted;
+    }
+    BARRIER();
+}
+
+/* NaN where rows see what was noted of columns. */
+template <int BLOCKS, int COUNT, int N>
+static void spread_nan(const HULL<N> *hull, const SPOT *spot, VIEW view, const MASK<BLOCKS> *mask,
+                       const unsigned char (&notes)[COUNT * LINE_CHUNKS], float (*sum)[DIMS / 8][4])
+{
+    ROLLED for (int c = 0; c < COUNT; c++)
+    {
+        const uint at = hull->coordinates[spot->column + c];
+        UNROLLED(int j = 0; j < DIMS / 8; j++)
+        {
+            const int noted = notes[c * LINE_CHUNKS + j] >> LANE % 4 * 2 & 3;
+            UNROLLED(int b = 0; b < BLOCKS; b++)
+            {
+                UNROLLED(int e = 0; e < 4; e++)
+                {
+                    const bool sees = view == SEES_ALL || is_between(mask->low[b][e / 2], at, mask->high[b][e / 2]);
+                    if (noted >> e % 2 & 1 && sees)
+                        sum[b][j][e] = NAN;
                 }
             }
         }

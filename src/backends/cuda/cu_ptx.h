@@ -65,6 +65,22 @@ static __device__ __forceinline__ void cu_store_16(cu_address to, const unsigned
                  : "memory");
 }
 
+/* The same number. What is computed from it is not computed earlier, where it would take registers for long. */
+static __device__ __forceinline__ int cu_anew(int x)
+{
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
+/* 16 bytes to global memory, whose place is a multiple of that. */
+static __device__ __forceinline__ void cu_write_16(void *to, const unsigned from[4])
+{
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "l"(to), "r"(from[0]), "r"(from[1]), "r"(from[2]), "r"(from[3])
+                 : "memory");
+}
+
 /* Copies `bytes`, at most 16, from global memory and fills up to 16 with zeros. Both places are multiples of 16. The
  * copy may land at any time until a wait for its group ends, and others see it after a barrier that follows. */
 static __device__ __forceinline__ void cu_copy_async_16(cu_address to, const void *from, int bytes)
