@@ -95,12 +95,6 @@ template <int BLOCKS, int STEP> struct STAGES {
     }
 };
 
-/* Row of a lane's sums [2 * half] and [2 * half + 1] of a block. */
-template <int BLOCKS> static int lane_row(int block, int half)
-{
-    return WARP * UNIT * BLOCKS + block * UNIT + half * UNIT / 2 + LANE / 4;
-}
-
 template <int BLOCKS> static void clear(float (*sum)[DIMS / 8][4])
 {
     UNROLLED(int b = 0; b < BLOCKS; b++)
