@@ -13,7 +13,7 @@
 #include <ucontext.h>
 #endif
 
-thread_local host_index host_thread, host_block, host_grid;
+thread_local host_index host_thread, host_block, host_grid, host_block_size;
 
 /* ---- Fibers ------------------------------------------------------------------------------------------------------ */
 
@@ -401,6 +401,7 @@ const char *host_launch(host_call *call, void **arguments, const host_rules *rul
     b->seed = 1;
     running = b;
     host_grid.x = rules->blocks;
+    host_block_size.x = rules->threads;
     const char *fault = nullptr;
     for (unsigned i = 0; i < rules->blocks && !fault; i++) {
         host_block.x = i;

@@ -17,6 +17,7 @@
 #define threadIdx host_thread
 #define blockIdx host_block
 #define gridDim host_grid
+#define blockDim host_block_size
 #define __syncthreads() host_barrier(__LINE__)
 
 #define LOCAL_VARIABLE(type, name) type &name = *static_cast<type *>(host_shared(sizeof(type)))

@@ -75,6 +75,9 @@ mock_memory *mock_find_memory(mock_kind kind, const void *address);
 
 /* driver.c: the context on top of the calling thread's stack, or NULL. */
 CUcontext mock_current(void);
+/* memory.c: makes device memory, whatever fits, and frees it. */
+CUresult mock_allocate(CUdeviceptr *address, size_t size);
+void mock_free(const char *call, const void *address);
 /* streams.c: does what was enqueued, up to a number of commands. Returns the first error of a kernel. */
 CUresult mock_flush(CUstream stream, long until);
 CUresult mock_flush_all(void);

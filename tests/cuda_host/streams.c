@@ -13,7 +13,8 @@ enum { MOST_ARGUMENTS = 32 };
 struct mock_command {
     mock_command *next;
     CUfunction kernel; /* or NULL: */
-    void *to;          /* a copy, or, where this is NULL, too, a wait */
+    void *freed;       /* memory, */
+    void *to;          /* a copy, or, where these are NULL, too, a wait */
     const void *from;
     size_t bytes;
     unsigned blocks, threads, shared;
@@ -53,6 +54,8 @@ static void flush_locked(CUstream stream, long until)
             stream->last = NULL;
         if (c->awaited)
             flush_locked(c->awaited, c->until);
+        else if (c->freed)
+            mock_free("cuMemFreeAsync", c->freed);
         else if (failure == CUDA_SUCCESS && c->kernel)
             failure = run_kernel(c);
         else if (failure == CUDA_SUCCESS)
@@ -227,6 +230,25 @@ MOCK CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t byte
 MOCK CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUstream stream)
 {
     return copy("cuMemcpyDtoHAsync_v2", to, (void *)(uintptr_t)from, bytes, to, stream);
+}
+
+/* Memory is there at once, and is free when the stream comes to it. */
+MOCK CUresult cuMemAllocAsync(CUdeviceptr *address, size_t size, CUstream stream)
+{
+    const CUresult code = enter("cuMemAllocAsync", stream);
+    return code == CUDA_SUCCESS ? mock_allocate(address, size) : code;
+}
+
+MOCK CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream)
+{
+    const CUresult code = enter("cuMemFreeAsync", stream);
+    void *freed = (void *)(uintptr_t)address;
+    if (!mock_find_memory(MEMORY, freed)) {
+        mock_misuse("cuMemFreeAsync", "no such memory");
+        return INVALID_VALUE;
+    }
+    enqueue(stream, &(mock_command){.freed = freed});
+    return code;
 }
 
 MOCK CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned block_x,

@@ -27,6 +27,8 @@
     X(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction, CUfunction_attribute, int))                               \
     X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr *, size_t))                                                            \
     X(cuMemFree, "cuMemFree_v2", (CUdeviceptr))                                                                        \
+    X(cuMemAllocAsync, "cuMemAllocAsync", (CUdeviceptr *, size_t, CUstream))                                           \
+    X(cuMemFreeAsync, "cuMemFreeAsync", (CUdeviceptr, CUstream))                                                       \
     X(cuMemAllocHost, "cuMemAllocHost_v2", (void **, size_t))                                                          \
     X(cuMemFreeHost, "cuMemFreeHost", (void *))                                                                        \
     X(cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (CUdeviceptr, const void *, size_t, CUstream))                        \

@@ -1,5 +1,5 @@
 # The programs that are compiled ahead, one a line: a name, the file below src/backends/cuda, and the options, exactly as
-# gpu_shape.c, gpu_slots_finish and cu_mma_plan.c write them. Reads gpu_ahead.h.
+# gpu_shape.c, gpu_slots_finish, gpu_merge_options and cu_mma_plan.c write them. Reads gpu_ahead.h.
 /^ *X\(/ {
     gsub(/[^0-9]+/, " ")
     tiles[++count] = $0
@@ -31,6 +31,10 @@ END {
         split(pair[p], type, " ")
         printf "plain-i%d-o%d cu_plain.cu -DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d -DITEMS=%d\n", type[1], type[2],
             plain[1], type[1], type[2], plain[2]
+    }
+    for (p = 1; p <= 2; p++) {
+        split(pair[p], type, " ")
+        printf "merge-i%d cu_merge.cu -DRANK=1 -DIN_TYPE=%d -DOUT_TYPE=%d\n", type[1], type[1], type[2]
     }
     for (narrow = 2; narrow <= 3; narrow++)
         for (d = 1; d <= dims; d++)
