@@ -430,6 +430,7 @@ template <int BLOCKS> static void run_forward(const CALL *call)
         {
             open_rows(call, &shared, index, careful != 0);
             attend(call, &shared, sum);
+            cu_copy_async_wait<0>(); /* for queries that see nothing: nobody has waited for their lines */
             if (!cu_barrier_or(!careful && is_not_finite<BLOCKS>(sum)))
                 break;
         }
