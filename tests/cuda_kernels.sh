@@ -52,6 +52,19 @@ for algo in portable unfused naive; do
     check "${algo}_same_bits_in_any_order" repeats "$algo"
 done
 
+# Benchmarks go by the device's clock and its limits.
+column() { # NAME: of the row that bench printed
+    awk -F, -v name="$1" 'NR == 1 {for (i = 1; i <= NF; i++) if ($i == name) at = i} NR == 2 {print $at}' "$work/said"
+}
+bench() { # DTYPE BASIS
+    runs '' "$tool" bench --backend cuda --no-verify --csv --repeats 1 "na1d $1 h1 d8 16 w3 fwd" && [ "$(column clock)" = device ] &&
+        [ "$(column peak_basis)" = "$2" ] && awk -v p="$(column peak_gflops)" 'BEGIN {exit !(p > 0)}'
+}
+check bench_f32 bench f32 'f32 multiply-adds'
+check bench_f64 bench f64 'f64 multiply-adds'
+check bench_bf16 bench bf16 'mma.sync bf16'
+check bench_f16 bench f16 'mma.sync f16'
+
 # The script for machines with a GPU, as far as a mock can tell.
 gpu_script() {
     runs '' bash "$top_srcdir/bench/gpu.sh" --tool "$tool" --out "$work/gpu" --quick && grep -q '^0 failed' "$work/said"

@@ -171,6 +171,53 @@ START_TEST(runs_on_a_stream_of_the_program)
 }
 END_TEST
 
+static void refuses(nf_status status, nf_status expected, const char *sentence)
+{
+    ck_assert_int_eq(status, expected);
+    ck_assert_msg(strstr(nf_last_error(), sentence), "'%s' does not say '%s'", nf_last_error(), sentence);
+}
+
+/* The kernels run as often as asked for, copies once; results are those of one run. */
+START_TEST(the_device_takes_the_time)
+{
+    nf_timing timing = {.runs = 3, .seconds = -1};
+    placed a;
+    nf_io io;
+    nf_exec exec;
+    attend kept;
+    place(&a, in_host[_i]);
+    keep(&kept, &a, problem_text, false);
+    nf_plan *plan = placed_plan(&a, context, "cuda");
+    nf_exec_init(&exec);
+    exec.timing = &timing;
+    placed_run(&a, plan, &exec);
+    ck_assert(timing.seconds > 0);
+    compare_kept(&kept, &a, in_host[_i]);
+    copy_tensors(&a, false);
+    placed_io(&io, &a);
+    timing.runs = 0;
+    refuses(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT, "exec: timing: runs 0 must be at least 1");
+    nf_plan_destroy(plan);
+    attend_destroy(&kept);
+    release(&a);
+}
+END_TEST
+
+START_TEST(the_device_is_measured)
+{
+    nf_peak peak = {.size = sizeof peak};
+    ck_assert_msg(nf_backend_peak(context, "cuda", (nf_dtype)_i, &peak) == NF_OK, "%s", nf_last_error());
+    ck_assert(peak.flops > 0);
+    ck_assert(peak.bandwidth > 0);
+    ck_assert_str_ne(peak.basis, "");
+    refuses(nf_backend_peak(context, "cpu", (nf_dtype)_i, &peak), NF_ERR_UNSUPPORTED, "backend: ");
+    refuses(nf_backend_peak(context, "cuda", (nf_dtype)4, &peak), NF_ERR_ARGUMENT, "dtype: 4 is no nf_dtype");
+    refuses(nf_backend_peak(context, "cuda", (nf_dtype)_i, NULL), NF_ERR_ARGUMENT, "peak: NULL");
+    peak.size = 1;
+    refuses(nf_backend_peak(context, "cuda", (nf_dtype)_i, &peak), NF_ERR_ARGUMENT, "peak");
+}
+END_TEST
+
 /* Calls that do not wait share a plan's scratch across streams; the plan may go before they end. */
 START_TEST(calls_overlap)
 {
@@ -312,12 +359,6 @@ START_TEST(merges_in_place)
 }
 END_TEST
 
-static void refuses(nf_status status, nf_status expected, const char *sentence)
-{
-    ck_assert_int_eq(status, expected);
-    ck_assert_msg(strstr(nf_last_error(), sentence), "'%s' does not say '%s'", nf_last_error(), sentence);
-}
-
 START_TEST(merge_refusals)
 {
     const CUstream strange = make_stream(other);
@@ -334,6 +375,9 @@ START_TEST(merge_refusals)
     exec.wait_count = 1;
     exec.wait_events = &no_event;
     refuses(nf_merge_on(context, &exec, 1, outs, lses, out, NULL), NF_ERR_ARGUMENT, "exec: wait_events[0] is NULL");
+    exec.wait_count = 0;
+    exec.timing = &(nf_timing){.runs = 1};
+    refuses(nf_merge_on(context, &exec, 1, outs, lses, out, NULL), NF_ERR_ARGUMENT, "exec: timing must be NULL");
     m.placed[0].data = (void *)(uintptr_t)memory;
     refuses(nf_merge_on(context, NULL, 1, outs, lses, out, NULL), NF_ERR_TENSOR, "out_parts[0]: bytes ");
     m.placed[1].data = m.host[1].data;
@@ -413,6 +457,8 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_loop_test(tests, equals_reference, 0, sizeof in_host / sizeof *in_host);
     tcase_add_test(tests, runs_on_a_stream_of_the_program);
+    tcase_add_loop_test(tests, the_device_takes_the_time, 0, sizeof in_host / sizeof *in_host);
+    tcase_add_loop_test(tests, the_device_is_measured, NF_F32, NF_F16 + 1);
     tcase_add_test(tests, calls_overlap);
     tcase_add_test(tests, events_order_calls);
     tcase_add_test(tests, refusals);

@@ -9,7 +9,8 @@ struct host_index {
     unsigned x;
 };
 
-extern __attribute__((tls_model("initial-exec"))) thread_local host_index host_thread, host_block, host_grid, host_block_size;
+extern __attribute__((tls_model("initial-exec"))) thread_local host_index host_thread, host_block, host_grid,
+    host_block_size;
 
 void host_barrier(int line);
 int host_barrier_or(int line, int holds); /* whether any thread's holds */

@@ -8,13 +8,22 @@
 #ifndef NF_TESTS_CUDA_MOCK_H
 #define NF_TESTS_CUDA_MOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "backends/cuda/cu_names.h"
 #include "mock_books.h"
 
 /* Results that only the mock names. */
-enum { INVALID_VALUE = 1, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum {
+    INVALID_VALUE = 1,
+    INVALID_CONTEXT = 201,
+    INVALID_HANDLE = 400,
+    NOT_FOUND = 500,
+    NOT_READY = 600,
+    LAUNCH_FAILED = 719
+};
 
 typedef struct mock_settings {
     long devices, driver, capability; /* 1000 * major + 10 * minor; 10 * major + minor */
@@ -47,6 +56,8 @@ struct CUevent_st {
     mock_handle base;
     CUstream stream; /* where it was recorded, NULL: nowhere */
     long at;         /* how many commands were before it */
+    bool timed;
+    struct timespec time; /* of one that is timed: when the stream came to it */
 };
 struct CUmod_st {
     mock_handle base;

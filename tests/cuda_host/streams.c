@@ -14,6 +14,7 @@ struct mock_command {
     mock_command *next;
     CUfunction kernel; /* or NULL: */
     void *freed;       /* memory, */
+    CUevent stamped;   /* an event that takes the time, */
     void *to;          /* a copy, or, where these are NULL, too, a wait */
     const void *from;
     size_t bytes;
@@ -56,6 +57,8 @@ static void flush_locked(CUstream stream, long until)
             flush_locked(c->awaited, c->until);
         else if (c->freed)
             mock_free("cuMemFreeAsync", c->freed);
+        else if (c->stamped)
+            clock_gettime(CLOCK_MONOTONIC, &c->stamped->time);
         else if (failure == CUDA_SUCCESS && c->kernel)
             failure = run_kernel(c);
         else if (failure == CUDA_SUCCESS)
@@ -168,10 +171,11 @@ MOCK CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags)
 MOCK CUresult cuEventCreate(CUevent *event, unsigned flags)
 {
     const CUresult code = mock_enter_device("cuEventCreate");
-    (void)flags;
-    if (code == CUDA_SUCCESS)
-        *event = mock_make(EVENT, sizeof **event);
-    return code;
+    if (code != CUDA_SUCCESS || (flags && flags != CU_EVENT_DISABLE_TIMING))
+        return code ? code : INVALID_VALUE;
+    *event = mock_make(EVENT, sizeof **event);
+    (*event)->timed = !flags;
+    return CUDA_SUCCESS;
 }
 
 MOCK CUresult cuEventDestroy_v2(CUevent event)
@@ -187,8 +191,27 @@ MOCK CUresult cuEventRecord(CUevent event, CUstream stream)
     const CUresult code = enter("cuEventRecord", stream);
     if (code != CUDA_SUCCESS || !mock_is_live("cuEventRecord", EVENT, event))
         return code ? code : INVALID_HANDLE;
+    if (event->timed)
+        enqueue(stream, &(mock_command){.stamped = event});
     event->stream = stream;
     event->at = stream->enqueued;
+    return CUDA_SUCCESS;
+}
+
+MOCK CUresult cuEventElapsedTime(float *milliseconds, CUevent begin, CUevent end)
+{
+    const CUresult code = mock_enter_device("cuEventElapsedTime");
+    if (code != CUDA_SUCCESS)
+        return code;
+    for (int i = 0; i < 2; i++) {
+        const CUevent event = i ? end : begin;
+        if (!mock_is_live("cuEventElapsedTime", EVENT, event) || !event->timed || !event->stream)
+            return INVALID_HANDLE;
+        if (event->stream->done < event->at)
+            return NOT_READY;
+    }
+    *milliseconds = 1e3f * (float)(end->time.tv_sec - begin->time.tv_sec) +
+                    1e-6f * (float)(end->time.tv_nsec - begin->time.tv_nsec);
     return CUDA_SUCCESS;
 }
 

@@ -50,6 +50,13 @@ nf_status cu_check_pointer(const cu_state *state, const nf_tensor *tensor, const
 nf_status cu_wait_for(const cu_api *api, CUstream stream, const nf_exec *exec);
 nf_status cu_signal(const cu_api *api, CUstream stream, CUevent *signal);
 
+/* What run enqueues in a stream, between two events: waits for its end. */
+nf_status cu_time(const cu_api *api, CUstream stream, nf_status (*run)(void *data), void *data, double *seconds);
+
+/* ---- cu_peak.c: the device's limits ------------------------------------------------------------------------------ */
+
+nf_status cu_peak(const void *state, nf_dtype dtype, nf_peak *peak);
+
 /* ---- cu_plan.c, cu_run.c: a plan and its executions -------------------------------------------------------------- */
 
 typedef struct cu_plan {

@@ -43,6 +43,7 @@
     X(cuEventCreate, "cuEventCreate", (CUevent *, unsigned))                                                           \
     X(cuEventSynchronize, "cuEventSynchronize", (CUevent))                                                             \
     X(cuEventDestroy, "cuEventDestroy_v2", (CUevent))                                                                  \
+    X(cuEventElapsedTime, "cuEventElapsedTime", (float *, CUevent, CUevent))                                           \
     X(cuEventRecord, "cuEventRecord", (CUevent, CUstream))                                                             \
     X(cuLaunchKernel, "cuLaunchKernel",                                                                                \
       (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **, void **))

@@ -91,3 +91,38 @@ nf_status cu_signal(const cu_api *api, CUstream stream, CUevent *signal)
         error = api->cuEventRecord(*signal, stream);
     return error == CUDA_SUCCESS ? NF_OK : cu_fail(api, error, "cuda: the end of the call cannot be signalled");
 }
+
+/* ---- Time -------------------------------------------------------------------------------------------------------- */
+
+static nf_status time_between(const cu_api *api, CUstream stream, const CUevent events[2], nf_status (*run)(void *data),
+                              void *data, double *seconds)
+{
+    static const double seconds_per_unit = 1e-3;
+    float elapsed = 0;
+    CUresult error = api->cuEventRecord(events[0], stream);
+    const nf_status status = error == CUDA_SUCCESS ? run(data) : NF_OK;
+    if (status != NF_OK)
+        return status;
+    if (error == CUDA_SUCCESS)
+        error = api->cuEventRecord(events[1], stream);
+    if (error == CUDA_SUCCESS)
+        error = api->cuEventSynchronize(events[1]);
+    if (error == CUDA_SUCCESS)
+        error = api->cuEventElapsedTime(&elapsed, events[0], events[1]);
+    *seconds = seconds_per_unit * elapsed;
+    return error == CUDA_SUCCESS ? NF_OK : cu_fail(api, error, "cuda: the device failed while it was timed");
+}
+
+nf_status cu_time(const cu_api *api, CUstream stream, nf_status (*run)(void *data), void *data, double *seconds)
+{
+    CUevent events[2] = {NULL, NULL};
+    CUresult error = api->cuEventCreate(&events[0], CU_EVENT_DEFAULT);
+    if (error == CUDA_SUCCESS)
+        error = api->cuEventCreate(&events[1], CU_EVENT_DEFAULT);
+    const nf_status status = error == CUDA_SUCCESS ? time_between(api, stream, events, run, data, seconds)
+                                                   : cu_fail(api, error, "cuda: no events to time with");
+    for (int i = 0; i < 2; i++)
+        if (events[i])
+            api->cuEventDestroy(events[i]);
+    return status;
+}

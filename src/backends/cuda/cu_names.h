@@ -43,6 +43,7 @@ typedef struct CUevent_st *CUevent;
     X(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, 9)                                                                          \
     X(CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, 11)                                                                       \
     X(CU_POINTER_ATTRIBUTE_RANGE_SIZE, 12)                                                                             \
+    X(CU_EVENT_DEFAULT, 0)                                                                                             \
     X(CU_STREAM_DEFAULT, 0)                                                                                            \
     X(CU_STREAM_CAPTURE_STATUS_NONE, 0)                                                                                \
     X(CU_EVENT_DISABLE_TIMING, 2)

@@ -132,6 +132,23 @@ static nf_status launch_all(const call *c)
     return NF_OK;
 }
 
+static nf_status launch_runs(void *data)
+{
+    const call *c = data;
+    nf_status status = NF_OK;
+    for (int64_t i = 0; status == NF_OK && i < c->exec->timing->runs; i++)
+        status = launch_all(c);
+    return status;
+}
+
+static nf_status launch_timed(call *c)
+{
+    double seconds = 0;
+    const nf_status status = cu_time(c->api, c->stream, launch_runs, c, &seconds);
+    c->exec->timing->seconds = seconds / (double)c->exec->timing->runs;
+    return status;
+}
+
 /* ---- Order between calls ----------------------------------------------------------------------------------------- */
 
 /* A call before this one may still run, on another stream even, and use the same scratch. Within a graph the program
@@ -173,7 +190,7 @@ static nf_status run(call *c)
     if (status == NF_OK)
         status = copy_in(c);
     if (status == NF_OK)
-        status = launch_all(c);
+        status = c->exec && c->exec->timing ? launch_timed(c) : launch_all(c);
     if (status == NF_OK)
         status = signals ? cu_signal(c->api, c->stream, &signal) : NF_OK;
     if (status == NF_OK)
@@ -203,6 +220,8 @@ static nf_status check_stream(call *c)
     const nf_status status = cu_check_stream(c->plan->state, c->stream, &c->capturing);
     if (status == NF_OK && c->capturing && stages(c))
         return nf_fail(NF_ERR_ARGUMENT, "exec: queue is being captured, which takes tensors in device memory only");
+    if (status == NF_OK && c->capturing && c->exec->timing)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: queue is being captured, which cannot be timed");
     return status;
 }
 

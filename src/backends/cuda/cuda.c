@@ -139,6 +139,7 @@ const nf_backend nf_backend_cuda = {
     .describe = describe,
     .device = device_name,
     .gpu = uses_gpu,
+    .peak = cu_peak,
     .memory = NF_CUDA,
     .merge = cu_merge,
     .algorithms = algorithms,

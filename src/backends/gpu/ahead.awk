@@ -32,6 +32,7 @@ END {
         printf "plain-i%d-o%d cu_plain.cu -DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d -DITEMS=%d\n", type[1], type[2],
             plain[1], type[1], type[2], plain[2]
     }
+    print "peak cu_peak.cu -DPEAK=1"
     for (p = 1; p <= 2; p++) {
         split(pair[p], type, " ")
         printf "merge-i%d cu_merge.cu -DRANK=1 -DIN_TYPE=%d -DOUT_TYPE=%d\n", type[1], type[1], type[2]

@@ -173,6 +173,7 @@ const nf_backend nf_backend_opencl = {
     .describe = describe,
     .device = device_name,
     .gpu = uses_gpu,
+    .peak = nf_stub_peak,
     .memory = NF_OPENCL,
     .merge = cl_merge,
     .algorithms = algorithms,
