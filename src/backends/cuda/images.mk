@@ -1,5 +1,6 @@
 # The programs of gpu_ahead.h compiled by nvcc, and the C file that embeds them. A makefile of its own, for GNU make, because
 # the programs are a list that a script writes. Set by its caller: src, folder, NVCC, NVCC_CHECKS, CUDA_ARCHS, CUDA_TOOLKIT.
+# NVCC_CHECKS, where there are any, have ptxas say what spills.awk judges.
 #
 # The target `host` compiles them for the host instead, each a library that tests run: set src, folder, tests, CXX.
 gpu = $(src)/backends/gpu
@@ -25,7 +26,8 @@ $(folder)/cu_images.c: $(images)
 $(folder)/%.fatbin: $(text)
 	@echo "  NVCC     $*"
 	set -- $$($(list) | sed -n 's/^$* //p') && source=$$1 && shift && \
-		$(NVCC) $(nvcc_flags) -I$(src) "$$@" -o $@ $(cuda)/$$source
+		$(NVCC) $(nvcc_flags) -I$(src) "$$@" -o $@ $(cuda)/$$source >$@.log 2>&1 || { cat $@.log; rm -f $@; exit 1; }
+	$(if $(NVCC_CHECKS),awk -v program=$* -f $(cuda)/spills.awk $(cuda)/spills.txt $@.log || { rm -f $@; exit 1; },cat $@.log)
 
 host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -shared -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function
 host_text = $(text) $(wildcard $(tests)/*.cpp) $(tests)/block.h $(tests)/cuda_host.h $(tests)/warp.h
