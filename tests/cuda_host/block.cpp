@@ -1,4 +1,8 @@
-/* Fibers, and the rounds of a block. */
+/* Fibers, and the rounds of a block.
+ *
+ * With HOST_TSAN the threads of a launch are threads to ThreadSanitizer, too, ordered by barriers, meetings of warps
+ * and the launch alone: it sees races within a round, and between blocks, in any order of threads. This file is itself
+ * compiled without it. */
 #include "block.h"
 
 #include <stdint.h>
@@ -15,6 +19,63 @@
 
 thread_local host_index host_thread, host_block, host_grid, host_block_size;
 
+/* ---- What ThreadSanitizer is told -------------------------------------------------------------------------------- */
+
+#ifdef HOST_TSAN
+#include <sanitizer/tsan_interface.h>
+typedef void *told_thread;
+static told_thread told_begin()
+{
+    return __tsan_create_fiber(0);
+}
+static told_thread told_current()
+{
+    return __tsan_get_current_fiber();
+}
+static void told_switch(told_thread to)
+{
+    __tsan_switch_to_fiber(to, __tsan_switch_to_fiber_no_sync);
+}
+static void told_end(told_thread thread)
+{
+    __tsan_destroy_fiber(thread);
+}
+/* What comes before `before` of an order is seen by what comes after `after`. */
+static void told_before(char *order)
+{
+    __tsan_release(order);
+}
+static void told_after(char *order)
+{
+    __tsan_acquire(order);
+}
+static const bool told = true;
+#else
+struct told_thread {
+};
+static told_thread told_begin()
+{
+    return {};
+}
+static told_thread told_current()
+{
+    return {};
+}
+static void told_switch(told_thread)
+{
+}
+static void told_end(told_thread)
+{
+}
+static void told_before(char *)
+{
+}
+static void told_after(char *)
+{
+}
+static const bool told = false;
+#endif
+
 /* ---- Fibers ------------------------------------------------------------------------------------------------------ */
 
 static const size_t stack_bytes = 128 << 10;
@@ -22,6 +83,7 @@ static const size_t stack_bytes = 128 << 10;
 #ifdef HOST_ASSEMBLY
 struct context {
     void *stack_pointer;
+    told_thread thread;
 };
 
 /* Saves what a call must preserve on the old stack, and finds it on the new one. swapcontext asks the kernel of the
@@ -38,6 +100,7 @@ __asm__(".text\n"
 
 static void switch_context(context *from, const context *to)
 {
+    told_switch(to->thread);
     host_switch_stack(&from->stack_pointer, to->stack_pointer);
 }
 
@@ -54,10 +117,12 @@ static void make_context(context *made, char *stack, void (*begin)())
 #else
 struct context {
     ucontext_t place;
+    told_thread thread;
 };
 
 static void switch_context(context *from, const context *to)
 {
+    told_switch(to->thread);
     swapcontext(&from->place, &to->place);
 }
 
@@ -88,10 +153,15 @@ struct fiber {
     size_t shared_used; /* of what it has asked for */
     std::vector<copy> copies;
     long groups; /* committed */
+    unsigned barriers, meetings;
 };
+
+/* Orders take turns: who comes late out of one must not see what others have done since. */
+enum { TURNS = 2 };
 
 /* Who has come to a meeting. */
 struct warp {
+    char order[TURNS];
     host_collective *all;
     void *arguments[HOST_LANES];
     int arrived;
@@ -120,13 +190,17 @@ struct block {
     size_t shared_used; /* by any thread */
     uint64_t seed;
     char *stacks;
-    const char *fault;       /* the first */
+    const char *fault; /* the first */
+    char begun, barrier[TURNS];
     int gathering, gathered; /* of a barrier that asks, in this round and in the last */
     alignas(SHARED_ALIGNMENT) unsigned char shared[SHARED_BYTES + SHARED_GUARD];
     alignas(SHARED_ALIGNMENT) unsigned char dynamic[DYNAMIC_BYTES + SHARED_GUARD];
 };
 
 static thread_local block *running;
+
+/* Between the threads of a launch and all before it, and all after it. */
+static thread_local char launch_begun, launch_ended;
 
 void host_fault(const char *what)
 {
@@ -136,7 +210,10 @@ void host_fault(const char *what)
 
 static void run_thread()
 {
+    told_after(&launch_begun);
+    told_after(&running->begun);
     running->call(running->arguments);
+    told_before(&launch_ended);
     if (!running->fibers[running->current].copies.empty())
         host_fault("a thread has ended before its copies have landed");
     running->fibers[running->current].is = ENDED;
@@ -149,7 +226,10 @@ void host_barrier(int line)
     fiber *self = &running->fibers[running->current];
     self->is = WAITING;
     self->line = line;
+    char *order = &running->barrier[self->barriers++ % TURNS];
+    told_before(order);
     switch_context(&self->at, &running->scheduler);
+    told_after(order);
 }
 
 int host_barrier_or(int line, int holds)
@@ -169,12 +249,17 @@ void host_meet(host_collective *all, void *argument)
         host_fault("lanes of a warp meet for different things");
     w->all = all;
     w->arguments[running->current % HOST_LANES] = argument;
+    char *order = &w->order[self->meetings++ % TURNS];
+    told_before(order);
     if (++w->arrived < HOST_LANES) {
         self->is = MEETING;
         switch_context(&self->at, &running->scheduler);
+        told_after(order);
         return;
     }
+    told_after(order);
     all(w->arguments);
+    told_before(order);
     w->arrived = 0;
     for (int i = 0; i < HOST_LANES; i++)
         lanes[i].is = READY;
@@ -356,10 +441,18 @@ static const char *judge_round(const block *b)
     return nullptr;
 }
 
+static char *make_stacks(unsigned threads)
+{
+    void *made = mmap(nullptr, threads * stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return made == MAP_FAILED ? nullptr : static_cast<char *>(made);
+}
+
 static void begin_block(block *b)
 {
     for (unsigned i = 0; i < b->threads; i++) {
         make_context(&b->fibers[i].at, b->stacks + i * stack_bytes, run_thread);
+        b->fibers[i].at.thread = told_begin();
+        b->fibers[i].barriers = b->fibers[i].meetings = 0;
         b->fibers[i].shared_used = 0;
         b->fibers[i].copies.clear();
         b->fibers[i].groups = 0;
@@ -370,11 +463,11 @@ static void begin_block(block *b)
     memset(b->dynamic, POISON, b->rules->shared + SHARED_GUARD);
     b->shared_used = 0;
     begin_order(b, b->rules->order);
+    told_before(&b->begun);
 }
 
-static const char *run_block(block *b)
+static const char *run_rounds(block *b)
 {
-    begin_block(b);
     for (;;) {
         next_order(b, b->rules->order);
         run_round(b);
@@ -384,31 +477,63 @@ static const char *run_block(block *b)
     }
 }
 
+static const char *run_block(block *b)
+{
+    begin_block(b);
+    const char *fault = run_rounds(b);
+    for (unsigned i = 0; i < b->threads; i++)
+        told_end(b->fibers[i].at.thread);
+    return fault;
+}
+
+/* A block's memory, in which nothing of another block's is left: to ThreadSanitizer that would be a race. */
+static block *make_block(host_call *call, void **arguments, const host_rules *rules)
+{
+    char *stacks = make_stacks(rules->threads);
+    if (!stacks)
+        return nullptr;
+    block *b = new block();
+    b->call = call;
+    b->arguments = arguments;
+    b->rules = rules;
+    b->threads = rules->threads;
+    b->stacks = stacks;
+    b->seed = 1;
+    b->scheduler.thread = told_current();
+    return b;
+}
+
+static void free_block(block *b)
+{
+    munmap(b->stacks, b->threads * stack_bytes);
+    delete b;
+}
+
 const char *host_launch(host_call *call, void **arguments, const host_rules *rules)
 {
     const unsigned threads = rules->threads;
     if (threads == 0 || threads > MOST_THREADS || rules->blocks == 0 || rules->shared > DYNAMIC_BYTES)
         return "a launch of no block, of too many threads or of too much shared memory";
-    void *stacks = mmap(nullptr, threads * stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (stacks == MAP_FAILED)
-        return "out of host memory";
-    block *b = new block();
-    b->call = call;
-    b->arguments = arguments;
-    b->rules = rules;
-    b->threads = threads;
-    b->stacks = static_cast<char *>(stacks);
-    b->seed = 1;
-    running = b;
+    block *b = nullptr;
+    const char *fault = nullptr;
     host_grid.x = rules->blocks;
     host_block_size.x = rules->threads;
-    const char *fault = nullptr;
+    told_before(&launch_begun);
     for (unsigned i = 0; i < rules->blocks && !fault; i++) {
+        if (b && told) {
+            free_block(b);
+            b = nullptr;
+        }
+        if (!b)
+            b = make_block(call, arguments, rules);
+        if (!b)
+            return "out of host memory";
+        running = b;
         host_block.x = i;
         fault = run_block(b);
     }
     running = nullptr;
-    munmap(stacks, threads * stack_bytes);
-    delete b;
+    free_block(b);
+    told_after(&launch_ended);
     return fault;
 }

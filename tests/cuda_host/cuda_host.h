@@ -34,9 +34,7 @@ template <class T> static inline T max(T a, T b)
 
 static inline int atomicOr(int *p, int bits)
 {
-    const int before = *p;
-    *p = before | bits;
-    return before;
+    return __atomic_fetch_or(p, bits, __ATOMIC_RELAXED);
 }
 
 template <class To, class From> static inline To host_bits_as(From from)

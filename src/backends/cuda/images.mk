@@ -29,14 +29,20 @@ $(folder)/%.fatbin: $(text)
 		$(NVCC) $(nvcc_flags) -I$(src) "$$@" -o $@ $(cuda)/$$source >$@.log 2>&1 || { cat $@.log; rm -f $@; exit 1; }
 	$(if $(NVCC_CHECKS),awk -v program=$* -f $(cuda)/spills.awk $(cuda)/spills.txt $@.log || { rm -f $@; exit 1; },cat $@.log)
 
-host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -shared -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function
-host_text = $(text) $(wildcard $(tests)/*.cpp) $(tests)/block.h $(tests)/cuda_host.h $(tests)/warp.h
+host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function
+host_include = -I$(src) -I$(src)/../include -I$(tests)
+host_text = $(text) $(tests)/module.cpp $(wildcard $(tests)/*.h)
+host_objects = $(folder)/block.o $(folder)/warp.o
 
 host: $(images:.fatbin=.so)
 .PHONY: host
 
-$(folder)/%.so: $(host_text)
+# What stands in for the device, with flags of its own, so that kernels may be instrumented without it.
+$(host_objects): $(folder)/%.o: $(tests)/%.cpp $(wildcard $(tests)/*.h)
+	$(CXX) $(host_flags) $(HARNESS_FLAGS) $(host_include) -c -o $@ $<
+
+$(folder)/%.so: $(host_text) $(host_objects)
 	@echo "  CXX      $*.so"
 	set -- $$($(list) | sed -n 's/^$* //p') && source=$$1 && shift && \
-		$(CXX) $(host_flags) $(HOST_FLAGS) -I$(src) -I$(src)/../include -I$(tests) -DPROGRAM="\"backends/cuda/$$source\"" "$$@" \
-			-o $@ $(tests)/module.cpp $(tests)/block.cpp $(tests)/warp.cpp
+		$(CXX) $(host_flags) $(HOST_FLAGS) -shared $(host_include) -DPROGRAM="\"backends/cuda/$$source\"" "$$@" -o $@ \
+			$(tests)/module.cpp $(host_objects)
