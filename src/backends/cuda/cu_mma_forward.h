@@ -39,7 +39,8 @@ template <int BLOCKS> struct FORWARD {
     float largest[ROWS];           /* score that a row has seen: registers are scarcer */
     float total[BLOCKS][2][ITEMS]; /* of a lane's columns, the exponentials of its rows */
     long batch, head;              /* of the item */
-    bool careful;
+    long index;
+    bool careful, extra;                          /* its columns are extra tokens */
     unsigned char not_finite[STEP * LINE_CHUNKS]; /* of values: see clean_lines */
 };
 
@@ -260,6 +261,7 @@ template <int BLOCKS> static void open_tensors(const CALL *call, FORWARD<BLOCKS>
     const int tensors[STEP_KINDS] = {extra ? GPU_EXTRA_K : GPU_K, extra ? GPU_EXTRA_V : GPU_V};
     BARRIER(); /* nobody reads the tables of what was before */
     if (ITEM_INDEX == 0) {
+        shared->extra = extra;
         if (extra)
             extra_columns(numbers, &shared->item);
         else
@@ -286,22 +288,23 @@ template <int BLOCKS> static void attend(const CALL *call, FORWARD<BLOCKS> *shar
         EACH_HALF(h) shared->total[b][h][ITEM_INDEX] = 0;
         EACH_EIGHT(j, DIMS) sum[b][j][0] = sum[b][j][1] = sum[b][j][2] = sum[b][j][3] = 0;
     }
-    ROLLED for (int extra = 0; extra < (call->numbers[GPU_EXTRA] ? 2 : 1); extra++)
-    {
-        open_tensors(call, shared, extra != 0);
+    bool extra = false;
+    do {
+        open_tensors(call, shared, extra);
         meet_columns(shared, sum);
-    }
+        extra = !shared->extra && call->numbers[GPU_EXTRA];
+    } while (extra);
 }
 
 /* The places of an item's rows, and the lines of its queries. Copies are not yet a group. */
-template <int BLOCKS> static void open_rows(const CALL *call, FORWARD<BLOCKS> *shared, long index, bool careful)
+template <int BLOCKS> static void open_rows(const CALL *call, FORWARD<BLOCKS> *shared, bool careful)
 {
     DYNAMIC_SHARED(memory);
     const long *numbers = call->numbers;
     const int tensors[ROW_KINDS] = {GPU_Q, GPU_OUT, GPU_LSE};
-    const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], stream = quotient(index, in_walk);
+    const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], index = shared->index,
+               stream = quotient(index, in_walk);
     const long batch = quotient(stream, numbers[GPU_HEADS]), head = stream - batch * numbers[GPU_HEADS];
-    BARRIER(); /* nobody reads those of the item before */
     open_shared_item(numbers, GPU_BY_QUERY, index - stream * in_walk, &shared->item);
     if (ITEM_INDEX == 0) {
         shared->source[QUERY_LINES] = open_source(numbers, GPU_Q, call->q, numbers[GPU_HEAD_DIM]);
@@ -335,20 +338,21 @@ static int result_place(int row, int four)
 template <int BLOCKS>
 static void put_results(const CALL *call, const FORWARD<BLOCKS> *shared, float (*sum)[DIMS / 8][4])
 {
+    const int thread = cu_anew(ITEM_INDEX), lane = thread % LANES, warp_row = thread / LANES * UNIT * BLOCKS;
     float *results = warp_results<BLOCKS>();
     EACH_BLOCK(b)
     {
         EACH_HALF(h)
         {
-            const int row = cu_anew(lane_row<BLOCKS>(b, h)), own = row - WARP * UNIT * BLOCKS;
+            const int own = b * UNIT + h * UNIT / 2 + lane / 4, row = warp_row + own;
             const float total = row_sum(shared->total[b][h][ITEM_INDEX]), inverse = total == 0 ? 0 : 1 / total;
             EACH_EIGHT(j, DIMS)
             {
-                float *to = results + result_place(own, 2 * j + LANE % 4 / 2) + LANE % 2 * 2;
+                float *to = results + result_place(own, 2 * j + lane % 4 / 2) + lane % 2 * 2;
                 to[0] = sum[b][j][2 * h] * inverse;
                 to[1] = sum[b][j][2 * h + 1] * inverse;
             }
-            if (call->lse && shared->lines.coordinates[row] == ROW_LIMIT && LANE % 4 == 0)
+            if (call->lse && shared->lines.coordinates[row] == ROW_LIMIT && lane % 4 == 0)
                 call->lse[shared->lines.offset[ROW_LSE][row]] =
                     total == 0 ? -INFINITY : shared->largest[row] * shared->factor * LN_2 + logf(total);
         }
@@ -420,22 +424,24 @@ static long count_items(const long *numbers)
 template <int BLOCKS> static void run_forward(const CALL *call)
 {
     LOCAL_VARIABLE(FORWARD<BLOCKS>, shared);
-    ROLLED for (int turn = 0;; turn++)
-    {
-        const long index = GROUP_INDEX + turn * GROUP_COUNT;
+    if (ITEM_INDEX == 0)
+        shared.index = GROUP_INDEX;
+    for (;;) {
         float sum[BLOCKS][DIMS / 8][4];
-        if (index >= count_items(call->numbers))
+        bool again = false;
+        BARRIER();
+        if (shared.index >= count_items(call->numbers))
             break;
-        ROLLED for (int careful = 0; careful < 2; careful++)
-        {
-            open_rows(call, &shared, index, careful != 0);
+        do {
+            open_rows(call, &shared, again);
             attend(call, &shared, sum);
             cu_copy_async_wait<0>(); /* for queries that see nothing: nobody has waited for their lines */
-            if (!cu_barrier_or(!careful && is_not_finite<BLOCKS>(sum)))
-                break;
-        }
+            again = cu_barrier_or(!shared.careful && is_not_finite<BLOCKS>(sum));
+        } while (again);
         put_results(call, &shared, sum);
         store_results(call, &shared);
+        if (ITEM_INDEX == 0)
+            shared.index += GROUP_COUNT;
     }
 }
 
