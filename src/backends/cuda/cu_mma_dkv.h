@@ -34,6 +34,8 @@ typedef struct DKV_TABLES {
     SOURCE keys[2], values[2], q, dout;
     KEY_GRADIENTS to;
     const TERMS *all_terms;
+    bool careful; /* sums of a first walk were not finite */
+    ITEM item;
     int more;        /* which rows they are */
     long first_tile; /* of the hull, of all heads' */
     HULL<DKV_COLUMN_TENSORS> hull;
@@ -92,10 +94,11 @@ static void gradient_by_column(const QUERY_WALK *q, int number, const SPOT *spot
 /* Adds to a warp's sums, of one gradient or both, what the queries of a spot contribute. */
 template <bool DKEYS, bool DVALUES>
 static void meet_queries(const QUERY_WALK *q, int number, const SPOT *spot, VIEW view, const MASK<DKV_BLOCKS> *mask,
-                         bool careful, SUMS dkeys, SUMS dvalues)
+                         SUMS dkeys, SUMS dvalues)
 {
     const HULL<DKV_COLUMN_TENSORS> *hull = &q->tables->hull;
     const cu_address columns = DKV_AT::columns(q->lines, number), rows = DKV_AT::rows(q->lines);
+    const bool careful = q->tables->careful && view == SEES_PART;
     SCORES s, ds = {};
     multiply<DKV_BLOCKS, DKV_STEP>(rows, columns, q->tables->q.dims, s);
     if (DKEYS)
@@ -103,16 +106,14 @@ static void meet_queries(const QUERY_WALK *q, int number, const SPOT *spot, VIEW
                                        ds);
     gradient_by_column(q, number, spot, view, mask, s, ds);
     if (DVALUES)
-        add_product<DKV_BLOCKS, DKV_STEP>(s, hull, spot, mask, careful && view == SEES_PART,
-                                          columns + DKV_AT::COLUMN_LINES, q->tables->dout.dims, dvalues);
+        add_product<DKV_BLOCKS, DKV_STEP>(s, hull, spot, mask, careful, columns + DKV_AT::COLUMN_LINES,
+                                          q->tables->dout.dims, dvalues);
     if (DKEYS)
-        add_product<DKV_BLOCKS, DKV_STEP>(ds, hull, spot, mask, careful && view == SEES_PART, columns,
-                                          q->tables->q.dims, dkeys);
+        add_product<DKV_BLOCKS, DKV_STEP>(ds, hull, spot, mask, careful, columns, q->tables->q.dims, dkeys);
 }
 
 /* Sums what all queries contribute, in the manner of walk_keys. */
-template <bool DKEYS, bool DVALUES>
-static void walk_queries(const QUERY_WALK *q, bool careful, SUMS dkeys, SUMS dvalues)
+template <bool DKEYS, bool DVALUES> static void walk_queries(const QUERY_WALK *q, SUMS dkeys, SUMS dvalues)
 {
     const DKV_TABLES *tables = q->tables;
     MASK<DKV_BLOCKS> mask;
@@ -139,7 +140,7 @@ static void walk_queries(const QUERY_WALK *q, bool careful, SUMS dkeys, SUMS dva
             copy_queries(q, number + 1, &next);
         }
         if (view != SEES_NOTHING)
-            meet_queries<DKEYS, DVALUES>(q, number, &spot, view, &mask, careful, dkeys, dvalues);
+            meet_queries<DKEYS, DVALUES>(q, number, &spot, view, &mask, dkeys, dvalues);
         spot = next;
     }
 }
@@ -167,14 +168,15 @@ template <bool DKEYS, bool DVALUES> static void find_key_gradients(const QUERY_W
     const LINES<DKV_ROWS, DKV_TENSORS> *rows = &q->tables->rows;
     const KEY_GRADIENTS *to = &q->tables->to;
     SUMS dkeys, dvalues;
-    bool careful = false, again;
-    do {
-        walk_queries<DKEYS, DVALUES>(q, careful, dkeys, dvalues);
+    for (;;) {
+        walk_queries<DKEYS, DVALUES>(q, dkeys, dvalues);
         const bool not_finite =
             (DKEYS && is_not_finite<DKV_BLOCKS>(dkeys)) || (DVALUES && is_not_finite<DKV_BLOCKS>(dvalues));
-        again = cu_barrier_or(not_finite) && !careful;
-        careful = true;
-    } while (again);
+        if (!cu_barrier_or(not_finite && !q->tables->careful))
+            break;
+        if (ITEM_INDEX == 0)
+            q->tables->careful = true;
+    }
     const int dims = q->tables->q.dims, value_dims = q->tables->dout.dims;
     if (DKEYS && to->partial)
         store_partial(to->partial, to->pitch, rows, dims, dkeys, to->scale);
@@ -190,19 +192,20 @@ template <bool DKEYS, bool DVALUES> static void find_key_gradients(const QUERY_W
 static void open_grid_keys(const long *numbers, long index, QUERY_WALK *q)
 {
     const long in_walk = numbers[GPU_BY_KEY + GPU_WALK_ITEMS], kv_heads = numbers[GPU_KV_HEADS];
-    const long kv_head = index / in_walk % kv_heads, batch = index / in_walk / kv_heads;
-    const int group = (int)(numbers[GPU_HEADS] / kv_heads);
+    const long stream = quotient(index, in_walk), batch = quotient(stream, kv_heads);
+    const long kv_head = stream - batch * kv_heads, group = quotient(numbers[GPU_HEADS], kv_heads);
     DKV_TABLES *tables = q->tables;
-    ITEM item;
-    open_item(numbers, GPU_BY_KEY, index % in_walk, &item);
-    place_rows(numbers, &item.rows, {GPU_K, GPU_V, GPU_DK, GPU_DV}, batch, kv_head, &tables->rows);
-    find_sight(numbers, &item, &tables->sight);
+    open_shared_item(numbers, GPU_BY_KEY, index - stream * in_walk, &tables->item);
+    BARRIER();
+    place_rows(numbers, &tables->item.rows, {GPU_K, GPU_V, GPU_DK, GPU_DV}, batch, kv_head, &tables->rows);
+    find_sight(numbers, &tables->item, &tables->sight);
     if (ITEM_INDEX == 0) {
+        count_tiles(&tables->item);
         tables->more = 0;
         tables->first_tile = 0;
     }
-    open_hull(numbers, &item, {GPU_Q, GPU_DOUT, GPU_DELTA}, batch, kv_head * group, &tables->hull);
-    q->spots = tables->hull.tiles * group * spots_of_tile(&tables->hull, DKV_STEP);
+    open_hull(numbers, &tables->item, {GPU_Q, GPU_DOUT, GPU_DELTA}, batch, kv_head * group, &tables->hull);
+    q->spots = tables->hull.tiles * (int)group * spots_of_tile(&tables->hull, DKV_STEP);
 }
 
 /* Extra tokens as rows, which all queries see: one part of those. */
@@ -214,19 +217,19 @@ static void open_extra_keys(const long *numbers, long index, char *scratch, QUER
     const long kv_head = stream % kv_heads, batch = stream / kv_heads, group = numbers[GPU_HEADS] / kv_heads;
     const int begin = (int)(index % runs) * DKV_ROWS;
     DKV_TABLES *tables = q->tables;
-    ITEM item;
-    extra_box(begin, min((int)extra - begin, (int)DKV_ROWS), &item.rows);
-    see_all_queries(numbers, COLUMNS, &item);
-    place_rows(numbers, &item.rows, {GPU_EXTRA_K, GPU_EXTRA_V, GPU_DEXTRA_K, GPU_DEXTRA_V}, batch, kv_head,
-               &tables->rows);
-    const long tiles = item.tiles * group, first = tiles * split / splits, end = tiles * (split + 1) / splits;
     if (ITEM_INDEX == 0) {
+        extra_box(begin, min((int)extra - begin, (int)DKV_ROWS), &tables->item.rows);
+        see_all_queries(numbers, COLUMNS, &tables->item);
         tables->to.partial = partial_of(numbers, scratch, split, stream, begin);
         tables->more = 1;
-        tables->first_tile = first;
+        tables->first_tile = tables->item.tiles * group * split / splits;
     }
-    open_hull(numbers, &item, {GPU_Q, GPU_DOUT, GPU_DELTA}, batch, kv_head * group, &tables->hull);
-    q->spots = (int)(end - first) * spots_of_tile(&tables->hull, DKV_STEP);
+    BARRIER();
+    place_rows(numbers, &tables->item.rows, {GPU_EXTRA_K, GPU_EXTRA_V, GPU_DEXTRA_K, GPU_DEXTRA_V}, batch, kv_head,
+               &tables->rows);
+    open_hull(numbers, &tables->item, {GPU_Q, GPU_DOUT, GPU_DELTA}, batch, kv_head * group, &tables->hull);
+    const long end = tables->hull.tiles * group * (split + 1) / splits;
+    q->spots = (int)(end - tables->first_tile) * spots_of_tile(&tables->hull, DKV_STEP);
 }
 
 /* One group per item, as for dq, and per gradient if they are found apart. Those of extra tokens, which see the most,
@@ -251,6 +254,7 @@ KERNEL GROUP_ITEMS(ITEMS) void mma_backward_dkv(const long *numbers, char *scrat
         tables->values[1] = open_source(numbers, GPU_EXTRA_V, extra_v + extra_v_at, value_n);
         tables->q = open_source(numbers, GPU_Q, q + q_at, n);
         tables->dout = open_dout(numbers, dout, dout_at);
+        tables->careful = false;
         tables->all_terms = (const TERMS *)(scratch + numbers[GPU_SCRATCH_DELTA]);
         tables->to = KEY_GRADIENTS{dk_at >= 0 ? dk + dk_at : NULL,
                                    dv_at >= 0 ? dv + dv_at : NULL,

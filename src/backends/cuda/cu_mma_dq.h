@@ -11,6 +11,8 @@ template <int ROWS> struct DQ_TABLES {
     long dq_step;
     float scale;
     TERMS terms[ROWS];
+    bool careful; /* sums of a first walk were not finite */
+    ITEM item;
     HULL<2> hull[2];
     SIGHT<ROWS> sight;
     LINES<ROWS, DQ_TENSORS> rows;
@@ -73,7 +75,7 @@ static void gradient_by_row(const KEY_WALK<BLOCKS, STEP> *k, const HULL<2> *hull
 /* Adds to a warp's sums what the keys of a spot contribute. */
 template <int BLOCKS, int STEP>
 static void meet_keys(const KEY_WALK<BLOCKS, STEP> *k, int number, const SPOT *spot, VIEW view,
-                      const MASK<BLOCKS> *mask, bool careful, float (*sum)[DIMS / 8][4])
+                      const MASK<BLOCKS> *mask, float (*sum)[DIMS / 8][4])
 {
     typedef STAGES<BLOCKS, STEP> AT;
     const HULL<2> *hull = &k->tables->hull[number >= k->grid_spots];
@@ -82,13 +84,13 @@ static void meet_keys(const KEY_WALK<BLOCKS, STEP> *k, int number, const SPOT *s
     multiply<BLOCKS, STEP>(rows, columns, k->tables->q.dims, s);
     multiply<BLOCKS, STEP>(rows + AT::ROW_LINES, columns + AT::COLUMN_LINES, k->tables->dout.dims, ds);
     gradient_by_row(k, hull, spot, view, mask, s, ds);
-    add_product<BLOCKS, STEP>(ds, hull, spot, mask, careful && view == SEES_PART, columns, k->tables->q.dims, sum);
+    add_product<BLOCKS, STEP>(ds, hull, spot, mask, k->tables->careful && view == SEES_PART, columns, k->tables->q.dims,
+                              sum);
 }
 
 /* Sums what all keys contribute. While a spot is met, the next is copied. One barrier does: when it opens, all threads'
  * copies of the spot have landed, and the spot before, whose place the next one takes, is done with. */
-template <int BLOCKS, int STEP>
-static void walk_keys(const KEY_WALK<BLOCKS, STEP> *k, bool careful, float (*sum)[DIMS / 8][4])
+template <int BLOCKS, int STEP> static void walk_keys(const KEY_WALK<BLOCKS, STEP> *k, float (*sum)[DIMS / 8][4])
 {
     typedef STAGES<BLOCKS, STEP> AT;
     const DQ_TABLES<AT::ROWS> *tables = k->tables;
@@ -113,7 +115,7 @@ static void walk_keys(const KEY_WALK<BLOCKS, STEP> *k, bool careful, float (*sum
             copy_keys(k, number + 1, &next);
         }
         if (view != SEES_NOTHING)
-            meet_keys(k, number, &spot, view, &mask, careful, sum);
+            meet_keys(k, number, &spot, view, &mask, sum);
         spot = next;
     }
 }
@@ -127,7 +129,6 @@ static void see_extra(const long *numbers, ITEM *item)
         item->full_begin[a] = 0;
         item->full_end[a] = item->hull.count[a];
     }
-    count_tiles(item);
 }
 
 template <int BLOCKS, int STEP>
@@ -135,33 +136,39 @@ static void open_keys(const long *numbers, long index, const TERMS *terms, KEY_W
 {
     typedef STAGES<BLOCKS, STEP> AT;
     const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], heads = numbers[GPU_HEADS];
-    const long head = index / in_walk % heads, batch = index / in_walk / heads;
-    const long kv_head = head * numbers[GPU_KV_HEADS] / heads;
+    const long stream = quotient(index, in_walk), batch = quotient(stream, heads), head = stream - batch * heads;
+    const long kv_head = quotient(head * numbers[GPU_KV_HEADS], heads);
     DQ_TABLES<AT::ROWS> *tables = k->tables;
-    ITEM item;
-    open_item(numbers, GPU_BY_QUERY, index % in_walk, &item);
-    place_rows(numbers, &item.rows, {GPU_Q, GPU_DOUT, GPU_DELTA, GPU_DQ}, batch, head, &tables->rows);
+    open_shared_item(numbers, GPU_BY_QUERY, index - stream * in_walk, &tables->item);
+    BARRIER();
+    place_rows(numbers, &tables->item.rows, {GPU_Q, GPU_DOUT, GPU_DELTA, GPU_DQ}, batch, head, &tables->rows);
     for (int r = ITEM_INDEX; r < AT::ROWS; r += ITEMS) /* whose offsets this thread has found */
         tables->terms[r] = terms[tables->rows.offset[DQ_TERMS][r]];
-    find_sight(numbers, &item, &tables->sight);
-    open_hull(numbers, &item, {GPU_K, GPU_V}, batch, kv_head, &tables->hull[0]);
+    find_sight(numbers, &tables->item, &tables->sight);
+    if (ITEM_INDEX == 0)
+        count_tiles(&tables->item);
+    open_hull(numbers, &tables->item, {GPU_K, GPU_V}, batch, kv_head, &tables->hull[0]);
     k->grid_spots = k->spots = tables->hull[0].tiles * spots_of_tile(&tables->hull[0], STEP);
     if (!numbers[GPU_EXTRA])
         return;
-    see_extra(numbers, &item);
-    open_hull(numbers, &item, {GPU_EXTRA_K, GPU_EXTRA_V}, batch, kv_head, &tables->hull[1]);
+    if (ITEM_INDEX == 0) {
+        see_extra(numbers, &tables->item);
+        count_tiles(&tables->item);
+    }
+    open_hull(numbers, &tables->item, {GPU_EXTRA_K, GPU_EXTRA_V}, batch, kv_head, &tables->hull[1]);
     k->spots += tables->hull[1].tiles * spots_of_tile(&tables->hull[1], STEP);
 }
 
 template <int BLOCKS, int STEP> static void find_query_gradients(const KEY_WALK<BLOCKS, STEP> *k)
 {
     float sum[BLOCKS][DIMS / 8][4];
-    bool careful = false, again;
-    do {
-        walk_keys(k, careful, sum);
-        again = cu_barrier_or(is_not_finite<BLOCKS>(sum)) && !careful;
-        careful = true;
-    } while (again);
+    for (;;) {
+        walk_keys(k, sum);
+        if (!cu_barrier_or(is_not_finite<BLOCKS>(sum) && !k->tables->careful))
+            break;
+        if (ITEM_INDEX == 0)
+            k->tables->careful = true;
+    }
     store_sums<BLOCKS>(k->tables->dq, k->tables->dq_step, &k->tables->rows, DQ_DQ, k->tables->q.dims, sum,
                        k->tables->scale);
 }
@@ -189,6 +196,7 @@ template <int BLOCKS, int STEP> static void find_query_gradients(const KEY_WALK<
             tables->dq = dq + dq_at;                                                                                   \
             tables->dq_step = STRIDE(GPU_DQ, GPU_STRIDE_DIM);                                                          \
             tables->scale = SCALE;                                                                                     \
+            tables->careful = false;                                                                                   \
         }                                                                                                              \
         open_keys(numbers, GROUP_INDEX, (const TERMS *)(scratch + numbers[GPU_SCRATCH_DELTA]), &keys);                 \
         find_query_gradients(&keys);                                                                                   \
