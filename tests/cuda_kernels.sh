@@ -15,9 +15,10 @@ runs() { # SETTINGS COMMAND...: it succeeds, and the mock has nothing to complai
 }
 
 orders=(forward reverse random greedy greedy_reverse)
-for algo in portable unfused naive; do
+algorithms=(mma portable unfused naive)
+for algo in "${algorithms[@]}"; do
     share=$cases
-    [ "$algo" = portable ] || share=$(((cases + 2) / 3)) # slots have no tiles to be cut into
+    case $algo in unfused | naive) share=$(((cases + 2) / 3)) ;; esac # slots have no tiles to be cut into
     verify() { # SETTINGS SEED
         runs "$1" "$tool" verify --backend cuda --algo "$algo" --cases "$share" --seed "$2"
     }
@@ -28,6 +29,11 @@ for algo in portable unfused naive; do
     check "${algo}_early" verify 'early=1' 600
     # With many multiprocessors the gradients of extra tokens are summed in parts.
     check "${algo}_many_units" verify 'units=132' 700
+done
+# Asynchronous copies within a kernel landed as late as its waits allow; now at once.
+algo=mma share=$(((cases + 2) / 3))
+for order in "${!orders[@]}"; do
+    check "mma_${orders[order]}_order_copies_at_once" verify "order=$order;copies=1" $((100 * order + 800))
 done
 
 # A program's own memory and streams.
@@ -40,17 +46,38 @@ else
 fi
 
 # A block's order of threads changes no bit.
-"$top_builddir/tests/make_npy" "$work/q.npy" f4 C 1 1 9 11 2 8
-attend() { # ORDER ALGORITHM
-    local to=$work/$1
-    mkdir -p "$to" && runs "order=$1" "$tool" run 'na2d w5x4 s2x1' --backend cuda --algo "$2" --q "$work/q.npy" \
-        --k "$work/q.npy" --v "$work/q.npy" --dout "$work/q.npy" --out "$to/out.npy" --dq "$to/dq.npy" --dk "$to/dk.npy" \
-        --dv "$to/dv.npy"
+"$top_builddir/tests/make_npy" "$work/f32.npy" f4 C 1 1 9 11 2 8
+"$top_builddir/tests/make_npy" "$work/bf16.npy" u2 C 1 1 9 11 2 8
+attend() { # FOLDER TYPE BACKEND COMMAND...: the results that the backend has for the command to run
+    local to=$work/$1 type=$2 backend=$3 x=$work/$2.npy
+    shift 3
+    # shellcheck disable=SC2086
+    mkdir -p "$to" && "$@" "$tool" run "na2d $type w5x4 s2x1" --backend $backend --q "$x" --k "$x" --v "$x" --dout "$x" \
+        --out "$to/out.npy" --dq "$to/dq.npy" --dk "$to/dk.npy" --dv "$to/dv.npy"
 }
-repeats() { attend 0 "$1" && attend 2 "$1" && diff -r "$work/0" "$work/2"; }
+repeats() { # ALGORITHM TYPE
+    attend first "$2" "cuda --algo $1" runs 'order=0' && attend second "$2" "cuda --algo $1" runs 'order=2;copies=1' &&
+        diff -r "$work/first" "$work/second"
+}
+check mma_same_bits_in_any_order repeats mma bf16
 for algo in portable unfused naive; do
-    check "${algo}_same_bits_in_any_order" repeats "$algo"
+    check "${algo}_same_bits_in_any_order" repeats "$algo" f32
 done
+
+# What is not finite reaches all that see it and nothing else: verify tries that with keys and values, here it is the query
+# and the gradient, too.
+bytes=$((9 * 11 * 2 * 8 * 2)) # of the numbers of a file
+printf '\xc0\x7f' | dd of="$work/bf16.npy" bs=1 seek=$(($(wc -c <"$work/bf16.npy") - bytes + 50 * 16)) conv=notrunc 2>"$work/said"
+spoiled() { # FOLDER: which numbers of the results are not finite
+    for file in out dq dk dv; do
+        tail -c $bytes "$work/$1/$file.npy" | od -An -v -w2 -t x2 | sed 's/^ *[7f]f[89a-f].$/not finite/; t; s/.*/finite/'
+    done
+}
+spreads_alike() {
+    attend spoiled bf16 'cuda --algo mma' runs '' && attend truth bf16 reference env && spoiled truth >"$work/truth.txt" &&
+        grep -q 'not finite' "$work/truth.txt" && spoiled spoiled | diff - "$work/truth.txt"
+}
+check mma_spreads_what_is_not_finite spreads_alike
 
 # Benchmarks go by the device's clock and its limits.
 column() { # NAME: of the row that bench printed
@@ -72,7 +99,8 @@ gpu_script() {
 check gpu_script gpu_script
 
 # Every kernel there is has run; merging is the program's only.
-for kernel in $(sed -n '/define CU_KERNELS/,$s/X(\([a-z_0-9]*\))/\n\1\n/gp' "$top_srcdir"/src/backends/cuda/*.cu | grep -x '[a-z_0-9]*'); do
+for kernel in $(sed -n '/define [A-Z_]*KERNELS(X)/,$s/X(\([a-z_0-9]*\))/\n\1\n/gp' "$top_srcdir"/src/backends/cuda/*.cu \
+    "$top_srcdir"/src/backends/cuda/*.h | grep -x '[a-z_0-9]*' | sort -u); do
     if [[ $kernel = merge_* ]] && [ ! -x "$interop" ]; then
         skip "$kernel ran" 'built without Check'
         continue
