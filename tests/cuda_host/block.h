@@ -25,8 +25,8 @@ unsigned host_address_of(const void *shared);
 enum { HOST_CHUNK = 16 };
 void *host_chunk_at(unsigned address);
 
-/* Copies from global memory to there, filled up to `size` with zeros. They land at once, or as late as the thread's waits
- * allow. */
+/* Copies from global memory to there, filled up to `size` with zeros. They land at once, or as late as the thread's
+ * waits allow. */
 void host_copy(unsigned to, const void *from, int bytes, int size);
 void host_copy_commit();
 void host_copy_wait(int pending);

@@ -138,12 +138,17 @@ static inline unsigned cu_shuffle(unsigned value, int lane)
 
 static inline bool cu_any(bool holds)
 {
-    return host_count(holds) > 0;
+    return host_ballot(holds) != 0;
 }
 
 static inline bool cu_all(bool holds)
 {
-    return host_count(holds) == HOST_LANES;
+    return host_ballot(holds) == 0xffffffffu;
+}
+
+static inline unsigned cu_ballot(bool holds)
+{
+    return host_ballot(holds);
 }
 
 static inline void cu_sync_warp()

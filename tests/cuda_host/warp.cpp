@@ -31,23 +31,23 @@ unsigned host_shuffle(unsigned value, int lane)
 
 struct vote {
     bool holds;
-    int count;
+    unsigned lanes;
 };
 
-static void count_all(void *const *lanes)
+static void vote_all(void *const *lanes)
 {
-    int count = 0;
+    unsigned holding = 0;
     for (int i = 0; i < HOST_LANES; i++)
-        count += static_cast<vote *>(lanes[i])->holds;
+        holding |= static_cast<unsigned>(static_cast<vote *>(lanes[i])->holds) << i;
     for (int i = 0; i < HOST_LANES; i++)
-        static_cast<vote *>(lanes[i])->count = count;
+        static_cast<vote *>(lanes[i])->lanes = holding;
 }
 
-int host_count(bool holds)
+unsigned host_ballot(bool holds)
 {
     vote mine = {holds, 0};
-    host_meet(count_all, &mine);
-    return mine.count;
+    host_meet(vote_all, &mine);
+    return mine.lanes;
 }
 
 static void only_meet(void *const *lanes)

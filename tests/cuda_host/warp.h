@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 unsigned host_shuffle(unsigned value, int lane); /* the value that a lane has given */
-int host_count(bool holds);                      /* in how many lanes it does */
+unsigned host_ballot(bool holds);                /* in which lanes it does, a bit each */
 void host_sync_warp();
 void host_load_matrices(unsigned to[4], unsigned row, bool transposed);
 void host_mma(float sum[4], const unsigned a[4], const unsigned b[2], float (*load)(uint16_t));

@@ -230,9 +230,9 @@ template <int BLOCKS> static void meet_columns(FORWARD<BLOCKS> *shared, float (*
         if (view != SEES_NOTHING) {
             accumulate<BLOCKS, STEP>(weights, slot_lines<BLOCKS>(slot), shared->source[STEP_VALUES].dims, sum);
             if (shared->careful) {
-                MASK<BLOCKS> mask;
-                const VIEW seen = look(sight, hull, spot, STEP, &mask);
-                spread_nan<BLOCKS, STEP>(hull, spot, seen, &mask, shared->not_finite, sum);
+                uint first, last;
+                const VIEW seen = glance<BLOCKS>(sight, hull, spot, STEP, &first, &last);
+                spread_nan<BLOCKS, STEP>(hull, spot, seen, first, last, shared->not_finite, sum);
             }
         }
         slot = slot + 1 == RING ? 0 : slot + 1;

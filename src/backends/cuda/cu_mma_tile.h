@@ -628,14 +628,15 @@ template <int COUNT> static void clean_lines(cu_address lines, unsigned char (&n
     BARRIER();
 }
 
-/* NaN where rows see what was noted of columns. */
+/* NaN where rows see what was noted of columns. low and high as of glance. */
 template <int BLOCKS, int COUNT, int N>
-static void spread_nan(const HULL<N> *hull, const SPOT *spot, VIEW view, const MASK<BLOCKS> *mask,
+static void spread_nan(const HULL<N> *hull, const SPOT *spot, VIEW view, uint low, uint high,
                        const unsigned char (&notes)[COUNT * LINE_CHUNKS], float (*sum)[DIMS / 8][4])
 {
     ROLLED for (int c = 0; c < COUNT; c++)
     {
         const uint at = hull->coordinates[spot->column + c];
+        const uint rows = cu_ballot(view == SEES_ALL || is_between(low, at, high)) >> LANE / 4;
         UNROLLED(int j = 0; j < DIMS / 8; j++)
         {
             const int noted = notes[c * LINE_CHUNKS + j] >> LANE % 4 * 2 & 3;
@@ -643,8 +644,7 @@ static void spread_nan(const HULL<N> *hull, const SPOT *spot, VIEW view, const M
             {
                 UNROLLED(int e = 0; e < 4; e++)
                 {
-                    const bool sees = view == SEES_ALL || is_between(mask->low[b][e / 2], at, mask->high[b][e / 2]);
-                    if (noted >> e % 2 & 1 && sees)
+                    if (noted >> e % 2 & rows >> (b * UNIT + e / 2 * UNIT / 2) & 1)
                         sum[b][j][e] = NAN;
                 }
             }

@@ -129,6 +129,12 @@ static __device__ __forceinline__ bool cu_all(bool holds)
     return __all_sync(0xffffffffu, holds);
 }
 
+/* The lanes where it holds, a bit each. */
+static __device__ __forceinline__ unsigned cu_ballot(bool holds)
+{
+    return __ballot_sync(0xffffffffu, holds);
+}
+
 /* What lanes wrote to memory before is seen by all of the warp after. */
 static __device__ __forceinline__ void cu_sync_warp()
 {
