@@ -28,6 +28,7 @@ template <int BLOCKS> struct FORWARD {
         ROOM = (LINES_BYTES - ROWS * LINE_BYTES) / STEP_BYTES,
         RING = ROOM < MOST_STEPS ? ROOM : MOST_STEPS
     };
+    const long *numbers;
     ITEM item;
     HULL<STEP_KINDS> hull;
     SIGHT<ROWS> sight;
@@ -256,7 +257,7 @@ static void extra_columns(const long *numbers, ITEM *item)
 /* The tables of the columns that an item sees in two tensors. */
 template <int BLOCKS> static void open_tensors(const CALL *call, FORWARD<BLOCKS> *shared, bool extra)
 {
-    const long *numbers = call->numbers;
+    const long *numbers = shared->numbers;
     const long kv_head = quotient(shared->head * numbers[GPU_KV_HEADS], numbers[GPU_HEADS]);
     const int tensors[STEP_KINDS] = {extra ? GPU_EXTRA_K : GPU_K, extra ? GPU_EXTRA_V : GPU_V};
     BARRIER(); /* nobody reads the tables of what was before */
@@ -292,7 +293,7 @@ template <int BLOCKS> static void attend(const CALL *call, FORWARD<BLOCKS> *shar
     do {
         open_tensors(call, shared, extra);
         meet_columns(shared, sum);
-        extra = !shared->extra && call->numbers[GPU_EXTRA];
+        extra = !shared->extra && shared->numbers[GPU_EXTRA];
     } while (extra);
 }
 
@@ -300,7 +301,7 @@ template <int BLOCKS> static void attend(const CALL *call, FORWARD<BLOCKS> *shar
 template <int BLOCKS> static void open_rows(const CALL *call, FORWARD<BLOCKS> *shared, bool careful)
 {
     DYNAMIC_SHARED(memory);
-    const long *numbers = call->numbers;
+    const long *numbers = shared->numbers;
     const int tensors[ROW_KINDS] = {GPU_Q, GPU_OUT, GPU_LSE};
     const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], index = shared->index,
                stream = quotient(index, in_walk);
@@ -393,7 +394,7 @@ static void store_eight(ushort *to, long step, int there, const float *x)
 
 template <int BLOCKS> static void store_results(const CALL *call, const FORWARD<BLOCKS> *shared)
 {
-    const long *numbers = call->numbers;
+    const long *numbers = shared->numbers;
     const long step = STRIDE(GPU_OUT, GPU_STRIDE_DIM);
     const int dims = (int)numbers[GPU_VALUE_DIM], first_row = WARP * UNIT * BLOCKS;
     const float *results = warp_results<BLOCKS>();
@@ -424,13 +425,15 @@ static long count_items(const long *numbers)
 template <int BLOCKS> static void run_forward(const CALL *call)
 {
     LOCAL_VARIABLE(FORWARD<BLOCKS>, shared);
-    if (ITEM_INDEX == 0)
+    if (ITEM_INDEX == 0) {
         shared.index = GROUP_INDEX;
+        shared.numbers = call->numbers;
+    }
     for (;;) {
         float sum[BLOCKS][DIMS / 8][4];
         bool again = false;
         BARRIER();
-        if (shared.index >= count_items(call->numbers))
+        if (shared.index >= count_items(shared.numbers))
             break;
         do {
             open_rows(call, &shared, again);
