@@ -74,28 +74,27 @@ template <int BLOCKS> static cu_address slot_lines(int slot)
 
 /* ---- Steps ------------------------------------------------------------------------------------------------------- */
 
-template <int BLOCKS> static void put_place(FORWARD<BLOCKS> *shared, int step, const SPOT *spot)
+/* Of a step whose spot is there: the rest. */
+template <int BLOCKS> static void put_place(FORWARD<BLOCKS> *shared, PLACE *place)
 {
-    PLACE *place = &shared->places[step % PLACES];
-    place->spot = *spot;
-    EACH_HALF(kind) place->at[kind] = tile_place(&shared->hull, kind, spot);
+    ROLLED for (int kind = 0; kind < STEP_KINDS; kind++) place->at[kind] =
+        tile_place(&shared->hull, kind, &place->spot);
 }
 
-/* Places are found two steps ahead, by one thread. */
-template <int BLOCKS> static void find_place(FORWARD<BLOCKS> *shared, int step)
+/* The place of the step after another one's. In shared memory throughout: registers hold the sums. */
+template <int BLOCKS> static void put_next_place(FORWARD<BLOCKS> *shared, int step)
 {
-    SPOT spot = shared->places[(step + 1) % PLACES].spot;
-    next_spot(&shared->hull, STEP, &spot);
-    put_place(shared, step + 2, &spot);
+    PLACE *place = &shared->places[(step + 1) % PLACES];
+    place->spot = shared->places[step % PLACES].spot;
+    next_spot(&shared->hull, STEP, &place->spot);
+    put_place(shared, place);
 }
 
 template <int BLOCKS> static void find_first_places(FORWARD<BLOCKS> *shared)
 {
-    SPOT spot;
-    seek_spot(&shared->hull, 0, &spot);
-    put_place(shared, 0, &spot);
-    next_spot(&shared->hull, STEP, &spot);
-    put_place(shared, 1, &spot);
+    seek_spot(&shared->hull, 0, &shared->places[0].spot);
+    put_place(shared, &shared->places[0]);
+    put_next_place(shared, 0);
 }
 
 /* Begins to copy keys or values of a step, if there is such a step. Makes a group in any case: waits count them. */
@@ -213,7 +212,7 @@ template <int BLOCKS> static void meet_columns(FORWARD<BLOCKS> *shared, float (*
         uint low, high;
         take_slot(shared, slot, step, STEP_KEYS);
         if (ITEM_INDEX == step % WARPS * LANES)
-            find_place(shared, step);
+            put_next_place(shared, step + 1); /* two steps ahead */
         const VIEW view = glance<BLOCKS>(sight, hull, spot, STEP, &low, &high);
         if (view != SEES_NOTHING) {
             float s[BLOCKS][STEP / 8][4];
