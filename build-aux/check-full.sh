@@ -52,6 +52,10 @@ step 'CUDA kernels' env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIEL
     CUDA_CASES=1000 tests/cuda_kernels.sh
 step 'CUDA mutants' env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
     CXX=g++ CUDA_ORDERS=all tests/cuda_mutants.sh
+for mode in coverage asan tsan; do
+    step "CUDA kernels, $mode" env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
+        CXX=g++ tests/cuda_instrumented.sh $mode
+done
 
 # ---- Fuzzing: ten minutes in all --------------------------------------------------------------------------------------
 fuzz_flags="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"

@@ -3,7 +3,7 @@ build_packages="gcc g++ make autoconf automake libtool pkg-config binutils check
     libjpeg62-turbo-dev libnifti2-dev zlib1g-dev"
 test_packages="ocl-icd-libopencl1 ocl-icd-opencl-dev opencl-headers pocl-opencl-icd oclgrind mesa-opencl-icd"
 demo_packages="xplanet-images mricron-data"
-full_packages="python3-venv clang-14 libclang-rt-14-dev libomp-14-dev gcc-aarch64-linux-gnu qemu-user-static"
+full_packages="gcovr python3-venv clang-14 libclang-rt-14-dev libomp-14-dev gcc-aarch64-linux-gnu qemu-user-static"
 
 # install_packages NAME...: installs what is missing, with sudo unless root; silent and offline if nothing is.
 install_packages() {

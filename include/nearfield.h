@@ -243,6 +243,17 @@ NF_API const char *nf_device_name(const nf_context *context, const char *backend
  * does not know or was built without. Some may not support a given problem. */
 NF_API const char *nf_algorithm_name(const char *backend, int index);
 
+/* What the device that a backend uses can do at most, measured there and then, in a fraction of a second. */
+typedef struct nf_peak {
+    size_t size;       /* sizeof(nf_peak); fill in before the call */
+    double flops;      /* multiplications and additions per second */
+    double bandwidth;  /* bytes per second read from its memory */
+    const char *basis; /* which instructions flops counts, "mma.sync bf16": the fastest that tensors of this dtype meet */
+} nf_peak;
+
+/* NF_ERR_UNSUPPORTED for backends that run on the host. */
+NF_API nf_status nf_backend_peak(nf_context *context, const char *backend, nf_dtype dtype, nf_peak *peak);
+
 /* The manual of all environment variables, one paragraph each with default and current value. Text as above. */
 NF_API nf_status nf_environment_describe(char *buffer, size_t capacity, size_t *length);
 
@@ -293,8 +304,14 @@ NF_API nf_status nf_plan_get_info(const nf_plan *plan, nf_plan_info *info);
 /* What was chosen for which direction and why, and why each other candidate was not. Text as for nf_problem_format. */
 NF_API nf_status nf_plan_describe(const nf_plan *plan, char *buffer, size_t capacity, size_t *length);
 
-/* How one call runs; NULL means all defaults. Queue and events are of the opencl backend (nearfield_opencl.h); others
- * want them NULL and 0. */
+/* Measures a call by the device's own clock. */
+typedef struct nf_timing {
+    int64_t runs;   /* set it: how often the call's kernels run, one run after the other; at least 1 */
+    double seconds; /* receives what one run took, copies of tensors in host memory left out */
+} nf_timing;
+
+/* How one call runs; NULL means all defaults. Queue and events are of the opencl and cuda backends (nearfield_opencl.h,
+ * nearfield_cuda.h); others want them NULL and 0. */
 typedef struct nf_exec {
     size_t size;              /* sizeof(nf_exec) */
     void *workspace;          /* at least workspace_bytes, 64-byte aligned; NULL: the plan's own, one call at a time */
@@ -304,6 +321,8 @@ typedef struct nf_exec {
     void *const *wait_events; /* cl_events or CUevents: the call runs after all of them, and fails if one of them failed */
     void **signal_event;      /* receives an event of the call's end, for the caller to release; unwritten if the call
                                  fails. NULL: none is asked for */
+    nf_timing *timing;        /* NULL: none. The call waits for its end. NF_ERR_UNSUPPORTED where the backend has no clock of
+                                 its own, as all but cuda */
 } nf_exec;
 
 NF_API void nf_exec_init(nf_exec *exec);
@@ -319,7 +338,7 @@ NF_API nf_status nf_backward(const nf_plan *plan, const nf_io *io, const nf_exec
  * The two products of forward, and their gradients, with the scores in the caller's memory: for a softmax of one's own,
  * or to look at the weights. nf_forward and nf_backward need no such tensor and are faster.
  *
- * The plan must be made with an algorithm that keeps scores ("unfused" of the cpu and opencl backends); another one
+ * The plan must be made with an algorithm that keeps scores ("unfused" of the cpu, opencl and cuda backends); another one
  * answers NF_ERR_UNSUPPORTED. nf_qk and nf_av need a plan that includes forward, their backward one that includes
  * backward. A tensor that is missing, or differs from what the plan was made for, is NF_ERR_TENSOR. The scores of a plan
  * that includes forward, and the dscores of one that includes backward, must not overlap themselves. A slot that does
@@ -357,7 +376,7 @@ NF_API nf_status nf_merge_backward(int64_t count, const nf_tensor *const *out_pa
                                    const nf_tensor *const *dlse_parts);
 
 /* The same where a context's device may merge: all tensors in host memory, or all in NF_OPENCL memory of the cl_context
- * that nf_opencl_use gave this context (nearfield_opencl.h). On the device they are merged in their own type. exec, which
+ * that nf_opencl_use gave this context (nearfield_opencl.h), or all in NF_CUDA memory. On the device they are merged in their own type. exec, which
  * may be NULL, gives queue and events as in nf_forward; its workspace is ignored. */
 NF_API nf_status nf_merge_on(nf_context *context, const nf_exec *exec, int64_t count, const nf_tensor *const *out_parts,
                              const nf_tensor *const *lse_parts, const nf_tensor *out, const nf_tensor *lse);

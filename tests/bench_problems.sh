@@ -34,4 +34,27 @@ else
     check 'peers: the structures are the library'"'"'s' env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$top_srcdir/bench/peers" \
         python3 -c 'import sys, nearfield; nearfield.load(sys.argv[1])' "$library"
 fi
+
+# The masks that FlexAttention gets see as many pairs as the library does.
+count_pairs() { # PROBLEM
+    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$top_srcdir/bench/peers" python3 - "$1" <<'END'
+import math, sys, masks
+def clamp(x, min=-math.inf, max=math.inf):
+    return sorted((min, x, max))[1]
+extents, windows, strides = masks.parse(sys.argv[1])
+sees, tokens = masks.visible(extents, windows, strides, clamp), math.prod(extents)
+print(sum(sees(0, 0, query, key) for query in range(tokens) for key in range(tokens)))
+END
+}
+same_pairs() { # PROBLEM
+    local pairs
+    pairs=$(count_pairs "$1") && "$NEARFIELD" plan --backend reference "$1" | grep -q "^pairs: $pairs visible"
+}
+if command -v python3 >/dev/null; then
+    for problem in 'na1d h1 d8 40 w9' 'na1d h1 d8 41 w10 s4' 'na2d h1 d8 7x9 w4x3 s2x3' 'na3d h1 d8 3x4x5 w2x3x4 s1x3x4' 'na1d h1 d8 20'; do
+        check "mask of $problem" same_pairs "$problem"
+    done
+else
+    skip masks 'there is no python3'
+fi
 finish

@@ -14,15 +14,27 @@ runs() { # SETTINGS COMMAND...: it succeeds, and the mock has nothing to complai
     books_balance
 }
 
-check crosscheck runs '' "$tool" crosscheck --backend cuda
-check forward_order runs 'order=0' "$tool" verify --backend cuda --cases "$cases" --seed 100
-check reverse_order runs 'order=1' "$tool" verify --backend cuda --cases "$cases" --seed 200
-check random_order runs 'order=2' "$tool" verify --backend cuda --cases "$cases" --seed 300
-check greedy_order runs 'order=3' "$tool" verify --backend cuda --cases "$cases" --seed 400
-check greedy_reverse_order runs 'order=4' "$tool" verify --backend cuda --cases "$cases" --seed 500
-check early runs 'early=1' "$tool" verify --backend cuda --cases "$cases" --seed 600
-# With many multiprocessors the gradients of extra tokens are summed in parts.
-check many_units runs 'units=132' "$tool" verify --backend cuda --cases "$cases" --seed 700
+orders=(forward reverse random greedy greedy_reverse)
+algorithms=(mma portable unfused naive)
+for algo in "${algorithms[@]}"; do
+    share=$cases
+    case $algo in unfused | naive) share=$(((cases + 2) / 3)) ;; esac # slots have no tiles to be cut into
+    verify() { # SETTINGS SEED
+        runs "$1" "$tool" verify --backend cuda --algo "$algo" --cases "$share" --seed "$2"
+    }
+    check "${algo}_crosscheck" runs '' "$tool" crosscheck --backend cuda --algo "$algo"
+    for order in "${!orders[@]}"; do
+        check "${algo}_${orders[order]}_order" verify "order=$order" $((100 * order + 100))
+    done
+    check "${algo}_early" verify 'early=1' 600
+    # With many multiprocessors the gradients of extra tokens are summed in parts.
+    check "${algo}_many_units" verify 'units=132' 700
+done
+# Asynchronous copies within a kernel landed as late as its waits allow; now at once.
+algo=mma share=$(((cases + 2) / 3))
+for order in "${!orders[@]}"; do
+    check "mma_${orders[order]}_order_copies_at_once" verify "order=$order;copies=1" $((100 * order + 800))
+done
 
 # A program's own memory and streams.
 interop=$top_builddir/tests/test_cuda
@@ -34,14 +46,51 @@ else
 fi
 
 # A block's order of threads changes no bit.
-"$top_builddir/tests/make_npy" "$work/q.npy" f4 C 1 1 9 11 2 8
-attend() { # ORDER
-    mkdir -p "$work/$1" && runs "order=$1" "$tool" run 'na2d w5x4 s2x1' --backend cuda --q "$work/q.npy" --k "$work/q.npy" \
-        --v "$work/q.npy" --dout "$work/q.npy" --out "$work/$1/out.npy" --dq "$work/$1/dq.npy" --dk "$work/$1/dk.npy" \
-        --dv "$work/$1/dv.npy"
+"$top_builddir/tests/make_npy" "$work/f32.npy" f4 C 1 1 9 11 2 8
+"$top_builddir/tests/make_npy" "$work/bf16.npy" u2 C 1 1 9 11 2 8
+attend() { # FOLDER TYPE BACKEND COMMAND...: the results that the backend has for the command to run
+    local to=$work/$1 type=$2 backend=$3 x=$work/$2.npy
+    shift 3
+    # shellcheck disable=SC2086
+    mkdir -p "$to" && "$@" "$tool" run "na2d $type w5x4 s2x1" --backend $backend --q "$x" --k "$x" --v "$x" --dout "$x" \
+        --out "$to/out.npy" --dq "$to/dq.npy" --dk "$to/dk.npy" --dv "$to/dv.npy"
 }
-repeats() { attend 0 && attend 2 && diff -r "$work/0" "$work/2"; }
-check same_bits_in_any_order repeats
+repeats() { # ALGORITHM TYPE
+    attend first "$2" "cuda --algo $1" runs 'order=0' && attend second "$2" "cuda --algo $1" runs 'order=2;copies=1' &&
+        diff -r "$work/first" "$work/second"
+}
+check mma_same_bits_in_any_order repeats mma bf16
+for algo in portable unfused naive; do
+    check "${algo}_same_bits_in_any_order" repeats "$algo" f32
+done
+
+# What is not finite reaches all that see it and nothing else: verify tries that with keys and values, here it is the query
+# and the gradient, too.
+bytes=$((9 * 11 * 2 * 8 * 2)) # of the numbers of a file
+printf '\xc0\x7f' | dd of="$work/bf16.npy" bs=1 seek=$(($(wc -c <"$work/bf16.npy") - bytes + 50 * 16)) conv=notrunc 2>"$work/said"
+spoiled() { # FOLDER: which numbers of the results are not finite
+    for file in out dq dk dv; do
+        tail -c $bytes "$work/$1/$file.npy" | od -An -v -w2 -t x2 | sed 's/^ *[7f]f[89a-f].$/not finite/; t; s/.*/finite/'
+    done
+}
+spreads_alike() {
+    attend spoiled bf16 'cuda --algo mma' runs '' && attend truth bf16 reference env && spoiled truth >"$work/truth.txt" &&
+        grep -q 'not finite' "$work/truth.txt" && spoiled spoiled | diff - "$work/truth.txt"
+}
+check mma_spreads_what_is_not_finite spreads_alike
+
+# Benchmarks go by the device's clock and its limits.
+column() { # NAME: of the row that bench printed
+    awk -F, -v name="$1" 'NR == 1 {for (i = 1; i <= NF; i++) if ($i == name) at = i} NR == 2 {print $at}' "$work/said"
+}
+bench() { # DTYPE BASIS
+    runs '' "$tool" bench --backend cuda --no-verify --csv --repeats 1 "na1d $1 h1 d8 16 w3 fwd" && [ "$(column clock)" = device ] &&
+        [ "$(column peak_basis)" = "$2" ] && awk -v p="$(column peak_gflops)" 'BEGIN {exit !(p > 0)}'
+}
+check bench_f32 bench f32 'f32 multiply-adds'
+check bench_f64 bench f64 'f64 multiply-adds'
+check bench_bf16 bench bf16 'mma.sync bf16'
+check bench_f16 bench f16 'mma.sync f16'
 
 # The script for machines with a GPU, as far as a mock can tell.
 gpu_script() {
@@ -49,7 +98,13 @@ gpu_script() {
 }
 check gpu_script gpu_script
 
-for kernel in forward backward_delta backward_dq backward_dkv backward_extra backward_extra_sum; do
+# Every kernel there is has run; merging is the program's only.
+for kernel in $(sed -n '/define [A-Z_]*KERNELS(X)/,$s/X(\([a-z_0-9]*\))/\n\1\n/gp' "$top_srcdir"/src/backends/cuda/*.cu \
+    "$top_srcdir"/src/backends/cuda/*.h | grep -x '[a-z_0-9]*' | sort -u); do
+    if [[ $kernel = merge_* ]] && [ ! -x "$interop" ]; then
+        skip "$kernel ran" 'built without Check'
+        continue
+    fi
     launches=$(sed -n "s/^$kernel //p" "$work/kernels" | awk '{n += $1} END {print n + 0}')
     check "$kernel ran" test "$launches" -gt 0
     echo "$kernel: $launches launches"

@@ -151,6 +151,7 @@ const nf_backend fake_backend = {
     .describe = fake_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .peak = nf_stub_peak,
     .merge = nf_stub_merge,
     .algorithms = both_algorithms,
 };
@@ -164,6 +165,7 @@ const nf_backend fake_backend_other = {
     .describe = fake_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .peak = nf_stub_peak,
     .merge = nf_stub_merge,
     .algorithms = slow_only,
 };
@@ -176,6 +178,7 @@ const nf_backend fake_backend_hidden = {
     .describe = fake_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .peak = nf_stub_peak,
     .merge = nf_stub_merge,
     .algorithms = slow_only,
 };
@@ -190,6 +193,7 @@ const nf_backend fake_backend_missing = {
     .describe = nf_stub_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .peak = nf_stub_peak,
     .merge = nf_stub_merge,
     .algorithms = none,
 };

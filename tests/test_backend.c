@@ -255,6 +255,7 @@ static const nf_backend mean_backend = {
     .describe = nf_stub_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .peak = nf_stub_peak,
     .merge = nf_stub_merge,
     .algorithms = mean_algorithms,
 };

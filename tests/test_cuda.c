@@ -1,6 +1,7 @@
 /* A program's own CUDA memory and streams: tensors in one allocation, with strides of any sign. tests/cuda_kernels.sh
  * runs it on the mock driver of tests/cuda_host, which does nothing of what is enqueued before somebody waits for it.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,10 +9,12 @@
 #include "backends/cuda/cu_api.h"
 #include "fake.h"
 #include "harness.h"
+#include "merging.h"
 #include "nearfield_cuda.h"
 #include "placed.h"
 
 static const char problem_text[] = "na2d f32 b2 h4/2 d5/3 7x6 w3x5 x2 both";
+static const char pair_text[] = "na2d f32 b2 h4/2 d5/3 7x6 w3x5 c1x0 x2 both";
 static const double tolerance = 1e-4;
 
 static cu_api api;
@@ -82,12 +85,9 @@ static void copy_tensors(placed *a, bool to_device)
     free(image);
 }
 
-static void place(placed *a, uint32_t in_host)
+static void place_tensors(placed *a, uint32_t in_host)
 {
-    uint64_t seed = 1;
     CUdeviceptr memory;
-    attend_create_text(&a->truth, problem_text);
-    attend_fill(&a->truth, &seed, 1);
     placed_lay(a, NF_CUDA, in_host);
     CHECK_CU(api.cuMemAlloc(&memory, a->bytes));
     a->memory = (void *)(uintptr_t)memory;
@@ -95,6 +95,14 @@ static void place(placed *a, uint32_t in_host)
         if (a->tensor[role].memory == NF_CUDA)
             a->tensor[role].data = (float *)a->memory + a->first[role];
     copy_tensors(a, true);
+}
+
+static void place(placed *a, uint32_t in_host)
+{
+    uint64_t seed = 1;
+    attend_create_text(&a->truth, problem_text);
+    attend_fill(&a->truth, &seed, 1);
+    place_tensors(a, in_host);
     attend_run(&a->truth, host_context, "reference", NULL, NF_BOTH);
 }
 
@@ -106,6 +114,26 @@ static void release(placed *a)
 
 /* ---- Tests ------------------------------------------------------------------------------------------------------- */
 
+/* A copy of the truth, because a call writes results that lie in host memory over it. */
+static void keep(attend *kept, const placed *a, const char *text, bool scores)
+{
+    attend_create_text(kept, text);
+    if (scores)
+        placed_add_scores(kept);
+    for (int role = 0; role < NF_ROLES; role++)
+        if (kept->tensor[role].rank)
+            attend_copy(kept, &a->truth, (nf_role)role);
+}
+
+static void compare_kept(const attend *kept, const placed *a, uint32_t in_host)
+{
+    for (int role = 0; role < NF_ROLES; role++)
+        for (int64_t i = 0; in_host >> role & 1 && i < tensor_count(&kept->tensor[role]); i++) {
+            const double is = tensor_get(&a->tensor[role], i), wanted = tensor_get(&kept->tensor[role], i);
+            ck_assert_msg(is == wanted || fabs(is - wanted) < tolerance, "%s", nf_role_name((nf_role)role));
+        }
+}
+
 /* Nothing, inputs, and gradients of keys in host memory. */
 static const uint32_t in_host[] = {0, 1 << NF_Q | 1 << NF_K | 1 << NF_DOUT, 1 << NF_DK | 1 << NF_DEXTRA_V};
 
@@ -114,16 +142,10 @@ START_TEST(equals_reference)
     placed a;
     attend kept;
     place(&a, in_host[_i]);
-    attend_create_text(&kept, problem_text);
-    for (int role = 0; role < NF_ROLES; role++)
-        if (kept.tensor[role].rank)
-            attend_copy(&kept, &a.truth, (nf_role)role);
+    keep(&kept, &a, problem_text, false);
     nf_plan *plan = placed_plan(&a, context, "cuda");
     placed_run(&a, plan, NULL);
-    for (int role = 0; role < NF_ROLES; role++)
-        if (kept.tensor[role].rank && in_host[_i] >> role & 1)
-            ck_assert_msg(tensor_distance(&kept.tensor[role], &a.tensor[role]) < tolerance, "%s",
-                          nf_role_name((nf_role)role));
+    compare_kept(&kept, &a, in_host[_i]);
     copy_tensors(&a, false);
     nf_plan_destroy(plan);
     attend_destroy(&kept);
@@ -146,6 +168,53 @@ START_TEST(runs_on_a_stream_of_the_program)
     nf_plan_destroy(plan);
     release(&a);
     CHECK_CU(api.cuStreamDestroy(stream));
+}
+END_TEST
+
+static void refuses(nf_status status, nf_status expected, const char *sentence)
+{
+    ck_assert_int_eq(status, expected);
+    ck_assert_msg(strstr(nf_last_error(), sentence), "'%s' does not say '%s'", nf_last_error(), sentence);
+}
+
+/* The kernels run as often as asked for, copies once; results are those of one run. */
+START_TEST(the_device_takes_the_time)
+{
+    nf_timing timing = {.runs = 3, .seconds = -1};
+    placed a;
+    nf_io io;
+    nf_exec exec;
+    attend kept;
+    place(&a, in_host[_i]);
+    keep(&kept, &a, problem_text, false);
+    nf_plan *plan = placed_plan(&a, context, "cuda");
+    nf_exec_init(&exec);
+    exec.timing = &timing;
+    placed_run(&a, plan, &exec);
+    ck_assert(timing.seconds > 0);
+    compare_kept(&kept, &a, in_host[_i]);
+    copy_tensors(&a, false);
+    placed_io(&io, &a);
+    timing.runs = 0;
+    refuses(nf_forward(plan, &io, &exec), NF_ERR_ARGUMENT, "exec: timing: runs 0 must be at least 1");
+    nf_plan_destroy(plan);
+    attend_destroy(&kept);
+    release(&a);
+}
+END_TEST
+
+START_TEST(the_device_is_measured)
+{
+    nf_peak peak = {.size = sizeof peak};
+    ck_assert_msg(nf_backend_peak(context, "cuda", (nf_dtype)_i, &peak) == NF_OK, "%s", nf_last_error());
+    ck_assert(peak.flops > 0);
+    ck_assert(peak.bandwidth > 0);
+    ck_assert_str_ne(peak.basis, "");
+    refuses(nf_backend_peak(context, "cpu", (nf_dtype)_i, &peak), NF_ERR_UNSUPPORTED, "backend: ");
+    refuses(nf_backend_peak(context, "cuda", (nf_dtype)4, &peak), NF_ERR_ARGUMENT, "dtype: 4 is no nf_dtype");
+    refuses(nf_backend_peak(context, "cuda", (nf_dtype)_i, NULL), NF_ERR_ARGUMENT, "peak: NULL");
+    peak.size = 1;
+    refuses(nf_backend_peak(context, "cuda", (nf_dtype)_i, &peak), NF_ERR_ARGUMENT, "peak");
 }
 END_TEST
 
@@ -206,11 +275,120 @@ START_TEST(events_order_calls)
 }
 END_TEST
 
-static void refuses(nf_status status, nf_status expected, const char *sentence)
+/* ---- The unfused pair, and merging ------------------------------------------------------------------------------- */
+
+/* In place on a stream of the program's, against the cpu backend; and with scores in host memory, as staged tensors. */
+START_TEST(the_pair_runs)
 {
-    ck_assert_int_eq(status, expected);
-    ck_assert_msg(strstr(nf_last_error(), sentence), "'%s' does not say '%s'", nf_last_error(), sentence);
+    const CUstream stream = make_stream(primary);
+    const uint32_t host = _i ? UINT32_C(1) << NF_SCORES | UINT32_C(1) << NF_DK : 0;
+    placed a;
+    attend kept;
+    uint64_t seed = 3;
+    nf_io io, truth;
+    nf_exec exec;
+    attend_create_text(&a.truth, pair_text);
+    placed_add_scores(&a.truth);
+    attend_fill(&a.truth, &seed, 1);
+    place_tensors(&a, host);
+    placed_io(&io, &a);
+    attend_io(&truth, &a.truth);
+    nf_exec_init(&exec);
+    exec.queue = stream;
+    nf_plan *plan = placed_pair_plan(context, "cuda", &a.truth.problem, &io);
+    nf_plan *truth_plan = placed_pair_plan(host_context, "cpu", &a.truth.problem, &truth);
+    placed_run_pair(truth_plan, &truth, NULL);
+    keep(&kept, &a, pair_text, true);
+    placed_run_pair(plan, &io, &exec);
+    CHECK_CU(api.cuStreamSynchronize(stream));
+    compare_kept(&kept, &a, host);
+    copy_tensors(&a, false);
+    nf_plan_destroy(plan);
+    nf_plan_destroy(truth_plan);
+    attend_destroy(&kept);
+    release(&a);
+    CHECK_CU(api.cuStreamDestroy(stream));
 }
+END_TEST
+
+static CUdeviceptr place_merging(merging *m, nf_dtype dtype)
+{
+    CUdeviceptr memory;
+    merging_create(m, dtype, NF_CUDA);
+    void *image = calloc(1, m->bytes);
+    CHECK_CU(api.cuMemAlloc(&memory, m->bytes));
+    for (int t = 0; t < MERGING_TENSORS; t++)
+        m->placed[t].data = (char *)(uintptr_t)memory + (size_t)m->first[t] * nf_dtype_size(dtype);
+    merging_fill(m, image);
+    CHECK_CU(api.cuMemcpyHtoDAsync(memory, image, m->bytes, copies));
+    CHECK_CU(api.cuStreamSynchronize(copies));
+    free(image);
+    return memory;
+}
+
+static void compare_merging(const merging *m, CUdeviceptr memory)
+{
+    void *image = malloc(m->bytes);
+    CHECK_CU(api.cuMemcpyDtoHAsync(image, memory, m->bytes, copies));
+    CHECK_CU(api.cuStreamSynchronize(copies));
+    merging_compare(m, image, tolerance);
+    free(image);
+}
+
+/* f32 and f64; in place and at once, then after events. */
+START_TEST(merges_in_place)
+{
+    merging m;
+    nf_exec exec;
+    void *forward_done = NULL;
+    const CUdeviceptr memory = place_merging(&m, (nf_dtype)_i);
+    const nf_tensor *outs[] = {&m.placed[0]}, *lses[] = {&m.placed[1]};
+    ck_assert_msg(nf_merge_on(context, NULL, 1, outs, lses, outs[0], lses[0]) == NF_OK, "%s", nf_last_error());
+    outs[0] = &m.host[0], lses[0] = &m.host[1];
+    ck_assert_int_eq(nf_merge(1, outs, lses, outs[0], lses[0]), NF_OK);
+    compare_merging(&m, memory);
+    merging_run_host(&m);
+    nf_exec_init(&exec);
+    const CUevent done = merging_run(&m, context, &exec, &forward_done);
+    CHECK_CU(api.cuEventSynchronize(done));
+    CHECK_CU(api.cuEventDestroy(forward_done));
+    CHECK_CU(api.cuEventDestroy(done));
+    compare_merging(&m, memory);
+    merging_destroy(&m);
+    CHECK_CU(api.cuMemFree(memory));
+}
+END_TEST
+
+START_TEST(merge_refusals)
+{
+    const CUstream strange = make_stream(other);
+    merging m;
+    nf_exec exec;
+    void *no_event = NULL;
+    const CUdeviceptr memory = place_merging(&m, NF_F32);
+    const nf_tensor *outs[] = {&m.placed[0]}, *lses[] = {&m.placed[1]}, *out = &m.placed[4];
+    nf_exec_init(&exec);
+    exec.queue = strange;
+    refuses(nf_merge_on(context, &exec, 1, outs, lses, out, NULL), NF_ERR_ARGUMENT,
+            "exec: queue is a stream of another");
+    exec.queue = NULL;
+    exec.wait_count = 1;
+    exec.wait_events = &no_event;
+    refuses(nf_merge_on(context, &exec, 1, outs, lses, out, NULL), NF_ERR_ARGUMENT, "exec: wait_events[0] is NULL");
+    exec.wait_count = 0;
+    exec.timing = &(nf_timing){.runs = 1};
+    refuses(nf_merge_on(context, &exec, 1, outs, lses, out, NULL), NF_ERR_ARGUMENT, "exec: timing must be NULL");
+    m.placed[0].data = (void *)(uintptr_t)memory;
+    refuses(nf_merge_on(context, NULL, 1, outs, lses, out, NULL), NF_ERR_TENSOR, "out_parts[0]: bytes ");
+    m.placed[1].data = m.host[1].data;
+    m.placed[0].data = m.placed[8].data;
+    refuses(nf_merge_on(context, NULL, 1, outs, lses, out, NULL), NF_ERR_TENSOR,
+            "lse_parts[0]: data is no CUDA pointer");
+    merging_destroy(&m);
+    CHECK_CU(api.cuMemFree(memory));
+    CHECK_CU(api.cuStreamDestroy(strange));
+}
+END_TEST
 
 START_TEST(refusals)
 {
@@ -240,7 +418,7 @@ START_TEST(refusals)
     nf_tensor spoiled = a.tensor[NF_V];
     io.v = &spoiled;
     spoiled.data = (void *)(uintptr_t)elsewhere;
-    refuses(nf_forward(plan, &io, NULL), NF_ERR_TENSOR, "v: data is memory of CUDA device 1, the plan runs on 0");
+    refuses(nf_forward(plan, &io, NULL), NF_ERR_TENSOR, "v: data is memory of CUDA device 1, the context uses 0");
     CHECK_CU(api.cuMemFree(elsewhere));
     CHECK_CU(api.cuCtxPopCurrent(&left));
     spoiled.data = a.truth.tensor[NF_V].data;
@@ -279,10 +457,20 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_loop_test(tests, equals_reference, 0, sizeof in_host / sizeof *in_host);
     tcase_add_test(tests, runs_on_a_stream_of_the_program);
+    tcase_add_loop_test(tests, the_device_takes_the_time, 0, sizeof in_host / sizeof *in_host);
+    tcase_add_loop_test(tests, the_device_is_measured, NF_F32, NF_F16 + 1);
     tcase_add_test(tests, calls_overlap);
     tcase_add_test(tests, events_order_calls);
     tcase_add_test(tests, refusals);
     tcase_add_test(tests, needs_no_word);
     suite_add_tcase(suite, tests);
+    TCase *pair = tcase_create("pair"), *merges = tcase_create("merging");
+    tcase_add_checked_fixture(pair, setup, teardown);
+    tcase_add_loop_test(pair, the_pair_runs, 0, 2);
+    suite_add_tcase(suite, pair);
+    tcase_add_checked_fixture(merges, setup, teardown);
+    tcase_add_loop_test(merges, merges_in_place, 0, 2);
+    tcase_add_test(merges, merge_refusals);
+    suite_add_tcase(suite, merges);
     return nf_test_main(suite);
 }

@@ -118,6 +118,13 @@ static void check_scratch(const gpu_plan *plan, const nf_problem *problem)
                               (size_t)(groups + (each ? (int64_t)directions[d]->launch[i].groups * each : 0)));
 }
 
+static bool is_name(const char *const *names, const char *name)
+{
+    while (*names && strcmp(*names, name) != 0)
+        names++;
+    return *names;
+}
+
 /* Launches are those of the directions, have a kernel of the list, and pass tables first. */
 static void check_launches(const gpu_plan *plan, const nf_problem *problem)
 {
@@ -127,10 +134,7 @@ static void check_launches(const gpu_plan *plan, const nf_problem *problem)
     for (int d = 0; d < 2; d++)
         for (int i = 0; i < directions[d]->count; i++) {
             const gpu_launch *launch = &directions[d]->launch[i];
-            bool known = false;
-            for (int n = 0; gpu_kernel_names[n]; n++)
-                known = known || strcmp(gpu_kernel_names[n], launch->kernel) == 0;
-            ck_assert_msg(known, "%s is no kernel", launch->kernel);
+            ck_assert_msg(is_name(gpu_kernel_names, launch->kernel), "%s is no kernel", launch->kernel);
             ck_assert_uint_ge(launch->groups, 1);
             ck_assert_int_le(launch->args_count, GPU_MAX_ARGS);
             ck_assert_int_eq(launch->args[0].kind, GPU_ARG_TABLES);
@@ -277,6 +281,12 @@ static const char *const small_problems[] = {
     "na4d f32 h1 d1 3x4x5x6 w2 c1x0x1x0 bwd",
 };
 
+/* A plan is made with the axes of its program: those that the problem lacks come first. */
+static int32_t first_axis(const plan_case *c)
+{
+    return (int32_t)option(c->plan, "RANK") - c->problem.rank;
+}
+
 static void make_unfused(plan_case *c, const gpu_device *device)
 {
     for (int role = NF_SCORES; role <= NF_DSCORES; role++)
@@ -292,10 +302,7 @@ static void check_operation(const plan_case *c, nf_operation operation)
     ck_assert_int_eq(launches->count > 0, (c->problem.direction & nf_operation_direction(operation)) != 0);
     for (int i = 0; i < launches->count; i++) {
         const gpu_launch *launch = &launches->launch[i];
-        bool known = false;
-        for (int n = 0; gpu_unfused_kernel_names[n]; n++)
-            known = known || strcmp(gpu_unfused_kernel_names[n], launch->kernel) == 0;
-        ck_assert_msg(known, "%s is no kernel", launch->kernel);
+        ck_assert_msg(is_name(gpu_unfused_kernel_names, launch->kernel), "%s is no kernel", launch->kernel);
         ck_assert_uint_ge(launch->groups, 1);
         for (int a = 2; a < launch->args_count; a += 2) {
             const bool none = launch->args[a].kind == GPU_ARG_TABLES;
@@ -344,7 +351,7 @@ static void check_sight(const plan_case *c, int32_t axis)
 
 START_TEST(unfused_plans_are_whole)
 {
-    const gpu_device *const devices[] = {&cpu, &gpu, &tiny};
+    const gpu_device *const devices[] = {&cpu, &gpu, &ahead, &tiny};
     for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
         for (size_t i = 0; i < sizeof small_problems / sizeof *small_problems; i++) {
             plan_case c;
@@ -355,12 +362,41 @@ START_TEST(unfused_plans_are_whole)
             ck_assert_int_le(option(c.plan, "ITEMS"), devices[d]->group_items);
             for (int operation = 0; operation < NF_OPERATIONS; operation++)
                 check_operation(&c, (nf_operation)operation);
-            for (int32_t a = 0; a < c.problem.rank; a++)
+            ck_assert_int_eq(option(c.plan, "RANK"), devices[d]->ahead ? 4 : c.problem.rank);
+            for (int32_t a = 0; a < option(c.plan, "RANK"); a++)
                 check_sight(&c, a);
+            ck_assert(first_axis(&c) == 0 || (header[GPU_WINDOW] == 1 && header[GPU_QUERY_EXTENT] == 1));
             const nf_tensor *scores = &c.layout[NF_SCORES];
             ck_assert_int_eq(header[GPU_SLOTS], scores->extents[scores->rank - 1]);
             ck_assert_uint_ge(c.plan->scratch_bytes, (size_t)(c.problem.batch * c.problem.heads * header[GPU_QUERIES] *
                                                               header[GPU_SLOTS] * 4));
+            close_case(&c);
+        }
+}
+END_TEST
+
+/* Launches are those of the directions, of its own kernels; the sums of every row have room. */
+START_TEST(naive_plans_are_whole)
+{
+    const gpu_device *const devices[] = {&cpu, &gpu, &ahead, &tiny};
+    for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
+        for (size_t i = 0; i < sizeof small_problems / sizeof *small_problems; i++) {
+            plan_case c;
+            open_case(&c, small_problems[i]);
+            const nf_problem *p = &c.problem;
+            ck_assert_msg(gpu_naive_supports(devices[d], &c.request) == NF_OK, "%s", nf_last_error());
+            ck_assert_int_eq(gpu_naive_create(&c.plan, devices[d], &c.request, c.layout), NF_OK);
+            const int64_t *header = c.plan->tables;
+            ck_assert_str_eq(c.plan->shape, "naive");
+            ck_assert_int_eq(c.plan->forward.count, p->direction & NF_FWD ? 1 : 0);
+            ck_assert_int_eq(c.plan->backward.count, !(p->direction & NF_BWD) ? 0 : p->extra ? 5 : 3);
+            ck_assert_int_eq(c.plan->qk.count, 0);
+            for (int n = 0; n < c.plan->backward.count; n++)
+                ck_assert(is_name(gpu_naive_kernel_names, c.plan->backward.launch[n].kernel));
+            const int64_t rows = p->batch * p->heads * header[GPU_QUERIES];
+            const int64_t keys = p->batch * p->kv_heads * header[GPU_KEYS], dims = p->head_dim + p->value_dim;
+            const int64_t sums = p->direction & NF_BWD ? keys * dims : rows * p->value_dim;
+            ck_assert_uint_ge(c.plan->scratch_bytes, (size_t)(header[GPU_SCRATCH_GROUPS] + sums * 4));
             close_case(&c);
         }
 }
@@ -377,6 +413,9 @@ static void unfused_refused(const gpu_device *device, const char *text, const ch
 
 START_TEST(unfused_refusals_have_reasons)
 {
+    gpu_device narrow = ahead;
+    narrow.group_items = 32;
+    unfused_refused(&narrow, "na1d f32 h1 d8 16", "its groups take 64 work-items, the device has 32");
     unfused_refused(&small, "na1d f64 h1 d8 16", "no double precision");
     unfused_refused(&small, "na1d f32 h1 d8 30000 w0",
                     "its scores would take 3.6e+09 bytes, a buffer of the device has at most 268435456");
@@ -416,6 +455,7 @@ int main(void)
     tcase_add_test(tests, extra_tokens_count);
     tcase_add_test(tests, plans_repeat);
     tcase_add_test(tests, unfused_plans_are_whole);
+    tcase_add_test(tests, naive_plans_are_whole);
     tcase_add_test(tests, unfused_refusals_have_reasons);
     suite_add_tcase(suite, tests);
     return nf_test_main(suite);

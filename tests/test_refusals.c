@@ -416,6 +416,13 @@ static nf_status with_signal(void)
     return nf_forward(plan, &io, &exec);
 }
 
+static nf_status with_timing(void)
+{
+    static nf_timing timing = {.runs = 1};
+    exec.timing = &timing;
+    return nf_forward(plan, &io, &exec);
+}
+
 static nf_status no_wait_events(void)
 {
     exec.wait_count = 3;
@@ -727,6 +734,7 @@ static const struct {
     {with_queue, NF_ERR_ARGUMENT, "exec: queue must be NULL, the fake backend has none"},
     {with_waits, NF_ERR_ARGUMENT, "exec: wait_count 1 must be 0, the fake backend has no events"},
     {with_signal, NF_ERR_ARGUMENT, "exec: signal_event must be NULL, the fake backend has no events"},
+    {with_timing, NF_ERR_UNSUPPORTED, "exec: timing must be NULL, the fake backend has no clock of its own"},
     {no_wait_events, NF_ERR_ARGUMENT, "exec: wait_events is NULL, wait_count 3"},
     {negative_waits, NF_ERR_ARGUMENT, "exec: wait_count -1 must be 0..2147483647"},
     {unknown_backend, NF_ERR_ARGUMENT, "backend: 'fakir' is no backend; the nearest is 'fake'"},

@@ -168,8 +168,8 @@ static void judge_notices(const char *text, double pairs, const char *method, do
     ck_assert_int_eq(nf_problem_parse(&problem, text), NF_OK);
     ck_assert_int_eq(bench_data_create(&data, &problem, 1), NF_TOOL_OK);
     ck_assert_int_eq(nf_plan_create(&plan, context, &problem, NULL), NF_OK);
-    ck_assert_int_eq(bench_execute(plan, &data, NF_FWD), NF_OK);
-    ck_assert_int_eq(bench_execute(plan, &data, NF_BWD), NF_OK);
+    ck_assert_int_eq(bench_execute(plan, &data, NF_FWD, NULL), NF_OK);
+    ck_assert_int_eq(bench_execute(plan, &data, NF_BWD, NULL), NF_OK);
     ck_assert_int_eq(bench_check(&data, pairs, &verdict), NF_TOOL_OK);
     ck_assert_msg(verdict.passed, "%s: %s is off by %g", text, verdict.tensor, verdict.error);
     ck_assert_str_eq(verdict.method, method);

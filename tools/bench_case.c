@@ -7,12 +7,15 @@
 
 static const char *const self = "bench";
 
-nf_status bench_execute(const nf_plan *plan, const bench_data *data, nf_direction direction)
+nf_status bench_execute(const nf_plan *plan, const bench_data *data, nf_direction direction, nf_timing *timing)
 {
+    nf_exec exec;
+    nf_exec_init(&exec);
+    exec.timing = timing;
     if (direction == NF_BWD)
-        return nf_backward(plan, &data->io, NULL);
+        return nf_backward(plan, &data->io, &exec);
     const nf_io io = bench_forward_io(data);
-    return nf_forward(plan, &io, NULL);
+    return nf_forward(plan, &io, &exec);
 }
 
 /* A line of /proc/self/status, in bytes; 0 where there is none. */
@@ -44,8 +47,8 @@ static void reset_peak(void)
     fclose(file);
 }
 
-/* Backward starts from forward's out and lse. A problem of backward alone has no plan that computes them, so they come from
- * another plan, of a context whose memory is not the case's. */
+/* Backward starts from forward's out and lse. A problem of backward alone has no plan that computes them, so they come
+ * from another plan, of a context whose memory is not the case's. */
 static nf_status start_from_forward(const bench_data *data)
 {
     nf_problem problem = data->problem;
@@ -58,7 +61,7 @@ static nf_status start_from_forward(const bench_data *data)
     if (status == NF_OK)
         status = nf_plan_create(&plan, context, &problem, NULL);
     if (status == NF_OK)
-        status = bench_execute(plan, data, NF_FWD);
+        status = bench_execute(plan, data, NF_FWD, NULL);
     nf_plan_destroy(plan);
     nf_context_destroy(context);
     return status;
@@ -71,9 +74,9 @@ static nf_status plan_and_warm(bench_case *c, const nf_plan_options *options)
     const size_t before = read_status("VmRSS:");
     nf_status status = nf_plan_create(&c->plan, c->context, &c->data->problem, options);
     if (status == NF_OK && c->data->problem.direction != NF_BWD)
-        status = bench_execute(c->plan, c->data, NF_FWD);
+        status = bench_execute(c->plan, c->data, NF_FWD, NULL);
     if (status == NF_OK && c->data->io.dout)
-        status = bench_execute(c->plan, c->data, NF_BWD);
+        status = bench_execute(c->plan, c->data, NF_BWD, NULL);
     size_t current;
     const size_t peak = read_status("VmHWM:");
     nf_context_memory(c->context, &current, &c->library_peak);
@@ -89,6 +92,15 @@ static nf_status plan_again(bench_case *c, const nf_plan_options *options)
     c->plan_seconds = nf_tool_now() - start;
     nf_plan_destroy(plan);
     return status;
+}
+
+/* A backend whose device can be measured has a clock of its own. */
+static nf_status find_clock(bench_case *c)
+{
+    c->peak = (nf_peak){.size = sizeof(c->peak)};
+    const nf_status status = nf_backend_peak(c->context, c->info.backend, c->data->problem.dtype, &c->peak);
+    c->by_device = status == NF_OK;
+    return status == NF_ERR_UNSUPPORTED ? NF_OK : status;
 }
 
 int bench_case_create(bench_case *c, const char *preference, int64_t threads, const char *backend, const char *algo,
@@ -110,6 +122,8 @@ int bench_case_create(bench_case *c, const char *preference, int64_t threads, co
     if (made == NF_OK)
         made = plan_again(c, &options);
     *done = made == NF_OK && nf_plan_get_info(c->plan, &c->info) == NF_OK;
+    if (*done && find_clock(c) != NF_OK)
+        return nf_tool_fail_status(self, "%s: the device's limits", c->problem);
     if (*done || (backend && made == NF_ERR_UNSUPPORTED))
         return NF_TOOL_OK;
     return nf_tool_fail_status(self, "%s", c->problem);

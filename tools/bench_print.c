@@ -15,7 +15,7 @@ void bench_print_start(bool csv)
         printf("problem,direction,backend,algo,kernel,threads,checked_by,checked_tensor,error,error_limit,median_s,"
                "minimum_s,maximum_s,samples,busy_samples,discarded,gflops,computed_per_useful,peak_gflops,"
                "peak_fraction,bandwidth_gbs,bandwidth_fraction,plan_bytes,workspace_bytes,library_peak_bytes,"
-               "process_growth_bytes,plan_s,floor_s,stream_s\n");
+               "process_growth_bytes,plan_s,floor_s,stream_s,clock,peak_basis,computed_gflops\n");
 }
 
 static double waste(const nf_plan_info *info)
@@ -62,8 +62,7 @@ static limits limits_of(const bench_case *c, nf_direction direction)
 {
     const nf_plan_info *info = &c->info;
     const int threads = (int)info->threads;
-    limits l = {.flops = direction == NF_FWD ? info->forward_flops : info->backward_flops,
-                .bandwidth = nf_tool_peak_bandwidth(threads)};
+    limits l = {.flops = direction == NF_FWD ? info->forward_flops : info->backward_flops};
     const nf_io forward = bench_forward_io(c->data);
     const nf_io *io = direction == NF_FWD ? &forward : &c->data->io;
     double moved[2] = {0};
@@ -74,6 +73,14 @@ static limits limits_of(const bench_case *c, nf_direction direction)
             moved[written] += (double)nf_tool_tensor_bytes(tensor);
     }
     l.bytes = direction == NF_FWD ? info->tensor_bytes : moved[0] + moved[1];
+    if (c->by_device) {
+        l.peak = c->peak.flops;
+        l.set = c->peak.basis;
+        l.bandwidth = c->peak.bandwidth;
+        l.stream_seconds = (moved[0] + moved[1]) / l.bandwidth;
+        return l;
+    }
+    l.bandwidth = nf_tool_peak_bandwidth(threads);
     l.stream_seconds = nf_tool_stream_seconds((size_t)moved[0], (size_t)moved[1], threads);
     l.peak = nf_tool_peak_flops(info->kernel, c->data->problem.dtype, threads, &l.set);
     return l;
@@ -90,19 +97,22 @@ void bench_print_timing(bool csv, const bench_case *c, nf_direction direction)
     const char *name = direction == NF_FWD ? "fwd" : "bwd";
     if (csv) {
         printf("%s,%s,%s,%s,%s,%lld,%s,%s,%.3e,%.1e,%.6e,%.6e,%.6e,%d,%d,%d,%.3f,%.4f,%.2f,%.4f,%.2f,%.4f,%zu,%zu,%zu,"
-               "%zu,%.3e,%.3e,%.3e\n",
+               "%zu,%.3e,%.3e,%.3e,%s,%s,%.3f\n",
                c->problem, name, info->backend, direction == NF_FWD ? info->algo : info->backward_algo, info->kernel,
                (long long)info->threads, c->verdict.method, c->verdict.tensor, c->verdict.error, c->verdict.limit,
                seconds, timing->seconds.minimum, timing->seconds.maximum, timing->kept, timing->busy, timing->discarded,
                rate / giga, waste(info), l.peak / giga, rate / l.peak, l.bandwidth / giga,
                l.bytes / seconds / l.bandwidth, info->plan_bytes, info->workspace_bytes, c->library_peak,
-               c->process_growth, c->plan_seconds, floor_seconds, l.stream_seconds);
+               c->process_growth, c->plan_seconds, floor_seconds, l.stream_seconds, c->by_device ? "device" : "host",
+               l.set, rate / giga * waste(info));
     } else {
-        printf("  %s %10.4f ms (%.4f .. %.4f) %8.2f GFLOP/s, %5.1f %% of the %s peak %.1f, %5.1f %% of %.1f GB/s; "
-               "floor %.4f ms; %d samples",
-               name, 1e3 * seconds, 1e3 * timing->seconds.minimum, 1e3 * timing->seconds.maximum, rate / giga,
-               100 * rate / l.peak, l.set, l.peak / giga, 100 * l.bytes / seconds / l.bandwidth, l.bandwidth / giga,
-               1e3 * floor_seconds, timing->kept);
+        printf("  %s %10.4f ms (%.4f .. %.4f) %8.2f GFLOP/s", name, 1e3 * seconds, 1e3 * timing->seconds.minimum,
+               1e3 * timing->seconds.maximum, rate / giga);
+        if (c->by_device)
+            printf(" by the device's clock, %.2f computed", rate / giga * waste(info));
+        printf(", %5.1f %% of the %s peak %.1f, %5.1f %% of %.1f GB/s; floor %.4f ms; %d samples", 100 * rate / l.peak,
+               l.set, l.peak / giga, 100 * l.bytes / seconds / l.bandwidth, l.bandwidth / giga, 1e3 * floor_seconds,
+               timing->kept);
         if (timing->discarded)
             printf(", %d discarded", timing->discarded);
         if (timing->busy)

@@ -4,6 +4,7 @@ Every side gets its tensors in the layout it likes best: heads last for us, [bat
 import os
 import subprocess
 
+import masks
 import nearfield
 import torch
 import torch.nn.functional as F
@@ -106,17 +107,7 @@ def sdpa_backward(table, timing, case, peer, target):
 
 def flex(table, timing, case, peer, target):
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-    extents, windows = case.extents, case.window
-
-    def visible(batch, head, query, key):
-        result = None
-        for n, w in reversed(list(zip(extents, windows))):
-            first = torch.clamp(query % n - w // 2, 0, n - w)
-            axis = (key % n >= first) & (key % n < first + w)
-            result = axis if result is None else result & axis
-            query, key = query // n, key // n
-        return result
-
+    visible = masks.visible(case.extents, case.window, [1] * len(case.extents), torch.clamp)
     q, k, v = (case.theirs[role] for role in "qkv")
     block_mask = create_block_mask(visible, None, None, case.tokens, case.tokens, device="cpu")
     torch._dynamo.reset()

@@ -1,9 +1,10 @@
 /* The contract between the core and a backend: read this file first, write a backend from it alone
  * (doc/add-a-backend.md walks through one).
  *
- * The core parses and checks problems, lowers them to axis tables (core/axis.h), cuts work lists on request (core/work.h),
- * checks every tensor of a call, and guards the plan's workspace. A backend discovers devices and offers algorithms; an
- * algorithm says what it supports, prepares once, and runs. Backends never see a mask rule, only tables and tiles.
+ * The core parses and checks problems, lowers them to axis tables (core/axis.h), cuts work lists on request
+ * (core/work.h), checks every tensor of a call, and guards the plan's workspace. A backend discovers devices and offers
+ * algorithms; an algorithm says what it supports, prepares once, and runs. Backends never see a mask rule, only tables
+ * and tiles.
  *
  * Rules for backends: report every failure through nf_fail() with a sentence that names what and why; allocate only
  * through core/mem.h and only while opening or preparing; write nothing on failure; give bitwise equal results for
@@ -81,7 +82,8 @@ typedef struct nf_algorithm {
     /* Bytes of workspace of one execution, for any direction the problem names. */
     size_t (*workspace)(const void *prepared);
 
-    /* Fills kernel, pairs, tiles, query_tile and key_tile; the core fills the rest. Pairs over all batches and heads. */
+    /* Fills kernel, pairs, tiles, query_tile and key_tile; the core fills the rest. Pairs over all batches and heads.
+     */
     void (*info)(const void *prepared, nf_plan_info *info);
     /* Further lines for nf_plan_describe, e.g. a picture of one tile. */
     void (*describe)(const void *prepared, nf_text *text);
@@ -90,8 +92,8 @@ typedef struct nf_algorithm {
      * find any of the gradients absent, at least one is present. */
     nf_status (*forward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
     nf_status (*backward)(const void *prepared, const nf_tensor *const io[NF_ROLES], void *workspace);
-    /* Runs any of these, or of the pair, where exec names a queue or events; nf_stub_enqueue where a device has no such
-     * thing. The core has checked that the arrays of exec are there. */
+    /* Runs any of these, or of the pair, where exec names a queue, events or timing; nf_stub_enqueue where a device has
+     * no such thing. The core has checked that the arrays of exec are there. */
     nf_status (*enqueue)(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
                          void *workspace, const nf_exec *exec);
     const nf_pair *pair; /* &nf_stub_pair if the algorithm keeps no scores */
@@ -110,9 +112,13 @@ typedef struct nf_backend {
     void (*describe)(const void *state, nf_text *text);
     /* Name of the index-th device (0 is the first), or NULL past the last. Lives as long as the state. */
     const char *(*device)(const void *state, int index);
-    /* Whether the device in use is a GPU. Then a backend that is not preferred may be chosen unasked, too, on a machine that
-     * shows a GPU before the backend is opened. nf_stub_gpu: never. */
+    /* Whether the device in use is a GPU. Then a backend that is not preferred may be chosen unasked, too, on a machine
+     * that shows a GPU before the backend is opened. nf_stub_gpu: never. */
     bool (*gpu)(const void *state);
+
+    /* The device's limits, measured. A backend that has this has a clock, too: nf_exec.timing goes to enqueue.
+     * nf_stub_peak: neither but the host's. */
+    nf_status (*peak)(const void *state, nf_dtype dtype, nf_peak *peak);
 
     /* Merging in device memory of this kind, where all tensors lie, which the core has checked. NF_HOST and
      * nf_stub_merge: none, host memory is the core's. */
@@ -132,6 +138,7 @@ void nf_stub_close(const nf_context *context, void *state);
 void nf_stub_describe(const void *state, nf_text *text);
 const char *nf_stub_device(const void *state, int index); /* one device: the host */
 bool nf_stub_gpu(const void *state);
+nf_status nf_stub_peak(const void *state, nf_dtype dtype, nf_peak *peak);
 nf_status nf_stub_merge(const void *state, const nf_merging *merging, const nf_exec *exec);
 nf_status nf_stub_enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
                           void *workspace, const nf_exec *exec);

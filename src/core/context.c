@@ -263,6 +263,19 @@ nf_status nf_backend_available(const nf_context *context, const char *name)
     return nf_context_use_backend(context, name, "name", &entry);
 }
 
+nf_status nf_backend_peak(nf_context *context, const char *backend, nf_dtype dtype, nf_peak *peak)
+{
+    const nf_context_backend *entry;
+    if (!context || !backend || !peak)
+        return nf_fail(NF_ERR_ARGUMENT, "%s: NULL", !context ? "context" : !backend ? "backend" : "peak");
+    nf_status status = nf_check_size(peak, sizeof *peak, "peak", "nf_peak");
+    if (status == NF_OK && nf_dtype_size(dtype) == 0)
+        status = nf_fail(NF_ERR_ARGUMENT, "dtype: %d is no nf_dtype", (int)dtype);
+    if (status == NF_OK)
+        status = nf_context_use_backend(context, backend, "backend", &entry);
+    return status == NF_OK ? entry->backend->peak(entry->state, dtype, peak) : status;
+}
+
 const char *nf_device_name(const nf_context *context, const char *backend, int index)
 {
     const nf_context_backend *entry;

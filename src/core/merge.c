@@ -349,7 +349,10 @@ static nf_status check_exec(const nf_context *context, const nf_exec *exec)
 {
     if (!context)
         return nf_fail(NF_ERR_ARGUMENT, "context: NULL");
-    return exec ? nf_exec_check(exec) : NF_OK;
+    const nf_status status = exec ? nf_exec_check(exec) : NF_OK;
+    if (status == NF_OK && exec && exec->timing)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: timing must be NULL, merging is not timed");
+    return status;
 }
 
 nf_status nf_merge(int64_t count, const nf_tensor *const *out_parts, const nf_tensor *const *lse_parts,

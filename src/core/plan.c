@@ -153,6 +153,17 @@ nf_status nf_exec_check(const nf_exec *exec)
     return NF_OK;
 }
 
+static nf_status check_timing(const nf_plan *plan, const nf_timing *timing)
+{
+    const nf_backend *backend = plan->selection.backend->backend;
+    if (backend->peak == nf_stub_peak)
+        return nf_fail(NF_ERR_UNSUPPORTED, "exec: timing must be NULL, the %s backend has no clock of its own",
+                       backend->name);
+    if (timing->runs < 1)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: timing: runs %" PRId64 " must be at least 1", timing->runs);
+    return NF_OK;
+}
+
 static nf_status check_queue(const nf_plan *plan, const nf_plan_part *part, const nf_exec *exec)
 {
     const char *backend = plan->selection.backend->backend->name;
@@ -172,6 +183,8 @@ static nf_status check_exec(const nf_plan *plan, const nf_plan_part *part, const
 {
     nf_status status = nf_exec_check(exec);
     if (status != NF_OK || (status = check_queue(plan, part, exec)) != NF_OK)
+        return status;
+    if (exec->timing && (status = check_timing(plan, exec->timing)) != NF_OK)
         return status;
     if (!exec->workspace)
         return NF_OK;
@@ -194,7 +207,7 @@ static nf_status run(const nf_plan_part *part, const nf_tensor *const tensors[NF
                      void *workspace, const nf_exec *exec)
 {
     const nf_algorithm *algo = part->algo;
-    if (exec && (exec->queue || exec->wait_count || exec->signal_event))
+    if (exec && (exec->queue || exec->wait_count || exec->signal_event || exec->timing))
         return algo->enqueue(part->prepared, operation, tensors, workspace, exec);
     switch (operation) {
     case NF_FORWARD:

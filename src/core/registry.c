@@ -72,6 +72,14 @@ nf_status nf_stub_enqueue(const void *prepared, nf_operation operation, const nf
     return nf_fail(NF_ERR_ARGUMENT, "exec: queue and events must be NULL, this algorithm takes none");
 }
 
+nf_status nf_stub_peak(const void *state, nf_dtype dtype, nf_peak *peak)
+{
+    (void)state;
+    (void)dtype;
+    (void)peak;
+    return nf_fail(NF_ERR_UNSUPPORTED, "backend: it runs on the host, or has no clock of its own");
+}
+
 nf_status nf_stub_merge(const void *state, const nf_merging *merging, const nf_exec *exec)
 {
     (void)state;

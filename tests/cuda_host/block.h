@@ -9,19 +9,48 @@ struct host_index {
     unsigned x;
 };
 
-extern __attribute__((tls_model("initial-exec"))) thread_local host_index host_thread, host_block, host_grid;
+extern __attribute__((tls_model("initial-exec"))) thread_local host_index host_thread, host_block, host_grid,
+    host_block_size;
 
 void host_barrier(int line);
+int host_barrier_or(int line, int holds); /* whether any thread's holds */
 
 /* Memory that the threads of a block share, full of NaN when the block begins. Each thread asks for the same in the
  * same order. */
 void *host_shared(size_t bytes);
 
-/* A round's order of threads. Greedy: the one that came last to the barrier goes on first. */
+/* That whose size the launch says, and places in it as cu_ptx.h has them. */
+unsigned char *host_dynamic_shared();
+unsigned host_address_of(const void *shared);
+enum { HOST_CHUNK = 16 };
+void *host_chunk_at(unsigned address);
+
+/* Copies from global memory to there, filled up to `size` with zeros. They land at once, or as late as the thread's
+ * waits allow. */
+void host_copy(unsigned to, const void *from, int bytes, int size);
+void host_copy_commit();
+void host_copy_wait(int pending);
+
+/* The last lane of a warp to come calls all(arguments of the lanes); then all go on. */
+enum { HOST_LANES = 32 };
+typedef void host_collective(void *const *arguments);
+void host_meet(host_collective *all, void *argument);
+
+/* What a kernel must not do. The first is what the launch returns. */
+void host_fault(const char *what);
+
+/* A round's order of threads. Greedy: the one that came last to the barrier goes on first. A warp that meets goes on
+ * until all of it is at the barrier. */
 enum host_order { HOST_FORWARD, HOST_REVERSE, HOST_RANDOM, HOST_GREEDY, HOST_GREEDY_REVERSE, HOST_ORDERS };
 
 /* One kernel launch. Runs `call(kernel, arguments)` for every thread. Returns NULL, or what went wrong. */
+struct host_rules {
+    unsigned blocks, threads;
+    unsigned shared; /* bytes of dynamic shared memory */
+    host_order order;
+    bool copies_early; /* else late */
+};
 typedef void host_call(void **arguments);
-const char *host_launch(host_call *call, void **arguments, unsigned blocks, unsigned threads, host_order order);
+const char *host_launch(host_call *call, void **arguments, const host_rules *rules);
 
 #endif

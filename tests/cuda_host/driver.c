@@ -102,6 +102,7 @@ MOCK CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute which, CUdevic
     } attributes[] = {
         {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, mock.threads},
         {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK, mock.shared},
+        {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, mock.most_shared},
         {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, mock.units},
         {CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, mock.prohibited ? CU_COMPUTEMODE_PROHIBITED : 0},
         {CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, 1 + device - FIRST_HANDLE},

@@ -37,11 +37,8 @@ static void release(const char *call, mock_kind kind, const void *address)
     free(memory->bytes - GUARD);
 }
 
-MOCK CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t size)
+CUresult mock_allocate(CUdeviceptr *address, size_t size)
 {
-    const CUresult code = mock_enter_device("cuMemAlloc_v2");
-    if (code != CUDA_SUCCESS)
-        return code;
     if (size == 0)
         return INVALID_VALUE;
     if (size > (size_t)mock.memory)
@@ -50,12 +47,23 @@ MOCK CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t size)
     return CUDA_SUCCESS;
 }
 
+void mock_free(const char *call, const void *address)
+{
+    release(call, MEMORY, address);
+}
+
+MOCK CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t size)
+{
+    const CUresult code = mock_enter_device("cuMemAlloc_v2");
+    return code == CUDA_SUCCESS ? mock_allocate(address, size) : code;
+}
+
 /* Waits for what uses the memory, as the driver does. */
 MOCK CUresult cuMemFree_v2(CUdeviceptr address)
 {
     const CUresult code = mock_enter_device("cuMemFree_v2");
     mock_flush_all();
-    release("cuMemFree_v2", MEMORY, (void *)(uintptr_t)address);
+    mock_free("cuMemFree_v2", (void *)(uintptr_t)address);
     return code;
 }
 

@@ -8,20 +8,30 @@
 #ifndef NF_TESTS_CUDA_MOCK_H
 #define NF_TESTS_CUDA_MOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "backends/cuda/cu_names.h"
 #include "mock_books.h"
 
 /* Results that only the mock names. */
-enum { INVALID_VALUE = 1, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum {
+    INVALID_VALUE = 1,
+    INVALID_CONTEXT = 201,
+    INVALID_HANDLE = 400,
+    NOT_FOUND = 500,
+    NOT_READY = 600,
+    LAUNCH_FAILED = 719
+};
 
 typedef struct mock_settings {
     long devices, driver, capability; /* 1000 * major + 10 * minor; 10 * major + minor */
-    long units, threads, shared, memory, prohibited;
+    long units, threads, shared, most_shared, memory, prohibited;
     long order;   /* of the threads of a block: host_order */
     long verdict; /* how kernels end: 0, or the error that a wait gets */
     long early;   /* what is enqueued happens at once */
+    long copies;  /* within kernels, asynchronous ones land 0: as late as waits allow, 1: at once */
     char name[MOCK_TEXT];
 } mock_settings;
 
@@ -46,6 +56,8 @@ struct CUevent_st {
     mock_handle base;
     CUstream stream; /* where it was recorded, NULL: nowhere */
     long at;         /* how many commands were before it */
+    bool timed;
+    struct timespec time; /* of one that is timed: when the stream came to it */
 };
 struct CUmod_st {
     mock_handle base;
@@ -57,6 +69,7 @@ struct CUfunc_st {
     CUmodule module;
     void (*call)(void **);
     int parameters;
+    int shared; /* dynamic shared memory that it may be launched with */
     struct CUfunc_st *next;
 };
 typedef struct mock_memory {
@@ -73,6 +86,9 @@ mock_memory *mock_find_memory(mock_kind kind, const void *address);
 
 /* driver.c: the context on top of the calling thread's stack, or NULL. */
 CUcontext mock_current(void);
+/* memory.c: makes device memory, whatever fits, and frees it. */
+CUresult mock_allocate(CUdeviceptr *address, size_t size);
+void mock_free(const char *call, const void *address);
 /* streams.c: does what was enqueued, up to a number of commands. Returns the first error of a kernel. */
 CUresult mock_flush(CUstream stream, long until);
 CUresult mock_flush_all(void);

@@ -2,7 +2,7 @@
  */
 #include <utility>
 
-#include "backends/cuda/cu_portable.cu"
+#include PROGRAM
 
 template <class... Parameters, size_t... I>
 static void unpack(void (*kernel)(Parameters...), void **arguments, std::index_sequence<I...>)
@@ -20,16 +20,12 @@ template <class... Parameters> static constexpr int count(void (*)(Parameters...
     return sizeof...(Parameters);
 }
 
-#define ENTRY(name)                                                                                                    \
-    {                                                                                                                  \
-#name, count(name), [](void **arguments) { pass(name, arguments); }                                            \
-    }
+#define ENTRY(name) {#name, count(name), [](void **arguments) { pass(name, arguments); }},
 static const struct {
     const char *name;
     int parameters;
     host_call *call;
-} entries[] = {ENTRY(forward),      ENTRY(backward_delta), ENTRY(backward_dq),
-               ENTRY(backward_dkv), ENTRY(backward_extra), ENTRY(backward_extra_sum)};
+} entries[] = {CU_KERNELS(ENTRY)};
 
 /* The kernel of a name, NULL if there is none, and how many parameters of 64 bits it has. */
 extern "C" host_call *host_kernel(const char *name, int *parameters)
@@ -43,7 +39,9 @@ extern "C" host_call *host_kernel(const char *name, int *parameters)
 }
 
 /* Launches it; NULL, or what went wrong. */
-extern "C" const char *host_run(host_call *kernel, void **arguments, unsigned blocks, unsigned threads, int order)
+extern "C" const char *host_run(host_call *kernel, void **arguments, unsigned blocks, unsigned threads, unsigned shared,
+                                int order, int copies_early)
 {
-    return host_launch(kernel, arguments, blocks, threads, static_cast<host_order>(order));
+    const host_rules rules = {blocks, threads, shared, static_cast<host_order>(order), copies_early != 0};
+    return host_launch(kernel, arguments, &rules);
 }

@@ -67,3 +67,14 @@ MOCK CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const c
     module->functions = *function;
     return CUDA_SUCCESS;
 }
+
+MOCK CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute which, int value)
+{
+    const CUresult code = mock_enter_device("cuFuncSetAttribute");
+    if (code != CUDA_SUCCESS)
+        return code;
+    if (which != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || value < 0 || value > mock.most_shared)
+        return INVALID_VALUE;
+    function->shared = value;
+    return CUDA_SUCCESS;
+}

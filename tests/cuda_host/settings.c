@@ -8,15 +8,26 @@ mock_settings mock = {
     .units = 4,
     .threads = 1024,
     .shared = 48 << 10,
+    .most_shared = 227 << 10,
     .memory = 1L << 30,
     .name = "Mock",
 };
 
 static const mock_knob knobs[] = {
-    {"devices", &mock.devices, NULL}, {"driver", &mock.driver, NULL},   {"capability", &mock.capability, NULL},
-    {"units", &mock.units, NULL},     {"threads", &mock.threads, NULL}, {"shared", &mock.shared, NULL},
-    {"memory", &mock.memory, NULL},   {"order", &mock.order, NULL},     {"prohibited", &mock.prohibited, NULL},
-    {"verdict", &mock.verdict, NULL}, {"early", &mock.early, NULL},     {"name", NULL, mock.name},
+    {"devices", &mock.devices, NULL},
+    {"driver", &mock.driver, NULL},
+    {"capability", &mock.capability, NULL},
+    {"units", &mock.units, NULL},
+    {"threads", &mock.threads, NULL},
+    {"shared", &mock.shared, NULL},
+    {"memory", &mock.memory, NULL},
+    {"order", &mock.order, NULL},
+    {"prohibited", &mock.prohibited, NULL},
+    {"verdict", &mock.verdict, NULL},
+    {"early", &mock.early, NULL},
+    {"copies", &mock.copies, NULL},
+    {"most_shared", &mock.most_shared, NULL},
+    {"name", NULL, mock.name},
 };
 
 static const char *const kinds[KINDS] = {"context", "stream", "event", "module", "memory", "host memory"};

@@ -13,10 +13,12 @@ enum { MOST_ARGUMENTS = 32 };
 struct mock_command {
     mock_command *next;
     CUfunction kernel; /* or NULL: */
-    void *to;          /* a copy, or, where this is NULL, too, a wait */
+    void *freed;       /* memory, */
+    CUevent stamped;   /* an event that takes the time, */
+    void *to;          /* a copy, or, where these are NULL, too, a wait */
     const void *from;
     size_t bytes;
-    unsigned blocks, threads;
+    unsigned blocks, threads, shared;
     long long arguments[MOST_ARGUMENTS];
     CUstream awaited;
     long until;
@@ -29,12 +31,13 @@ static CUresult failure; /* of a kernel: stays */
 
 static CUresult run_kernel(mock_command *c)
 {
-    const char *(*run)(void (*)(void **), void **, unsigned, unsigned, int);
+    const char *(*run)(void (*)(void **), void **, unsigned, unsigned, unsigned, int, int);
     void *places[MOST_ARGUMENTS];
     for (int i = 0; i < MOST_ARGUMENTS; i++)
         places[i] = &c->arguments[i];
     *(void **)&run = dlsym(c->kernel->module->library, "host_run");
-    const char *fault = run(c->kernel->call, places, c->blocks, c->threads, (int)mock.order);
+    const char *fault =
+        run(c->kernel->call, places, c->blocks, c->threads, c->shared, (int)mock.order, mock.copies != 0);
     mock_kernel_ran(c->kernel->name);
     if (!fault)
         return (CUresult)mock.verdict;
@@ -52,6 +55,10 @@ static void flush_locked(CUstream stream, long until)
             stream->last = NULL;
         if (c->awaited)
             flush_locked(c->awaited, c->until);
+        else if (c->freed)
+            mock_free("cuMemFreeAsync", c->freed);
+        else if (c->stamped)
+            clock_gettime(CLOCK_MONOTONIC, &c->stamped->time);
         else if (failure == CUDA_SUCCESS && c->kernel)
             failure = run_kernel(c);
         else if (failure == CUDA_SUCCESS)
@@ -164,10 +171,11 @@ MOCK CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags)
 MOCK CUresult cuEventCreate(CUevent *event, unsigned flags)
 {
     const CUresult code = mock_enter_device("cuEventCreate");
-    (void)flags;
-    if (code == CUDA_SUCCESS)
-        *event = mock_make(EVENT, sizeof **event);
-    return code;
+    if (code != CUDA_SUCCESS || (flags && flags != CU_EVENT_DISABLE_TIMING))
+        return code ? code : INVALID_VALUE;
+    *event = mock_make(EVENT, sizeof **event);
+    (*event)->timed = !flags;
+    return CUDA_SUCCESS;
 }
 
 MOCK CUresult cuEventDestroy_v2(CUevent event)
@@ -183,8 +191,27 @@ MOCK CUresult cuEventRecord(CUevent event, CUstream stream)
     const CUresult code = enter("cuEventRecord", stream);
     if (code != CUDA_SUCCESS || !mock_is_live("cuEventRecord", EVENT, event))
         return code ? code : INVALID_HANDLE;
+    if (event->timed)
+        enqueue(stream, &(mock_command){.stamped = event});
     event->stream = stream;
     event->at = stream->enqueued;
+    return CUDA_SUCCESS;
+}
+
+MOCK CUresult cuEventElapsedTime(float *milliseconds, CUevent begin, CUevent end)
+{
+    const CUresult code = mock_enter_device("cuEventElapsedTime");
+    if (code != CUDA_SUCCESS)
+        return code;
+    for (int i = 0; i < 2; i++) {
+        const CUevent event = i ? end : begin;
+        if (!mock_is_live("cuEventElapsedTime", EVENT, event) || !event->timed || !event->stream)
+            return INVALID_HANDLE;
+        if (event->stream->done < event->at)
+            return NOT_READY;
+    }
+    *milliseconds = 1e3f * (float)(end->time.tv_sec - begin->time.tv_sec) +
+                    1e-6f * (float)(end->time.tv_nsec - begin->time.tv_nsec);
     return CUDA_SUCCESS;
 }
 
@@ -228,6 +255,25 @@ MOCK CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUs
     return copy("cuMemcpyDtoHAsync_v2", to, (void *)(uintptr_t)from, bytes, to, stream);
 }
 
+/* Memory is there at once, and is free when the stream comes to it. */
+MOCK CUresult cuMemAllocAsync(CUdeviceptr *address, size_t size, CUstream stream)
+{
+    const CUresult code = enter("cuMemAllocAsync", stream);
+    return code == CUDA_SUCCESS ? mock_allocate(address, size) : code;
+}
+
+MOCK CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream)
+{
+    const CUresult code = enter("cuMemFreeAsync", stream);
+    void *freed = (void *)(uintptr_t)address;
+    if (!mock_find_memory(MEMORY, freed)) {
+        mock_misuse("cuMemFreeAsync", "no such memory");
+        return INVALID_VALUE;
+    }
+    enqueue(stream, &(mock_command){.freed = freed});
+    return code;
+}
+
 MOCK CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned block_x,
                              unsigned block_y, unsigned block_z, unsigned shared, CUstream stream, void **arguments,
                              void **extra)
@@ -235,10 +281,11 @@ MOCK CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsign
     const CUresult code = enter("cuLaunchKernel", stream);
     if (code != CUDA_SUCCESS)
         return code;
-    if (y != 1 || z != 1 || block_y != 1 || block_z != 1 || shared || extra || !x || !block_x ||
+    const long allowed = function->shared > mock.shared ? function->shared : mock.shared;
+    if (y != 1 || z != 1 || block_y != 1 || block_z != 1 || shared > allowed || extra || !x || !block_x ||
         block_x > (unsigned)mock.threads)
         return INVALID_VALUE;
-    mock_command c = {.kernel = function, .blocks = x, .threads = block_x};
+    mock_command c = {.kernel = function, .blocks = x, .threads = block_x, .shared = shared};
     for (int i = 0; i < function->parameters; i++)
         memcpy(&c.arguments[i], arguments[i], sizeof c.arguments[i]);
     mock_kernel_enqueued();

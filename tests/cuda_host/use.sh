@@ -1,7 +1,9 @@
 # Builds the mock CUDA driver into $work/mock and runs things on it; sourced after count.sh by tests that set $work.
+# CUDA_MODULES: a folder of kernels other than those of the build; CUDA_PRELOAD: libraries that they need
+# (cuda_instrumented.sh).
 # Finishes the test with a reason where that cannot be.
 mock_sources=("$top_srcdir"/tests/cuda_host/*.c "$top_srcdir/tests/mock_books.c")
-modules=$top_builddir/tests/cuda_host/modules
+modules=${CUDA_MODULES-$top_builddir/tests/cuda_host/modules}
 books=$work/books
 
 build_mock() { # FOLDER FLAG...
@@ -18,7 +20,8 @@ on_mock() { # FOLDER SETTINGS COMMAND...
     shift 2
     rm -f "$books"
     MOCK_CUDA=$settings MOCK_CUDA_REPORT=$books MOCK_CUDA_MODULES=$modules \
-        LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$@" >"$work/said" 2>&1
+        LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} env ${CUDA_PRELOAD:+LD_PRELOAD="$CUDA_PRELOAD"} "$@" \
+        >"$work/said" 2>&1
 }
 
 # Nothing was leaked or misused.

@@ -62,6 +62,7 @@ const nf_backend nf_backend_cpu = {
     .describe = cpu_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .peak = nf_stub_peak,
     .merge = nf_stub_merge,
     .algorithms = algorithms,
 };

@@ -39,6 +39,24 @@ nf_status cu_state_module(cu_state *state, const gpu_plan *gpu, CUmodule *module
 /* Unloads, releases: whatever of it there is. */
 void cu_state_release(cu_state *state);
 
+/* ---- cu_exec.c: what a program hands over, in the context -------------------------------------------------------- */
+
+nf_status cu_check_stream(const cu_state *state, CUstream stream, bool *capturing);
+nf_status cu_check_events(const nf_exec *exec);
+/* All of it lies in one allocation of the device, or is managed. */
+nf_status cu_check_pointer(const cu_state *state, const nf_tensor *tensor, const char *name);
+
+/* Has a stream wait for a call's events; exec may be NULL. Makes an event of what is enqueued by now. */
+nf_status cu_wait_for(const cu_api *api, CUstream stream, const nf_exec *exec);
+nf_status cu_signal(const cu_api *api, CUstream stream, CUevent *signal);
+
+/* What run enqueues in a stream, between two events: waits for its end. */
+nf_status cu_time(const cu_api *api, CUstream stream, nf_status (*run)(void *data), void *data, double *seconds);
+
+/* ---- cu_peak.c: the device's limits ------------------------------------------------------------------------------ */
+
+nf_status cu_peak(const void *state, nf_dtype dtype, nf_peak *peak);
+
 /* ---- cu_plan.c, cu_run.c: a plan and its executions -------------------------------------------------------------- */
 
 typedef struct cu_plan {
@@ -59,9 +77,19 @@ typedef struct cu_plan {
     bool pending;         /* there was one */
 } cu_plan;
 
-extern const nf_algorithm cu_portable;
+extern const nf_algorithm cu_mma, cu_portable, cu_unfused, cu_naive;
+
+/* cu_mma_plan.c: the shape of plans for tensor cores. */
+nf_status cu_mma_supports(const gpu_device *device, const nf_request *request);
+void cu_mma_cost(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS]);
+nf_status cu_mma_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                        const nf_tensor layout[NF_ROLES]);
 
 /* exec NULL: the plan's stream, no events. */
 nf_status cu_execute(cu_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec);
+
+/* ---- cu_merge.c: partial results --------------------------------------------------------------------------------- */
+
+nf_status cu_merge(const void *state, const nf_merging *merging, const nf_exec *exec);
 
 #endif

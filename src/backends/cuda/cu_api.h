@@ -24,8 +24,11 @@
     X(cuModuleLoadData, "cuModuleLoadData", (CUmodule *, const void *))                                                \
     X(cuModuleUnload, "cuModuleUnload", (CUmodule))                                                                    \
     X(cuModuleGetFunction, "cuModuleGetFunction", (CUfunction *, CUmodule, const char *))                              \
+    X(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction, CUfunction_attribute, int))                               \
     X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr *, size_t))                                                            \
     X(cuMemFree, "cuMemFree_v2", (CUdeviceptr))                                                                        \
+    X(cuMemAllocAsync, "cuMemAllocAsync", (CUdeviceptr *, size_t, CUstream))                                           \
+    X(cuMemFreeAsync, "cuMemFreeAsync", (CUdeviceptr, CUstream))                                                       \
     X(cuMemAllocHost, "cuMemAllocHost_v2", (void **, size_t))                                                          \
     X(cuMemFreeHost, "cuMemFreeHost", (void *))                                                                        \
     X(cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (CUdeviceptr, const void *, size_t, CUstream))                        \
@@ -40,6 +43,7 @@
     X(cuEventCreate, "cuEventCreate", (CUevent *, unsigned))                                                           \
     X(cuEventSynchronize, "cuEventSynchronize", (CUevent))                                                             \
     X(cuEventDestroy, "cuEventDestroy_v2", (CUevent))                                                                  \
+    X(cuEventElapsedTime, "cuEventElapsedTime", (float *, CUevent, CUevent))                                           \
     X(cuEventRecord, "cuEventRecord", (CUevent, CUstream))                                                             \
     X(cuLaunchKernel, "cuLaunchKernel",                                                                                \
       (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **, void **))

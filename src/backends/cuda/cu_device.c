@@ -8,7 +8,10 @@
 #include "backends/gpu/gpu_find.h"
 #include "core/mem.h"
 
-enum { MOST_DEVICES = 64 };
+enum {
+    MOST_DEVICES = 64,
+    LEAST_WITH_MATRICES = 8 /* major compute capability: mma.sync of bf16, cp.async */
+};
 
 /* ---- One device -------------------------------------------------------------------------------------------------- */
 
@@ -57,7 +60,9 @@ static nf_status read_device(cu_device *device, const cu_api *api, int ordinal)
         .units = attribute(api, made.id, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
         .group_items = attribute(api, made.id, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK),
         .local_bytes = attribute(api, made.id, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK),
+        .launch_local_bytes = attribute(api, made.id, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
         .buffer_bytes = (int64_t)bytes,
+        .matrices = made.major >= LEAST_WITH_MATRICES,
         .ahead = true,
         .memory = NF_CUDA,
     };

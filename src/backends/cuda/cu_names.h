@@ -9,7 +9,7 @@
 /* That header, included before, has all of this but the list of constants. */
 #ifndef CUDA_VERSION
 
-typedef int CUresult, CUdevice, CUdevice_attribute, CUpointer_attribute, CUstreamCaptureStatus;
+typedef int CUresult, CUdevice, CUdevice_attribute, CUfunction_attribute, CUpointer_attribute, CUstreamCaptureStatus;
 typedef unsigned long long CUdeviceptr;
 typedef struct CUctx_st *CUcontext;
 typedef struct CUmod_st *CUmodule;
@@ -36,11 +36,14 @@ typedef struct CUevent_st *CUevent;
     X(CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID, 50)                                                                           \
     X(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 75)                                                                \
     X(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 76)                                                                \
+    X(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 97)                                                       \
+    X(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 8)                                                              \
     X(CU_COMPUTEMODE_PROHIBITED, 2)                                                                                    \
     X(CU_POINTER_ATTRIBUTE_IS_MANAGED, 8)                                                                              \
     X(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, 9)                                                                          \
     X(CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, 11)                                                                       \
     X(CU_POINTER_ATTRIBUTE_RANGE_SIZE, 12)                                                                             \
+    X(CU_EVENT_DEFAULT, 0)                                                                                             \
     X(CU_STREAM_DEFAULT, 0)                                                                                            \
     X(CU_STREAM_CAPTURE_STATUS_NONE, 0)                                                                                \
     X(CU_EVENT_DISABLE_TIMING, 2)

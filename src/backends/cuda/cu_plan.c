@@ -1,4 +1,5 @@
-/* A plan on a device: what the vendor-neutral plan says, with kernels and memory. */
+/* A plan on a device: what the vendor-neutral plan says, with kernels and memory. The algorithms differ in the shape of
+ * the program only. */
 #include "backends/cuda/cu.h"
 #include "backends/gpu/gpu_copy.h"
 #include "core/mem.h"
@@ -6,24 +7,41 @@
 
 enum { HOST_ALIGNMENT = 256 }; /* of the parts of host_memory */
 
+typedef struct shape {
+    bool scores; /* it has tensors of scores */
+    nf_status (*supports)(const gpu_device *device, const nf_request *request);
+    void (*cost)(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS]);
+    nf_status (*create)(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                        const nf_tensor layout[NF_ROLES]);
+    double penalty; /* times the cost: unfused and naive are for those who ask for them */
+} shape;
+
+static const shape mma = {false, cu_mma_supports, cu_mma_cost, cu_mma_create, 1};
+static const shape portable = {false, gpu_plan_supports, gpu_plan_cost, gpu_plan_create, 1};
+static const shape unfused = {true, gpu_unfused_supports, gpu_plan_cost, gpu_unfused_create, 10};
+static const shape naive = {false, gpu_naive_supports, gpu_plan_cost, gpu_naive_create, 100};
+
 /* ---- Choice ------------------------------------------------------------------------------------------------------ */
 
-static nf_status supports(const void *state, const nf_request *request)
+static nf_status supports(const cu_state *state, const nf_request *request, const shape *s)
 {
     const gpu_device *device = &cu_used_device(state)->limits;
+    const int roles = s->scores ? NF_ROLES : NF_SCORES;
     double staged = 0;
-    for (int role = 0; role < NF_SCORES; role++)
+    for (int role = 0; role < roles; role++)
         if (request->layout[role].rank && request->layout[role].memory == NF_HOST)
             staged += nf_tensor_bytes(&request->layout[role]);
     if (staged > (double)device->buffer_bytes)
         return nf_fail(NF_ERR_UNSUPPORTED, "tensors of %.3g bytes in host memory exceed the device's memory, %lld",
                        staged, (long long)device->buffer_bytes);
-    return gpu_plan_supports(device, request);
+    return s->supports(device, request);
 }
 
-static void cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
+static void cost(const cu_state *state, const nf_request *request, const shape *s, double seconds[NF_DIRECTIONS])
 {
-    gpu_plan_cost(&cu_used_device(state)->limits, request, seconds);
+    s->cost(&cu_used_device(state)->limits, request, seconds);
+    for (int i = 0; i < NF_DIRECTIONS; i++)
+        seconds[i] *= s->penalty;
 }
 
 /* ---- What a plan holds ------------------------------------------------------------------------------------------- */
@@ -79,6 +97,19 @@ static nf_status make_stream(cu_plan *plan)
     return error == CUDA_SUCCESS ? NF_OK : cu_fail(&state->api, error, "cuda: no stream");
 }
 
+/* A kernel has to be told that a launch will give it more shared memory than kernels may declare. */
+static nf_status allow_shared(const cu_plan *plan, CUfunction kernel, const gpu_launch *launch)
+{
+    const cu_api *api = &plan->state->api;
+    if (!launch->local_bytes)
+        return NF_OK;
+    const CUresult error =
+        api->cuFuncSetAttribute(kernel, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)launch->local_bytes);
+    return error == CUDA_SUCCESS ? NF_OK
+                                 : cu_fail(api, error, "cuda: kernel %s with %zu bytes of shared memory",
+                                           launch->kernel, launch->local_bytes);
+}
+
 static nf_status find_kernels(cu_plan *plan, CUmodule module, const gpu_launches *launches, CUfunction *kernels)
 {
     for (int i = 0; i < launches->count; i++) {
@@ -86,14 +117,17 @@ static nf_status find_kernels(cu_plan *plan, CUmodule module, const gpu_launches
         const CUresult error = plan->state->api.cuModuleGetFunction(&kernels[i], module, name);
         if (error != CUDA_SUCCESS)
             return cu_fail(&plan->state->api, error, "cuda: kernel %s", name);
+        const nf_status status = allow_shared(plan, kernels[i], &launches->launch[i]);
+        if (status != NF_OK)
+            return status;
     }
     return NF_OK;
 }
 
-static nf_status make_kernels(cu_plan *plan)
+static nf_status make_kernels(cu_plan *plan, const shape *s)
 {
     CUmodule module;
-    nf_status status = gpu_plan_create(&plan->gpu, &cu_used_device(plan->state)->limits, plan->request, plan->layout);
+    nf_status status = s->create(&plan->gpu, &cu_used_device(plan->state)->limits, plan->request, plan->layout);
     if (status == NF_OK)
         status = cu_state_module(plan->state, plan->gpu, &module);
     for (int operation = 0; status == NF_OK && operation < NF_OPERATIONS; operation++)
@@ -165,11 +199,11 @@ static nf_status stage_tensors(cu_plan *plan)
     return status;
 }
 
-static nf_status build(cu_plan *plan)
+static nf_status build(cu_plan *plan, const shape *s)
 {
     nf_status status;
     gpu_plan_layout(plan->layout, plan->request);
-    if ((status = make_stream(plan)) != NF_OK || (status = make_kernels(plan)) != NF_OK ||
+    if ((status = make_stream(plan)) != NF_OK || (status = make_kernels(plan, s)) != NF_OK ||
         (status = upload_tables(plan)) != NF_OK)
         return status;
     if (plan->gpu->scratch_bytes)
@@ -177,9 +211,7 @@ static nf_status build(cu_plan *plan)
     return status == NF_OK ? stage_tensors(plan) : status;
 }
 
-/* ---- Slots ------------------------------------------------------------------------------------------------------- */
-
-static nf_status prepare(const void *state, const nf_request *request, void **prepared)
+static nf_status prepare(const void *state, const nf_request *request, void **prepared, const shape *s)
 {
     cu_plan *plan = nf_alloc_array(request->context, 1, sizeof *plan);
     if (!plan)
@@ -189,7 +221,7 @@ static nf_status prepare(const void *state, const nf_request *request, void **pr
     pthread_mutex_init(&plan->lock, NULL);
     nf_status status = cu_enter(plan->state);
     if (status == NF_OK) {
-        status = build(plan);
+        status = build(plan, s);
         cu_leave(plan->state);
     }
     if (status != NF_OK) {
@@ -199,6 +231,8 @@ static nf_status prepare(const void *state, const nf_request *request, void **pr
     *prepared = plan;
     return NF_OK;
 }
+
+/* ---- Slots ------------------------------------------------------------------------------------------------------- */
 
 static void release(const nf_request *request, void *prepared)
 {
@@ -248,17 +282,56 @@ static nf_status backward(const void *prepared, const nf_tensor *const io[NF_ROL
     return enqueue(prepared, NF_BACKWARD, io, unused, NULL);
 }
 
-const nf_algorithm cu_portable = {
-    .name = "portable",
-    .supports = supports,
-    .cost = cost,
-    .prepare = prepare,
-    .release = release,
-    .workspace = workspace,
-    .info = info,
-    .describe = describe,
-    .forward = forward,
-    .backward = backward,
-    .enqueue = enqueue,
-    .pair = &nf_stub_pair,
-};
+static nf_status qk(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_QK, io, unused, NULL);
+}
+
+static nf_status av(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_AV, io, unused, NULL);
+}
+
+static nf_status qk_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_QK_BACKWARD, io, unused, NULL);
+}
+
+static nf_status av_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
+{
+    return enqueue(prepared, NF_AV_BACKWARD, io, unused, NULL);
+}
+
+static const nf_pair pair = {.qk = qk, .av = av, .qk_backward = qk_backward, .av_backward = av_backward};
+
+/* One algorithm: the slots that its shape goes into, and the rest. */
+#define DEFINE_ALGORITHM(SHAPE, PAIR)                                                                                  \
+    static nf_status SHAPE##_supports(const void *state, const nf_request *request)                                    \
+    {                                                                                                                  \
+        return supports(state, request, &SHAPE);                                                                       \
+    }                                                                                                                  \
+    static void SHAPE##_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])              \
+    {                                                                                                                  \
+        cost(state, request, &SHAPE, seconds);                                                                         \
+    }                                                                                                                  \
+    static nf_status SHAPE##_prepare(const void *state, const nf_request *request, void **prepared)                    \
+    {                                                                                                                  \
+        return prepare(state, request, prepared, &SHAPE);                                                              \
+    }                                                                                                                  \
+    const nf_algorithm cu_##SHAPE = {.name = #SHAPE,                                                                   \
+                                     .supports = SHAPE##_supports,                                                     \
+                                     .cost = SHAPE##_cost,                                                             \
+                                     .prepare = SHAPE##_prepare,                                                       \
+                                     .release = release,                                                               \
+                                     .workspace = workspace,                                                           \
+                                     .info = info,                                                                     \
+                                     .describe = describe,                                                             \
+                                     .forward = forward,                                                               \
+                                     .backward = backward,                                                             \
+                                     .enqueue = enqueue,                                                               \
+                                     .pair = (PAIR)};
+
+DEFINE_ALGORITHM(mma, &nf_stub_pair)
+DEFINE_ALGORITHM(portable, &nf_stub_pair)
+DEFINE_ALGORITHM(unfused, &pair)
+DEFINE_ALGORITHM(naive, &nf_stub_pair)

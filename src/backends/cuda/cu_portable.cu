@@ -10,3 +10,6 @@
 #include "backends/gpu/gpu_tile_backward.cl"
 
 #undef static
+
+#define CU_KERNELS(X)                                                                                                  \
+    X(forward) X(backward_delta) X(backward_dq) X(backward_dkv) X(backward_extra) X(backward_extra_sum)

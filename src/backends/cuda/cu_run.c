@@ -1,7 +1,5 @@
 /* One execution: copy in, launch, copy out, wait. All of it is in the order of one stream; errors that come late, such
  * as those of a lost device, are those of the wait. */
-#include <inttypes.h>
-
 #include "backends/cuda/cu.h"
 #include "backends/gpu/gpu_copy.h"
 #include "core/io.h"
@@ -114,8 +112,8 @@ static nf_status launch(const call *c, const gpu_launch *l, CUfunction kernel)
         arguments[i] = argument_of(c, &l->args[i]);
         places[i] = &arguments[i];
     }
-    const CUresult error =
-        c->api->cuLaunchKernel(kernel, (unsigned)l->groups, 1, 1, (unsigned)l->items, 1, 1, 0, c->stream, places, NULL);
+    const CUresult error = c->api->cuLaunchKernel(kernel, (unsigned)l->groups, 1, 1, (unsigned)l->items, 1, 1,
+                                                  (unsigned)l->local_bytes, c->stream, places, NULL);
     if (error == CUDA_SUCCESS)
         return NF_OK;
     return cu_fail(c->api, error, "cuda: kernel %s in %zu blocks of %zu", l->kernel, l->groups, l->items);
@@ -134,19 +132,34 @@ static nf_status launch_all(const call *c)
     return NF_OK;
 }
 
+static nf_status launch_runs(void *data)
+{
+    const call *c = data;
+    nf_status status = NF_OK;
+    for (int64_t i = 0; status == NF_OK && i < c->exec->timing->runs; i++)
+        status = launch_all(c);
+    return status;
+}
+
+static nf_status launch_timed(call *c)
+{
+    double seconds = 0;
+    const nf_status status = cu_time(c->api, c->stream, launch_runs, c, &seconds);
+    c->exec->timing->seconds = seconds / (double)c->exec->timing->runs;
+    return status;
+}
+
 /* ---- Order between calls ----------------------------------------------------------------------------------------- */
 
 /* A call before this one may still run, on another stream even, and use the same scratch. Within a graph the program
  * has to see to that. */
 static nf_status begin(const call *c)
 {
-    const int64_t count = c->exec ? c->exec->wait_count : 0;
     CUresult error = CUDA_SUCCESS;
     if (c->plan->pending && !c->capturing)
         error = c->api->cuStreamWaitEvent(c->stream, c->plan->done, 0);
-    for (int64_t i = 0; error == CUDA_SUCCESS && i < count; i++)
-        error = c->api->cuStreamWaitEvent(c->stream, c->exec->wait_events[i], 0);
-    return error == CUDA_SUCCESS ? NF_OK : cu_fail(c->api, error, "cuda: the stream cannot wait for what is before it");
+    return error == CUDA_SUCCESS ? cu_wait_for(c->api, c->stream, c->exec)
+                                 : cu_fail(c->api, error, "cuda: the stream cannot wait for the call before");
 }
 
 static bool stages(const call *c)
@@ -155,17 +168,6 @@ static bool stages(const call *c)
         if (is_present(c, role) && c->plan->staged[role])
             return true;
     return false;
-}
-
-/* The end of the call, for the program to wait for. */
-static nf_status make_signal(const call *c, CUevent *signal)
-{
-    CUresult error = c->api->cuEventCreate(signal, CU_EVENT_DISABLE_TIMING);
-    if (error != CUDA_SUCCESS)
-        *signal = NULL;
-    else
-        error = c->api->cuEventRecord(*signal, c->stream);
-    return error == CUDA_SUCCESS ? NF_OK : cu_fail(c->api, error, "cuda: the end of the call cannot be signalled");
 }
 
 /* All is in device memory and the program can wait for the stream or the event: it need not wait here. */
@@ -188,9 +190,9 @@ static nf_status run(call *c)
     if (status == NF_OK)
         status = copy_in(c);
     if (status == NF_OK)
-        status = launch_all(c);
+        status = c->exec && c->exec->timing ? launch_timed(c) : launch_all(c);
     if (status == NF_OK)
-        status = signals ? make_signal(c, &signal) : NF_OK;
+        status = signals ? cu_signal(c->api, c->stream, &signal) : NF_OK;
     if (status == NF_OK)
         status = (c->foreign || signals) && !stages(c) ? hand_over(c) : copy_out(c);
     if (status != NF_OK && !c->capturing) /* nothing may be in flight when the plan runs again */
@@ -215,63 +217,12 @@ static void sort_roles(call *c, nf_operation operation)
 
 static nf_status check_stream(call *c)
 {
-    CUcontext owner = NULL;
-    CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
-    CUresult error = c->api->cuStreamGetCtx(c->stream, &owner);
-    if (error != CUDA_SUCCESS)
-        return nf_fail(NF_ERR_ARGUMENT, "exec: queue is no CUstream: %s", cu_error_name(c->api, error));
-    if (owner != c->plan->state->cu)
-        return nf_fail(NF_ERR_ARGUMENT, "exec: queue is a stream of another context than the primary one of %s",
-                       cu_used_device(c->plan->state)->name);
-    error = c->api->cuStreamIsCapturing(c->stream, &capture);
-    if (error != CUDA_SUCCESS)
-        return cu_fail(c->api, error, "exec: queue cannot be used");
-    c->capturing = capture != CU_STREAM_CAPTURE_STATUS_NONE;
-    if (c->capturing && stages(c))
+    const nf_status status = cu_check_stream(c->plan->state, c->stream, &c->capturing);
+    if (status == NF_OK && c->capturing && stages(c))
         return nf_fail(NF_ERR_ARGUMENT, "exec: queue is being captured, which takes tensors in device memory only");
-    return NF_OK;
-}
-
-/* Bytes from data to the lowest element, and past the highest one. The core bounds both. */
-static void byte_range(const nf_tensor *tensor, int64_t *begin, int64_t *end)
-{
-    *begin = *end = 0;
-    for (int32_t i = 0; i < tensor->rank; i++) {
-        const int64_t span = (tensor->extents[i] - 1) * tensor->strides[i];
-        *(span < 0 ? begin : end) += span;
-    }
-    *begin *= (int64_t)nf_dtype_size(tensor->dtype);
-    *end = (*end + 1) * (int64_t)nf_dtype_size(tensor->dtype);
-}
-
-static nf_status check_pointer(const call *c, nf_role role)
-{
-    const cu_device *device = cu_used_device(c->plan->state);
-    const CUdeviceptr data = (CUdeviceptr)(uintptr_t)c->io[role]->data;
-    int ordinal = -1;
-    unsigned managed = 0;
-    CUdeviceptr start = 0;
-    size_t bytes = 0;
-    CUresult error = c->api->cuPointerGetAttribute(&ordinal, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, data);
-    if (error == CUDA_SUCCESS)
-        error = c->api->cuPointerGetAttribute(&managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, data);
-    if (error == CUDA_SUCCESS)
-        error = c->api->cuPointerGetAttribute(&start, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, data);
-    if (error == CUDA_SUCCESS)
-        error = c->api->cuPointerGetAttribute(&bytes, CU_POINTER_ATTRIBUTE_RANGE_SIZE, data);
-    if (error != CUDA_SUCCESS)
-        return nf_fail(NF_ERR_TENSOR, "%s: data is no CUDA pointer: %s", nf_role_name(role),
-                       cu_error_name(c->api, error));
-    if (ordinal != device->ordinal && !managed)
-        return nf_fail(NF_ERR_TENSOR, "%s: data is memory of CUDA device %d, the plan runs on %d", nf_role_name(role),
-                       ordinal, device->ordinal);
-    int64_t begin, end;
-    byte_range(c->io[role], &begin, &end);
-    const int64_t before = (int64_t)(data - start);
-    if (before + begin < 0 || before + end > (int64_t)bytes)
-        return nf_fail(NF_ERR_TENSOR, "%s: bytes %" PRId64 "..%" PRId64 " do not lie in its allocation of %zu bytes",
-                       nf_role_name(role), before + begin, before + end - 1, bytes);
-    return NF_OK;
+    if (status == NF_OK && c->capturing && c->exec->timing)
+        return nf_fail(NF_ERR_ARGUMENT, "exec: queue is being captured, which cannot be timed");
+    return status;
 }
 
 static nf_status check_pointers(const call *c)
@@ -279,18 +230,10 @@ static nf_status check_pointers(const call *c)
     for (int role = 0; role < NF_ROLES; role++) {
         if (!is_present(c, role) || c->plan->staged[role])
             continue;
-        const nf_status status = check_pointer(c, (nf_role)role);
+        const nf_status status = cu_check_pointer(c->plan->state, c->io[role], nf_role_name((nf_role)role));
         if (status != NF_OK)
             return status;
     }
-    return NF_OK;
-}
-
-static nf_status check_events(const call *c)
-{
-    for (int64_t i = 0; c->exec && i < c->exec->wait_count; i++)
-        if (!c->exec->wait_events[i])
-            return nf_fail(NF_ERR_ARGUMENT, "exec: wait_events[%" PRId64 "] is NULL", i);
     return NF_OK;
 }
 
@@ -298,7 +241,7 @@ static nf_status check_and_run(call *c)
 {
     nf_status status = c->foreign ? check_stream(c) : NF_OK;
     if (status == NF_OK)
-        status = check_events(c);
+        status = cu_check_events(c->exec);
     if (status == NF_OK)
         status = check_pointers(c);
     if (status != NF_OK)

@@ -21,6 +21,7 @@ static_assert(sizeof(long) == 8, "the text's long has 64 bits");
 #define LOCAL
 #define GROUP_INDEX ((long)blockIdx.x)
 #define GROUP_COUNT ((long)gridDim.x)
+#define GROUP_SIZE ((long)blockDim.x)
 /* One block per multiprocessor may use all registers: two would spill. */
 #define GROUP_ITEMS(n) __launch_bounds__(n, 1)
 #define ITEM_INDEX ((int)threadIdx.x)

@@ -128,7 +128,7 @@ static bool uses_gpu(const void *opened)
     return true;
 }
 
-static const nf_algorithm *const algorithms[] = {&cu_portable, NULL};
+static const nf_algorithm *const algorithms[] = {&cu_mma, &cu_portable, &cu_unfused, &cu_naive, NULL};
 
 const nf_backend nf_backend_cuda = {
     .name = "cuda",
@@ -139,6 +139,8 @@ const nf_backend nf_backend_cuda = {
     .describe = describe,
     .device = device_name,
     .gpu = uses_gpu,
-    .merge = nf_stub_merge,
+    .peak = cu_peak,
+    .memory = NF_CUDA,
+    .merge = cu_merge,
     .algorithms = algorithms,
 };

@@ -15,6 +15,7 @@ const nf_backend nf_backend_cuda = {
     .describe = nf_stub_describe,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .peak = nf_stub_peak,
     .merge = nf_stub_merge,
     .algorithms = algorithms,
 };

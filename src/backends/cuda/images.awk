@@ -1,4 +1,4 @@
-# The C file of the images of a list of programs: lines of a name and options. Where folder is set it embeds
+# The C file of the images of a list of programs: lines of a name, a source and options. Where folder is set it embeds
 # folder/NAME.fatbin, else an image is the words "host image NAME", for tests.
 BEGIN {
     print "/* Made by images.awk. */"
@@ -6,7 +6,7 @@ BEGIN {
 }
 {
     name[NR] = $1
-    options[NR] = substr($0, length($1) + 2)
+    options[NR] = substr($0, length($1 $2) + 3)
 }
 function embed(i) {
     if (folder == "") {

@@ -1,12 +1,14 @@
 # The programs of gpu_ahead.h compiled by nvcc, and the C file that embeds them. A makefile of its own, for GNU make, because
 # the programs are a list that a script writes. Set by its caller: src, folder, NVCC, NVCC_CHECKS, CUDA_ARCHS, CUDA_TOOLKIT.
+# NVCC_CHECKS, where there are any, have ptxas say what spills.awk judges.
 #
 # The target `host` compiles them for the host instead, each a library that tests run: set src, folder, tests, CXX.
 gpu = $(src)/backends/gpu
 cuda = $(src)/backends/cuda
 list = awk -f $(gpu)/ahead.awk $(gpu)/gpu_ahead.h
 images := $(patsubst %,$(folder)/%.fatbin,$(shell $(list) | cut -d ' ' -f 1))
-text := $(wildcard $(gpu)/*.cl) $(gpu)/gpu_tables.h $(wildcard $(cuda)/*.cu) $(cuda)/cu_ptx.h $(cuda)/cu_words.h
+text := $(wildcard $(gpu)/*.cl) $(gpu)/gpu_tables.h $(wildcard $(cuda)/*.cu) $(wildcard $(cuda)/cu_mma*.h) \
+	$(cuda)/cu_ptx.h $(cuda)/cu_words.h
 
 # The text needs nothing of later GPUs, so that all machine code comes from the least one's PTX, which is kept for GPUs
 # to come.
@@ -23,15 +25,24 @@ $(folder)/cu_images.c: $(images)
 
 $(folder)/%.fatbin: $(text)
 	@echo "  NVCC     $*"
-	$(NVCC) $(nvcc_flags) -I$(src) $$($(list) | sed -n 's/^$* //p') -o $@ $(cuda)/cu_portable.cu
+	set -- $$($(list) | sed -n 's/^$* //p') && source=$$1 && shift && \
+		$(NVCC) $(nvcc_flags) -I$(src) "$$@" -o $@ $(cuda)/$$source >$@.log 2>&1 || { cat $@.log; rm -f $@; exit 1; }
+	$(if $(NVCC_CHECKS),awk -v program=$* -f $(cuda)/spills.awk $(cuda)/spills.txt $@.log || { rm -f $@; exit 1; },cat $@.log)
 
-host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -shared -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function
-host_text = $(text) $(wildcard $(tests)/*.cpp) $(tests)/block.h $(tests)/cuda_host.h
+host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function
+host_include = -I$(src) -I$(src)/../include -I$(tests)
+host_text = $(text) $(tests)/module.cpp $(wildcard $(tests)/*.h)
+host_objects = $(folder)/block.o $(folder)/warp.o
 
 host: $(images:.fatbin=.so)
 .PHONY: host
 
-$(folder)/%.so: $(host_text)
+# What stands in for the device, with flags of its own, so that kernels may be instrumented without it.
+$(host_objects): $(folder)/%.o: $(tests)/%.cpp $(wildcard $(tests)/*.h)
+	$(CXX) $(host_flags) $(HARNESS_FLAGS) $(host_include) -c -o $@ $<
+
+$(folder)/%.so: $(host_text) $(host_objects)
 	@echo "  CXX      $*.so"
-	$(CXX) $(host_flags) $(HOST_FLAGS) -I$(src) -I$(src)/../include -I$(tests) $$($(list) | sed -n 's/^$* //p') -o $@ \
-		$(tests)/module.cpp $(tests)/block.cpp
+	set -- $$($(list) | sed -n 's/^$* //p') && source=$$1 && shift && \
+		$(CXX) $(host_flags) $(HOST_FLAGS) -shared $(host_include) -DPROGRAM="\"backends/cuda/$$source\"" "$$@" -o $@ \
+			$(tests)/module.cpp $(host_objects)

@@ -1,8 +1,16 @@
-# The programs that are compiled ahead, one a line: a name and the options, exactly as gpu_shape_options writes them.
-# Reads gpu_ahead.h.
+# The programs that are compiled ahead, one a line: a name, the file below src/backends/cuda, and the options, exactly as
+# gpu_shape.c, gpu_slots_finish, gpu_merge_options and cu_mma_plan.c write them. Reads gpu_ahead.h.
 /^ *X\(/ {
     gsub(/[^0-9]+/, " ")
     tiles[++count] = $0
+}
+/GPU_AHEAD_PLAIN_RANK =/ {
+    gsub(/[^0-9]+/, " ")
+    split($0, plain, " ")
+}
+/GPU_AHEAD_MMA_DIMS/ {
+    gsub(/[^0-9]+/, " ")
+    dims = split($0, dim, " ")
 }
 END {
     # Element types of the inputs and of out, as nf_dtype numbers them, and the bytes that their arithmetic has.
@@ -14,9 +22,22 @@ END {
                 split(tiles[t], tile, " ")
                 if (type[3] != tile[1])
                     continue
-                printf "r%d-i%d-o%d-t%d", rank, type[1], type[2], tile[2]
+                printf "r%d-i%d-o%d-t%d cu_portable.cu", rank, type[1], type[2], tile[2]
                 printf " -DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d", rank, type[1], type[2]
                 printf " -DCOLUMNS=%d -DROWS=%d -DITEMS_X=%d -DITEMS_Y=%d", tile[2], tile[2], tile[3], tile[3]
                 printf " -DCHUNK=16 -DOUT_DIMS=%d\n", tile[4]
             }
+    for (p = 1; p <= pairs; p++) {
+        split(pair[p], type, " ")
+        printf "plain-i%d-o%d cu_plain.cu -DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d -DITEMS=%d\n", type[1], type[2],
+            plain[1], type[1], type[2], plain[2]
+    }
+    print "peak cu_peak.cu -DPEAK=1"
+    for (p = 1; p <= 2; p++) {
+        split(pair[p], type, " ")
+        printf "merge-i%d cu_merge.cu -DRANK=1 -DIN_TYPE=%d -DOUT_TYPE=%d\n", type[1], type[1], type[2]
+    }
+    for (narrow = 2; narrow <= 3; narrow++)
+        for (d = 1; d <= dims; d++)
+            printf "mma-i%d-d%d cu_mma.cu -DIN_TYPE=%d -DDIMS=%d\n", narrow, dim[d], narrow, dim[d]
 }

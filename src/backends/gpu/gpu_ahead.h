@@ -14,4 +14,10 @@
     X(4, 32, 8, 32)                                                                                                    \
     X(8, 32, 8, 32)
 
+/* Of gpu_unfused.cl and gpu_naive.cl: one program per pair of element types. */
+enum { GPU_AHEAD_PLAIN_RANK = 4, GPU_AHEAD_PLAIN_ITEMS = 64 };
+
+/* Of the cuda backend's kernels for tensor cores (cu_mma.cu), one program per type of 16 bits and dimensions. */
+#define GPU_AHEAD_MMA_DIMS(D) D(32) D(64) D(128) D(256)
+
 #endif

@@ -91,6 +91,7 @@ static void set_problem(int64_t *header, const nf_request *request, int32_t rank
     header[GPU_KV_HEADS] = p->kv_heads;
     header[GPU_HEAD_DIM] = p->head_dim;
     header[GPU_VALUE_DIM] = p->value_dim;
+    header[GPU_OUT_TYPE] = p->out_dtype;
     header[GPU_EXTRA] = p->extra;
     header[GPU_QUERIES] = 1;
     for (int32_t a = 0; a < p->rank; a++) {

@@ -177,7 +177,7 @@ static void lay_scratch(plan_maker *m)
     const bool backward = (p->direction & NF_BWD) != 0;
     int64_t *header = m->packer.header;
     const int64_t deltas = backward ? p->batch * p->heads * header[GPU_QUERIES] : 0;
-    int64_t used = round_up(deltas * m->shape.real_size, SCRATCH_ALIGNMENT);
+    int64_t used = round_up(deltas * m->shape.query_size, SCRATCH_ALIGNMENT);
     header[GPU_SCRATCH_PARTIAL] = used;
     header[GPU_SPLITS] = 1;
     if (backward && p->extra) {
@@ -238,22 +238,27 @@ static nf_status make_plan(plan_maker *m, const nf_tensor layout[NF_ROLES])
     status = nf_text_init(&options, m->plan->options, sizeof m->plan->options);
     if (status != NF_OK)
         return status;
-    gpu_shape_options(&m->shape, p, &options);
+    m->shape.write_options(&m->shape, p, &options);
     return nf_text_finish(&options, NULL);
 }
 
 nf_status gpu_plan_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                           const nf_tensor layout[NF_ROLES])
 {
-    plan_maker m = {.device = device, .request = request, .groups = TILE_GROUPS};
-    nf_status status = gpu_choose_shape(&m.shape, device, request);
-    if (status != NF_OK)
-        return status;
+    gpu_shape shape;
+    const nf_status status = gpu_choose_shape(&shape, device, request);
+    return status == NF_OK ? gpu_plan_create_shaped(plan, device, request, layout, &shape) : status;
+}
+
+nf_status gpu_plan_create_shaped(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                                 const nf_tensor layout[NF_ROLES], const gpu_shape *shape)
+{
+    plan_maker m = {.device = device, .request = request, .shape = *shape, .groups = TILE_GROUPS};
     m.plan = nf_alloc(request->context, sizeof *m.plan);
     if (!m.plan)
         return NF_ERR_MEMORY;
     *m.plan = (gpu_plan){0};
-    status = make_plan(&m, layout);
+    const nf_status status = make_plan(&m, layout);
     nf_work_destroy(&m.by_query, request->context);
     nf_work_destroy(&m.by_key, request->context);
     if (status == NF_OK)

@@ -5,7 +5,7 @@
  * Two shapes of program. `lanes`, for CPU devices: one work-item per group, rows in the lanes of wide vectors, no local
  * memory. `tile`, for GPUs: tiles in local memory, register-blocked. Which one, and its parameters, are data of the
  * device and the problem. A third, `unfused` (gpu_unfused.c), keeps scores in memory, so that they can be the caller's;
- * it runs anywhere. */
+ * a fourth, `naive` (gpu_naive.c), is the baseline of the others. Both run anywhere. */
 #ifndef NF_GPU_PLAN_H
 #define NF_GPU_PLAN_H
 
@@ -15,15 +15,17 @@
 
 /* What a plan must know of a device. */
 typedef struct gpu_device {
-    bool cpu;             /* a CPU that gains from wide vectors: shape lanes, else tile */
-    bool fp64;            /* computes in double */
-    int64_t units;        /* compute units */
-    int64_t group_items;  /* most work-items of a group */
-    int64_t local_bytes;  /* local memory of a group */
-    int64_t buffer_bytes; /* the largest buffer */
-    int64_t vector_bytes; /* native vector of a CPU: 16, 32, 64; 0: not known */
-    bool ahead;           /* has no compiler: programs are those of gpu_ahead.h */
-    nf_memory memory;     /* that its kernels read in place, NF_HOST: none; host memory is staged */
+    bool cpu;                   /* a CPU that gains from wide vectors: shape lanes, else tile */
+    bool fp64;                  /* computes in double */
+    int64_t units;              /* compute units */
+    int64_t group_items;        /* most work-items of a group */
+    int64_t local_bytes;        /* local memory of a group, */
+    int64_t launch_local_bytes; /* and the most that a launch can give one; 0: none */
+    int64_t buffer_bytes;       /* the largest buffer */
+    int64_t vector_bytes;       /* native vector of a CPU: 16, 32, 64; 0: not known */
+    bool matrices;              /* multiplies matrices of 16-bit numbers */
+    bool ahead;                 /* has no compiler: programs are those of gpu_ahead.h */
+    nf_memory memory;           /* that its kernels read in place, NF_HOST: none; host memory is staged */
 } gpu_device;
 
 enum { GPU_MAX_ARGS = 32, GPU_MAX_LAUNCHES = 12 };
@@ -46,6 +48,7 @@ typedef struct gpu_arg {
 typedef struct gpu_launch {
     const char *kernel;   /* its name in the program */
     size_t groups, items; /* work-groups, work-items of each */
+    size_t local_bytes;   /* local memory that the launch gives a group, besides what the kernel declares itself */
     uint32_t outputs;     /* bits 1 << role: to be left out of a call in which none of them is present */
     gpu_arg args[GPU_MAX_ARGS];
     int args_count;
@@ -57,7 +60,7 @@ typedef struct gpu_launches {
 } gpu_launches;
 
 typedef struct gpu_plan {
-    const char *shape;         /* "lanes", "tile" or "unfused" */
+    const char *shape;         /* "lanes", "tile", "unfused", "naive", or a name of the backend's own */
     const char *const *source; /* NULL-terminated texts: the program is all of them in this order */
     char options[768];         /* "-DNAME=value ...": the specialisation; the vendor's options are the backend's */
     void *tables;              /* axis tables, segments, extents, strides: uploaded once */
@@ -101,10 +104,16 @@ nf_status gpu_unfused_supports(const gpu_device *device, const nf_request *reque
 nf_status gpu_unfused_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                              const nf_tensor layout[NF_ROLES]);
 
+/* And of the shape naive. */
+nf_status gpu_naive_supports(const gpu_device *device, const nf_request *request);
+nf_status gpu_naive_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                           const nf_tensor layout[NF_ROLES]);
+
 /* Lines for nf_plan_describe: shape and tile parameters. */
 void gpu_plan_describe(const gpu_plan *plan, nf_text *text);
 
-/* All names of kernels that a program of the fused shapes holds, and of one of unfused. NULL-terminated. */
-extern const char *const gpu_kernel_names[], *const gpu_unfused_kernel_names[];
+/* All names of kernels that a program of the fused shapes holds, of one of unfused, and those that naive launches.
+ * NULL-terminated. */
+extern const char *const gpu_kernel_names[], *const gpu_unfused_kernel_names[], *const gpu_naive_kernel_names[];
 
 #endif

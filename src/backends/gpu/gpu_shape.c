@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 #include "backends/gpu/gpu_ahead.h"
 #include "core/dtype.h"
@@ -16,7 +17,7 @@ enum {
     LEAST_VECTOR = 16,
     HULL_SAMPLES = 64, /* runs of rows looked at for a sum */
     MAX_SIZES = 24,    /* extents that a box may have on an axis */
-    MOST_ROWS = 64     /* of a row tile of any shape */
+    MOST_ROWS = 128    /* of a row tile of any shape */
 };
 
 /* Guesses that only rank. */
@@ -27,14 +28,6 @@ static const double COLUMN_OPERATIONS = 12;            /* to find a column and w
 static const double NARROW_OPERATIONS = 6;             /* to see whether a vector sees it */
 static const double ITEM_OPERATIONS = 2000;            /* to open and end an item */
 static const double ROW_OPERATIONS = 150;              /* per row of it: rows lie far apart in memory */
-
-/* What a walk costs, in multiply-adds of the vectors or scalars that a device computes with. */
-typedef struct walk_cost {
-    int64_t rows, together; /* of a row tile; that meet columns together, and no others than one of them sees */
-    double pair;            /* of one column and the rows that meet it together */
-    double column;          /* of one column of a row tile: to find it */
-    double item;            /* to open and end a row tile */
-} walk_cost;
 
 /* Candidates on one axis: extents of a box, how many boxes there are, and the columns that one sees on average. */
 typedef struct axis_sizes {
@@ -92,7 +85,7 @@ static void list_sizes(axis_sizes *sizes, const nf_request *request, nf_side sid
 
 typedef struct box_search {
     int32_t rank;
-    walk_cost cost;
+    gpu_walk_cost cost;
     axis_sizes axis[NF_MAX_RANK];
     double best, best_tiles;
     int32_t chosen[NF_MAX_RANK], size[NF_MAX_RANK];
@@ -172,8 +165,46 @@ static void choose_columns(const nf_request *request, int64_t most, nf_work_spec
     }
 }
 
+/* Column boxes of which a hull takes the fewest; of those the largest, since only whole tiles go without a mask. */
+typedef struct column_search {
+    int32_t hull[NF_MAX_RANK], size[NF_MAX_RANK];
+    int64_t fewest, largest;
+    int32_t chosen[NF_MAX_RANK];
+} column_search;
+
+/* Axis by axis, the last first: of equals the box that is longest there. */
+static void search_columns(column_search *s, int32_t axis, int64_t most, int64_t volume, int64_t tiles)
+{
+    if (axis < 0) {
+        if (tiles < s->fewest || (tiles == s->fewest && volume > s->largest)) {
+            s->fewest = tiles;
+            s->largest = volume;
+            memcpy(s->chosen, s->size, sizeof s->chosen);
+        }
+        return;
+    }
+    for (int64_t size = nf_min64(s->hull[axis], most / volume); size >= 1; size--) {
+        const int64_t parts = (s->hull[axis] - 1) / size + 1;
+        if (tiles * parts > s->fewest)
+            return;
+        s->size[axis] = (int32_t)size;
+        search_columns(s, axis - 1, most, volume * size, tiles * parts);
+    }
+}
+
+static void choose_fewest_columns(const nf_request *request, int64_t most, nf_work_spec *spec)
+{
+    const int32_t rank = request->problem->rank;
+    column_search search = {.fewest = INT64_MAX};
+    for (int32_t a = 0; a < rank; a++)
+        search.hull[a] = widest_hull(&request->grid->axis[a], spec->rows, spec->tile[a]);
+    search_columns(&search, rank - 1, most, 1, 1);
+    for (int32_t a = 0; a < rank; a++)
+        spec->columns[a] = search.chosen[a];
+}
+
 /* Predicted cost of the best boxes of one walk, for one batch and head, and how many items it has. */
-static double cut_walk(const nf_request *request, nf_side side, const walk_cost *cost, int64_t columns,
+static double cut_walk(const nf_request *request, nf_side side, const gpu_walk_cost *cost, int64_t columns,
                        nf_work_spec *spec, double *items)
 {
     box_search search = {.rank = request->problem->rank, .cost = *cost, .best = INFINITY};
@@ -183,24 +214,26 @@ static double cut_walk(const nf_request *request, nf_side side, const walk_cost 
     *spec = (nf_work_spec){.rows = side};
     for (int32_t a = 0; a < NF_MAX_RANK; a++)
         spec->tile[a] = spec->group[a] = spec->columns[a] = a < search.rank ? search.chosen[a] : 1;
-    choose_columns(request, columns, spec);
+    if (cost->whole_tiles)
+        choose_fewest_columns(request, columns, spec);
+    else
+        choose_columns(request, columns, spec);
     *items = search.best_tiles;
     return search.best;
 }
 
-/* Cost of the directions that a problem names, for all batches and heads. groups: how many run side by side in forward.
- */
-static double cut_walks(gpu_shape *shape, const nf_request *request, const walk_cost *cost, double *groups)
+double gpu_shape_cut(gpu_shape *shape, const nf_request *request, const gpu_walk_cost *query_cost,
+                     const gpu_walk_cost *key_cost, double *groups)
 {
     static const double dq_products = 1.5, dkv_products = 2; /* times those of forward */
     const nf_problem *p = request->problem;
     const double streams = (double)p->batch * (double)p->heads;
     double items, key_items;
-    const double by_query = cut_walk(request, NF_ROWS_QUERIES, cost, shape->columns, &shape->by_query, &items);
+    const double by_query = cut_walk(request, NF_ROWS_QUERIES, query_cost, shape->columns, &shape->by_query, &items);
     double sum = p->direction & NF_FWD ? by_query : 0;
     if (p->direction & NF_BWD)
         sum += dq_products * by_query +
-               dkv_products * cut_walk(request, NF_ROWS_KEYS, cost, shape->columns, &shape->by_key, &key_items);
+               dkv_products * cut_walk(request, NF_ROWS_KEYS, key_cost, shape->columns, &shape->by_key, &key_items);
     *groups = items * streams;
     return sum * streams;
 }
@@ -225,12 +258,12 @@ static void choose_lanes(gpu_shape *shape, const gpu_device *device, const nf_re
         gpu_shape tried = *shape;
         double groups;
         tried.rows = lane_shapes[i].vectors * shape->lanes;
-        const walk_cost cost = {.rows = tried.rows,
-                                .together = shape->lanes,
-                                .pair = dims / lane_shapes[i].efficiency + SOFTMAX_OPERATIONS,
-                                .column = COLUMN_OPERATIONS + NARROW_OPERATIONS * (double)lane_shapes[i].vectors,
-                                .item = ITEM_OPERATIONS + ROW_OPERATIONS * (double)tried.rows};
-        const double operations = cut_walks(&tried, request, &cost, &groups);
+        const gpu_walk_cost cost = {.rows = tried.rows,
+                                    .together = shape->lanes,
+                                    .pair = dims / lane_shapes[i].efficiency + SOFTMAX_OPERATIONS,
+                                    .column = COLUMN_OPERATIONS + NARROW_OPERATIONS * (double)lane_shapes[i].vectors,
+                                    .item = ITEM_OPERATIONS + ROW_OPERATIONS * (double)tried.rows};
+        const double operations = gpu_shape_cut(&tried, request, &cost, &cost, &groups);
         tried.seconds = operations / OPERATIONS_PER_SECOND / (double)nf_max64(device->units, 1);
         if (tried.seconds < shape->seconds)
             *shape = tried;
@@ -287,12 +320,12 @@ static double tile_seconds(gpu_shape *shape, const gpu_device *device, const nf_
 {
     const nf_problem *p = request->problem;
     const double dims = (double)p->head_dim + (double)p->value_dim;
-    const walk_cost cost = {.rows = shape->rows,
-                            .together = shape->rows,
-                            .pair = (double)shape->rows * dims * slowness,
-                            .item = ITEM_OPERATIONS};
+    const gpu_walk_cost cost = {.rows = shape->rows,
+                                .together = shape->rows,
+                                .pair = (double)shape->rows * dims * slowness,
+                                .item = ITEM_OPERATIONS};
     double groups;
-    const double operations = cut_walks(shape, request, &cost, &groups);
+    const double operations = gpu_shape_cut(shape, request, &cost, &cost, &groups);
     return operations / fmin((double)nf_max64(device->units, 1), groups) / TILE_OPERATIONS_PER_SECOND;
 }
 
@@ -328,19 +361,7 @@ static nf_status choose_tile(gpu_shape *shape, const gpu_device *device, const n
                    smallest.local_bytes, device->local_bytes);
 }
 
-nf_status gpu_choose_shape(gpu_shape *shape, const gpu_device *device, const nf_request *request)
-{
-    const nf_problem *p = request->problem;
-    *shape = (gpu_shape){.by_lanes = device->cpu,
-                         .rank = device->ahead ? (p->rank + 1) / 2 * 2 : p->rank, /* GPU_AHEAD_RANKS */
-                         .real_size = p->dtype == NF_F64 ? sizeof(double) : sizeof(float)};
-    if (!shape->by_lanes)
-        return choose_tile(shape, device, request);
-    choose_lanes(shape, device, request);
-    return NF_OK;
-}
-
-void gpu_shape_options(const gpu_shape *shape, const nf_problem *problem, nf_text *text)
+static void write_options(const gpu_shape *shape, const nf_problem *problem, nf_text *text)
 {
     nf_text_printf(text, "-DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d -DCOLUMNS=%d", (int)shape->rank, (int)problem->dtype,
                    (int)problem->out_dtype, (int)shape->columns);
@@ -350,4 +371,18 @@ void gpu_shape_options(const gpu_shape *shape, const nf_problem *problem, nf_tex
         nf_text_printf(text, " -DROWS=%d -DITEMS_X=%d -DITEMS_Y=%d -DCHUNK=%d -DOUT_DIMS=%d", (int)shape->rows,
                        (int)shape->items_x, (int)(shape->group_items / shape->items_x), (int)shape->chunk,
                        (int)shape->out_dims);
+}
+
+nf_status gpu_choose_shape(gpu_shape *shape, const gpu_device *device, const nf_request *request)
+{
+    const nf_problem *p = request->problem;
+    *shape = (gpu_shape){.by_lanes = device->cpu,
+                         .rank = device->ahead ? (p->rank + 1) / 2 * 2 : p->rank, /* GPU_AHEAD_RANKS */
+                         .real_size = p->dtype == NF_F64 ? sizeof(double) : sizeof(float),
+                         .write_options = write_options};
+    shape->query_size = shape->real_size;
+    if (!shape->by_lanes)
+        return choose_tile(shape, device, request);
+    choose_lanes(shape, device, request);
+    return NF_OK;
 }

@@ -58,6 +58,7 @@ enum {
     GPU_KV_HEADS,
     GPU_HEAD_DIM,
     GPU_VALUE_DIM,
+    GPU_OUT_TYPE, /* nf_dtype of out and its gradient */
     GPU_EXTRA,
     GPU_QUERIES,                                /* of one batch and head */
     GPU_QUERY_EXTENT,                           /* per axis, those that tensors hold */

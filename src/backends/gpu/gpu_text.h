@@ -7,6 +7,7 @@
 extern const char *const gpu_lanes_source[];
 extern const char *const gpu_tile_source[];
 extern const char *const gpu_unfused_source[];
+extern const char *const gpu_naive_source[];
 extern const char *const gpu_merge_source[];
 
 #endif

@@ -63,12 +63,10 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_dq(GLOBAL const long *numbers, GLOBAL ch
                             STRIDE(more ? GPU_EXTRA_V : GPU_V, GPU_STRIDE_DIM), value_n, ds);
             gradient(&m, &meeting, true, scale * LOG2_E, s, ds);
             put_weights(&m, ds);
-            BARRIER();
             accumulate_in(&m, &meeting, FIRST, keys, key_step, first, n, sum);
         }
         EACH_ROW(i) factor[i] = scale;
         store_in(numbers, dq + dq_at, GPU_DQ, &item.rows, base_of(numbers, GPU_DQ, batch, head), first, n, sum, factor);
-        BARRIER();
     }
 }
 
@@ -101,12 +99,10 @@ static void add_queries(GLOBAL const long *numbers, LOCAL TILE *m, GLOBAL const 
         gradient(m, &meeting, false, SCALE * LOG2_E, s, ds);
         if (first < value_n) {
             put_weights(m, s);
-            BARRIER();
             accumulate_out(m, &meeting, SECOND, dout, dout_step, first, value_n, dvalues);
         }
         if (first < n) {
             put_weights(m, ds);
-            BARRIER();
             accumulate_in(m, &meeting, FIRST, q, q_step, first, n, dkeys);
         }
     }
@@ -149,7 +145,6 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_dkv(GLOBAL const long *numbers, GLOBAL c
         if (dv_at >= 0)
             store_in(numbers, dv + dv_at, GPU_DV, &item.rows, base_of(numbers, GPU_DV, batch, kv_head), first,
                      numbers[GPU_VALUE_DIM], dvalues, factor);
-        BARRIER();
     }
 }
 
@@ -197,7 +192,6 @@ KERNEL GROUP_ITEMS(ITEMS) void backward_extra(GLOBAL const long *numbers, GLOBAL
                 }
             }
         }
-        BARRIER();
     }
 }
 

@@ -24,5 +24,6 @@ END {
     print "const char *const gpu_lanes_source[] = {" common ", gpu_lanes_cl, gpu_lanes_backward_cl, NULL};"
     print "const char *const gpu_tile_source[] = {" common ", gpu_tile_cl, gpu_tile_backward_cl, NULL};"
     print "const char *const gpu_unfused_source[] = {" common ", gpu_unfused_cl, NULL};"
+    print "const char *const gpu_naive_source[] = {" common ", gpu_unfused_cl, gpu_naive_cl, NULL};"
     print "const char *const gpu_merge_source[] = {" common ", gpu_merge_cl, NULL};"
 }

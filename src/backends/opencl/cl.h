@@ -77,7 +77,7 @@ typedef struct cl_plan {
     cl_event pending;     /* the last command of a call that did not wait for it, or NULL */
 } cl_plan;
 
-extern const nf_algorithm cl_lanes, cl_tile, cl_unfused;
+extern const nf_algorithm cl_lanes, cl_tile, cl_unfused, cl_naive;
 
 /* exec may be NULL: the plan's queue and no events. */
 nf_status cl_execute(cl_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec);

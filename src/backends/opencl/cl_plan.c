@@ -11,8 +11,8 @@
 
 /* A GPU runs few wide work-items badly, a CPU runs barriers badly. */
 static const double penalty_of_wrong_shape = 100;
-/* Scores in memory are for those who ask for them. */
-static const double penalty_of_unfused = 10;
+/* Scores in memory are for those who ask for them, and so is the baseline. */
+static const double penalty_of_unfused = 10, penalty_of_naive = 100;
 
 typedef struct shape {
     bool lanes; /* of the fused ones */
@@ -24,6 +24,7 @@ typedef struct shape {
 static const shape lanes = {true, gpu_plan_supports, gpu_plan_create};
 static const shape tile = {false, gpu_plan_supports, gpu_plan_create};
 static const shape unfused = {false, gpu_unfused_supports, gpu_unfused_create};
+static const shape naive = {false, gpu_naive_supports, gpu_naive_create};
 
 static gpu_device device_for(const cl_state *state, const shape *s)
 {
@@ -62,14 +63,14 @@ static void cost(const cl_state *state, const nf_request *request, const shape *
         seconds[i] *= penalty_of_wrong_shape;
 }
 
-/* More than that of either. */
-static void cost_unfused(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
+/* More than that of either fused shape. */
+static void cost_beyond(const void *state, const nf_request *request, double penalty, double seconds[NF_DIRECTIONS])
 {
     double by_tile[NF_DIRECTIONS] = {0};
     cost(state, request, &lanes, seconds);
     cost(state, request, &tile, by_tile);
     for (int i = 0; i < NF_DIRECTIONS; i++)
-        seconds[i] = penalty_of_unfused * fmax(seconds[i], by_tile[i]);
+        seconds[i] = penalty * fmax(seconds[i], by_tile[i]);
 }
 
 /* ---- What a plan holds ------------------------------------------------------------------------------------------- */
@@ -263,6 +264,21 @@ static void tile_cost(const void *state, const nf_request *request, double secon
     cost(state, request, &tile, seconds);
 }
 
+static nf_status naive_supports(const void *state, const nf_request *request)
+{
+    return supports(state, request, &naive);
+}
+
+static void unfused_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
+{
+    cost_beyond(state, request, penalty_of_unfused, seconds);
+}
+
+static void naive_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
+{
+    cost_beyond(state, request, penalty_of_naive, seconds);
+}
+
 static nf_status lanes_prepare(const void *state, const nf_request *request, void **prepared)
 {
     return prepare(state, request, prepared, &lanes);
@@ -276,6 +292,11 @@ static nf_status tile_prepare(const void *state, const nf_request *request, void
 static nf_status unfused_prepare(const void *state, const nf_request *request, void **prepared)
 {
     return prepare(state, request, prepared, &unfused);
+}
+
+static nf_status naive_prepare(const void *state, const nf_request *request, void **prepared)
+{
+    return prepare(state, request, prepared, &naive);
 }
 
 static void release(const nf_request *request, void *prepared)
@@ -365,7 +386,14 @@ const nf_algorithm cl_tile = {.name = "tile",
 
 const nf_algorithm cl_unfused = {.name = "unfused",
                                  .supports = unfused_supports,
-                                 .cost = cost_unfused,
+                                 .cost = unfused_cost,
                                  .prepare = unfused_prepare,
                                  .pair = &pair,
                                  SHARED_SLOTS};
+
+const nf_algorithm cl_naive = {.name = "naive",
+                               .supports = naive_supports,
+                               .cost = naive_cost,
+                               .prepare = naive_prepare,
+                               .pair = &nf_stub_pair,
+                               SHARED_SLOTS};

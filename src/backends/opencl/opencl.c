@@ -163,7 +163,7 @@ static bool uses_gpu(const void *opened)
     return (cl_used_device(opened)->type & (CL_DEVICE_TYPE_GPU | CL_DEVICE_TYPE_CPU)) == CL_DEVICE_TYPE_GPU;
 }
 
-static const nf_algorithm *const algorithms[] = {&cl_lanes, &cl_tile, &cl_unfused, NULL};
+static const nf_algorithm *const algorithms[] = {&cl_lanes, &cl_tile, &cl_unfused, &cl_naive, NULL};
 
 const nf_backend nf_backend_opencl = {
     .name = "opencl",
@@ -173,6 +173,7 @@ const nf_backend nf_backend_opencl = {
     .describe = describe,
     .device = device_name,
     .gpu = uses_gpu,
+    .peak = nf_stub_peak,
     .memory = NF_OPENCL,
     .merge = cl_merge,
     .algorithms = algorithms,

@@ -193,6 +193,7 @@ const nf_backend nf_backend_reference = {
     .describe = describe_device,
     .device = nf_stub_device,
     .gpu = nf_stub_gpu,
+    .peak = nf_stub_peak,
     .merge = nf_stub_merge,
     .algorithms = algorithms,
 };
