@@ -376,8 +376,8 @@ NF_API nf_status nf_merge_backward(int64_t count, const nf_tensor *const *out_pa
                                    const nf_tensor *const *dlse_parts);
 
 /* The same where a context's device may merge: all tensors in host memory, or all in NF_OPENCL memory of the cl_context
- * that nf_opencl_use gave this context (nearfield_opencl.h), or all in NF_CUDA memory. On the device they are merged in their own type. exec, which
- * may be NULL, gives queue and events as in nf_forward; its workspace is ignored. */
+ * that nf_opencl_use gave this context (nearfield_opencl.h), or all in NF_CUDA memory. On the device they are merged in
+ * their own type. exec, which may be NULL, gives queue and events as in nf_forward; its workspace is ignored. */
 NF_API nf_status nf_merge_on(nf_context *context, const nf_exec *exec, int64_t count, const nf_tensor *const *out_parts,
                              const nf_tensor *const *lse_parts, const nf_tensor *out, const nf_tensor *lse);
 
