@@ -24,6 +24,14 @@ check driver_out_of_order fails 'fail=cuInit:999' 'backend: unavailable: ' 'does
 check old_device fails 'capability=75' 'backend: unavailable: ' 'Mock 0 cannot be used' '7.5' '8.0'
 check prohibited_device fails 'prohibited=1' 'backend: unavailable: ' 'compute mode'
 
+# The program itself says why it has no kernels, whatever it was built with.
+says_why_absent() { "$NEARFIELD" info | grep -A1 '^cuda: ' | tee "$work/said" && said "$1"; }
+if [ -e "$top_builddir/src/backends/cuda/cu_images.c" ]; then
+    check kernels_embedded grep -q 'nf_cu_image_1' "$top_builddir/src/backends/cuda/cu_images.c"
+else
+    check no_kernels says_why_absent 'this build has no kernels for NVIDIA GPUs, because configure had no nvcc'
+fi
+
 # ---- Devices that work -----------------------------------------------------------------------------------------------
 check healthy works ''
 check least_capability works 'capability=80'
@@ -65,6 +73,10 @@ spared+=' cuDevicePrimaryCtxRelease_v2 cuCtxPopCurrent_v2 cuCtxPushCurrent_v2 cu
 failure=2
 unbalanced=cuCtxPushCurrent_v2
 check_calls each 'cu[A-Za-z_0-9]*'
+# In the program's own memory: events, the device's clock and its limits, merging.
+check in_place works '' device
+spared='cuMemFree[A-Za-z_0-9]* cuEventDestroy_v2 cuStreamSynchronize'
+check_calls in_place 'cuMem[A-Za-z]*Async[_v0-9]*\|cuEvent[A-Za-z_0-9]*\|cuStreamCreate\|cuModuleGetFunction\|cuLaunchKernel' device
 
 # ---- The tool --------------------------------------------------------------------------------------------------------
 check_run CUDA_ERROR_LAUNCH_FAILED
