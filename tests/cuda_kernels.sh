@@ -31,7 +31,7 @@ for algo in "${algorithms[@]}"; do
     check "${algo}_many_units" verify 'units=132' 700
 done
 # Asynchronous copies within a kernel landed as late as its waits allow; now at once.
-algo=mma share=$(((cases + 2) / 3))
+algo=mma share=$cases
 for order in "${!orders[@]}"; do
     check "mma_${orders[order]}_order_copies_at_once" verify "order=$order;copies=1" $((100 * order + 800))
 done
