@@ -37,17 +37,40 @@ tsan)
     ;;
 esac
 
+compile() { # SOURCES FOLDER TARGET
+    ${MAKE:-make} -s -j"$(nproc)" -f "$1/backends/cuda/images.mk" src="$1" tests="$top_srcdir/tests/cuda_host" \
+        CXX="$compiler" folder="$2" HOST_FLAGS="$flags" HARNESS_FLAGS="$harness" "$3"
+}
 build() {
-    rm -rf "$folder" && mkdir -p "$folder" &&
-        ${MAKE:-make} -s -j"$(nproc)" -f "$top_srcdir/src/backends/cuda/images.mk" src="$top_srcdir/src" \
-            tests="$top_srcdir/tests/cuda_host" CXX="$compiler" folder="$folder" HOST_FLAGS="$flags" HARNESS_FLAGS="$harness" \
-            host && touch "$folder/stamp"
+    rm -rf "$folder" && mkdir -p "$folder" && compile "$top_srcdir/src" "$folder" host && touch "$folder/stamp"
 }
 run() {
     CUDA_MODULES=$folder CUDA_PRELOAD=$preload CUDA_CASES=${CUDA_CASES-5} bash "$top_srcdir/tests/cuda_kernels.sh"
 }
 check 'the kernels build' build
 check 'the kernels run' run
+
+# ThreadSanitizer has to know what a fiber is: it sees a race within a block, and one between blocks.
+race() { # PROGRAM ALGORITHM FILE EXPRESSION
+    local spoiled=$work/spoiled
+    rm -rf "$spoiled" && mkdir -p "$spoiled" && cp -r "$top_srcdir/src" "$top_srcdir/include" "$spoiled/" || return
+    sed -i -e "$4" "$spoiled/src/backends/gpu/$3"
+    ! cmp -s "$top_srcdir/src/backends/gpu/$3" "$spoiled/src/backends/gpu/$3" &&
+        compile "$spoiled/src" "$spoiled" "$spoiled/$1.so" || return
+    modules=$spoiled on_mock "$work/mock" '' "$top_builddir/tests/cuda_host/nearfield" run 'na2d w3' --backend cuda \
+        --algo "$2" --q "$work/q.npy" --k "$work/q.npy" --v "$work/q.npy" --out "$work/out.npy"
+    grep -q 'ThreadSanitizer: data race' "$work/said"
+}
+if [ "$mode" = tsan ]; then
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    export CUDA_PRELOAD=$preload
+    . "$top_srcdir/tests/cuda_host/use.sh"
+    "$top_builddir/tests/make_npy" "$work/q.npy" f4 C 1 1 9 11 2 8
+    check 'a race within a block is seen' race r2-i0-o0-t32 portable gpu_tile.cl '/MY_X\] = top;/,/BARRIER/s/BARRIER();/;/'
+    check 'a race between blocks is seen' race plain-i0-o0 naive gpu_naive.cl \
+        '/ naive_forward(/,/count_rows/s/count_rows(numbers), .*/&\n    if (ITEM_INDEX == 0) *(GLOBAL REAL *)scratch = 1;/'
+fi
 
 measure() {
     gcovr --root "$top_srcdir" --filter '.*/src/backends/(gpu|cuda)/' --print-summary --fail-under-line $least "$folder" \

@@ -214,10 +214,12 @@ static void run_thread()
     told_after(&running->begun);
     running->call(running->arguments);
     told_before(&launch_ended);
-    if (!running->fibers[running->current].copies.empty())
+    fiber *self = &running->fibers[running->current];
+    if (!self->copies.empty())
         host_fault("a thread has ended before its copies have landed");
-    running->fibers[running->current].is = ENDED;
-    switch_context(&running->fibers[running->current].at, &running->scheduler);
+    std::vector<copy>().swap(self->copies); /* what the thread has allocated it frees itself */
+    self->is = ENDED;
+    switch_context(&self->at, &running->scheduler);
     abort();
 }
 
