@@ -10,7 +10,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <time.h>
 
 #include "backends/cuda/cu_names.h"
 #include "mock_books.h"
@@ -57,7 +56,7 @@ struct CUevent_st {
     CUstream stream; /* where it was recorded, NULL: nowhere */
     long at;         /* how many commands were before it */
     bool timed;
-    struct timespec time; /* of one that is timed: when the stream came to it */
+    long time;       /* of one that is timed: when the stream came to it */
 };
 struct CUmod_st {
     mock_handle base;
