@@ -65,12 +65,6 @@ static void merge(nf_context *context, const bench_data *placed)
     finish(event);
 }
 
-static void measure(nf_context *context)
-{
-    nf_peak peak = {.size = sizeof peak};
-    attempt_report("peak", nf_backend_peak(context, "cuda", NF_F32, &peak));
-}
-
 /* Describes all tensors as parts of one allocation. Returns its bytes. */
 static size_t place(bench_data *placed, CUdeviceptr memory)
 {
@@ -100,7 +94,6 @@ static void plan_and_execute(nf_context *context, bench_data *placed)
         execute(plan, placed);
     nf_plan_destroy(plan);
     merge(context, placed);
-    measure(context);
 }
 
 static void try_in_place(const bench_data *data)
