@@ -62,7 +62,7 @@ step available "$tool" plan 'na1d d8 16 w3' --backend cuda
 # ---- Right -----------------------------------------------------------------------------------------------------------
 step crosscheck "$tool" crosscheck --backend cuda
 step verify "$tool" verify --backend cuda --cases "$cases"
-for algo in unfused naive; do
+for algo in portable unfused naive; do
     step "verify-$algo" "$tool" verify --backend cuda --algo $algo --cases $((cases / 10 + 1))
 done
 # Out of bounds, races on shared memory, divergent barriers: the sanitizer is slow, so the problems are few.

@@ -45,6 +45,8 @@ check small_blocks works 'threads=64'
 
 settings='threads=32' check blocks_too_small says_why 'the device has 32' plan "$problem" --backend cuda
 settings='shared=512' check shared_memory_too_small says_why 'local memory' plan "$problem" --backend cuda --algo portable
+needs_none() { on_mock "$work/mock" 'shared=512' "$tool" plan "$problem" && said 'chosen: cuda unfused Mock 0' 'local memory'; }
+check no_shared_memory_needed needs_none
 
 # ---- Choosing a device -----------------------------------------------------------------------------------------------
 check_choice '0 Mock 0, 1 Mock 1, 2 Mock 2'
@@ -73,10 +75,15 @@ spared+=' cuDevicePrimaryCtxRelease_v2 cuCtxPopCurrent_v2 cuCtxPushCurrent_v2 cu
 failure=2
 unbalanced=cuCtxPushCurrent_v2
 check_calls each 'cu[A-Za-z_0-9]*'
-# In the program's own memory, whose plans wait for their last call when destroyed: events, the device's clock and its limits, merging.
+# In the program's own memory: events, the device's clock and limits, merging. Destroying a plan waits for its last call.
 check in_place works '' device
 spared='cuMemFree[A-Za-z_0-9]* cuEventDestroy_v2 cuEventSynchronize cuStreamSynchronize'
 check_calls in_place 'cuMem[A-Za-z]*Async[_v0-9]*\|cuEvent[A-Za-z_0-9]*\|cuStreamCreate\|cuModuleGetFunction\|cuLaunchKernel' device
+
+# The device's limits, of which nearfield bench asks.
+for call in cuEventElapsedTime cuEventSynchronize; do
+    settings="fail=$call:719" check "peak_$call" says_why "the device's limits: cuda: " bench 'na1d f32 d8 16 w3' --backend cuda
+done
 
 # ---- The tool --------------------------------------------------------------------------------------------------------
 check_run CUDA_ERROR_LAUNCH_FAILED

@@ -122,8 +122,10 @@ int bench_case_create(bench_case *c, const char *preference, int64_t threads, co
     if (made == NF_OK)
         made = plan_again(c, &options);
     *done = made == NF_OK && nf_plan_get_info(c->plan, &c->info) == NF_OK;
-    if (*done && find_clock(c) != NF_OK)
+    if (*done && find_clock(c) != NF_OK) {
+        *done = false;
         return nf_tool_fail_status(self, "%s: the device's limits", c->problem);
+    }
     if (*done || (backend && made == NF_ERR_UNSUPPORTED))
         return NF_TOOL_OK;
     return nf_tool_fail_status(self, "%s", c->problem);
