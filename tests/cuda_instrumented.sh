@@ -45,7 +45,7 @@ build() {
     rm -rf "$folder" && mkdir -p "$folder" && compile "$top_srcdir/src" "$folder" host && touch "$folder/stamp"
 }
 run() {
-    CUDA_MODULES=$folder CUDA_PRELOAD=$preload CUDA_CASES=${CUDA_CASES-5} bash "$top_srcdir/tests/cuda_kernels.sh"
+    CUDA_MODULES=$folder CUDA_PRELOAD=$preload CUDA_CASES=${CUDA_CASES-15} bash "$top_srcdir/tests/cuda_kernels.sh"
 }
 check 'the kernels build' build
 check 'the kernels run' run
@@ -73,7 +73,7 @@ if [ "$mode" = tsan ]; then
 fi
 
 measure() {
-    gcovr --root "$top_srcdir" --filter '.*/src/backends/(gpu|cuda)/' --print-summary --fail-under-line $least "$folder" \
+    gcovr --root "$top_srcdir" --filter "$top_srcdir/src/backends/(gpu|cuda)/" --print-summary --fail-under-line $least "$folder" \
         >"$folder/lines"
 }
 if [ "$mode" = coverage ]; then
