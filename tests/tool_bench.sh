@@ -9,7 +9,7 @@ small='na2d f32 h2 d8 9x11 w3 both'
 "$NEARFIELD" bench --csv --repeats 1 --threads 1 "$small" 'na1d f64 d4 40 w5' >rows.csv
 check csv_exits_0 test $? -eq 0
 check csv_rows test "$(wc -l <rows.csv)" -eq 4
-check csv_columns test "$(awk -F, '{print NF}' rows.csv | sort -u)" = 29
+check csv_columns test "$(awk -F, '{print NF}' rows.csv | sort -u)" = 32
 
 column() { # NAME: its values, one a line
     awk -F, -v name="$1" 'NR == 1 {for (i = 1; i <= NF; i++) if ($i == name) c = i; next} {print $c}' rows.csv
