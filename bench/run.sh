@@ -37,12 +37,14 @@ find_tool() {
 # Threads stay where they are.
 export OMP_PLACES=${OMP_PLACES-cores} OMP_PROC_BIND=${OMP_PROC_BIND-close}
 
-# Appends rows to raw.csv, in front of them a target's name, ISA and round; or the reason why there are none.
+# Appends rows to raw.csv, in front of them a target's name, ISA and round; or the reason why there are none. Results are
+# verified in the first round.
 measure() { # NAME ISA ARGUMENT...
-    local name=$1 isa=$2 variables=()
+    local name=$1 isa=$2 variables=() options=()
     shift 2
     [ "$isa" = best ] || variables=(NEARFIELD_ISA="$isa")
-    if env "${variables[@]}" "$tool" bench --csv "$@" >"$work/rows" 2>"$work/said"; then
+    [ "$round" -eq 1 ] || options=(--no-verify)
+    if env "${variables[@]}" "$tool" bench --csv "${options[@]}" "$@" >"$work/rows" 2>"$work/said"; then
         sed "s/^/$name,$isa,$round,/" "$work/rows" >>"$work/raw.csv"
     else
         echo "$name,error,$round,$(tail -n 1 "$work/said" | tr ',' ' ')" >>"$work/raw.csv"
