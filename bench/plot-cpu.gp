@@ -29,6 +29,7 @@ if (int(system("grep -c ',avx2,' targets.csv")) > 0) {
 
 if (int(system("grep -c -E ',(speed|threads|fused|unfused),' targets.csv")) > 0) {
     set output "targets-ratio.png"
+    set key top left
     set title "Ratios over their targets: dilated over undilated, time saved over work saved, threads, plain loops"
     set ylabel "measured / target"
     set yrange [0:*]
