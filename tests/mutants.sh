@@ -29,13 +29,13 @@ plant() { # FILE EXPRESSION
 }
 
 build() { # FILE
-    local unit=$scratch/src/$1
+    local file=$1
     case $1 in
-    *.h)
-        unit=$scratch/src/backends/cpu/kernels_baseline.c
-        cp "$source_root/src/backends/cpu/kernels_baseline.c" "$unit"
-        ;;
+    backends/reference/*.h) file=backends/reference/reference_double.c ;;
+    *.h) file=backends/cpu/kernels_baseline.c ;;
     esac
+    local unit=$scratch/src/$file
+    [ "$file" = "$1" ] || cp "$source_root/src/$file" "$unit"
     rm -f "$scratch"/mutant*
     # shellcheck disable=SC2086
     compile "$unit" "$scratch/mutant.o" &&

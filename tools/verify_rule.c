@@ -1,6 +1,6 @@
 /* The differential rule: how far from the truth a result may be.
  *
- * truth is the reference, in long double, on the same inputs, plain the unfused computation in the working
+ * truth is the reference (double, f64 in long double) on the same inputs, plain the unfused computation in the working
  * precision, U the rounding unit of an element (verify_plain.c), a = 2 max |(truth + 0.3 - 0.3) - truth| in the type.
  *     per tensor   max |fast - truth| <= 2 max |plain - truth| + a + 8 max U
  *     per row      |fast - truth| <= max(4 r, 8) U(row) + a,  r the largest plain row error in units of that row's U

@@ -1,18 +1,19 @@
-/* The reference backend: plain loops in long double, the truth that every other algorithm is judged by. It shares no
- * mask code with them: which keys a query sees comes from reference_keys.c, straight from the formulas of
- * doc/semantics.md. */
+/* The reference backend: plain loops in double, the truth that every other algorithm is judged by; f64 in long double,
+ * as a truth in double would be off by as much as what it judges. It shares no mask code with them: which keys a query
+ * sees comes from reference_keys.c, straight from the formulas of doc/semantics.md. */
 #ifndef NF_REFERENCE_H
 #define NF_REFERENCE_H
 
 #include "core/backend.h"
+#include "core/dtype.h"
 
-/* What everything is computed in: where compilers have one, a type wider than double, whose truth is else off by as
- * much as what it judges. */
-typedef long double ref_real;
+/* What a problem is computed in, below. */
+typedef struct ref_arithmetic ref_arithmetic;
 
 /* What prepare makes. */
 typedef struct ref_plan {
     const nf_request *request;
+    const ref_arithmetic *arithmetic;
     double scale;
     double pairs;     /* visible (query, key) pairs of one batch and head, extra tokens included */
     int64_t keys;     /* grid keys that tensors hold; extra tokens are numbered after them */
@@ -58,41 +59,43 @@ typedef struct ref_row {
 
 /* Row of tensor [batch, axes..., head, dim]; a single element if the tensor ends at head. */
 ref_row ref_row_at(const nf_tensor *tensor, int64_t batch, int32_t axes, const int64_t *index, int64_t head);
-void ref_read(ref_row row, int64_t count, ref_real *to);
-void ref_write(ref_row row, int64_t count, const ref_real *from);
 
-static inline ref_real ref_dot(const ref_real *a, const ref_real *b, int64_t count)
+static inline double ref_load(ref_row row, int64_t i)
 {
-    ref_real sum = 0;
-    for (int64_t i = 0; i < count; i++)
-        sum += a[i] * b[i];
-    return sum;
+    const int64_t at = i * row.stride;
+    switch (row.dtype) {
+    case NF_F64:
+        return ((const double *)(const void *)row.data)[at];
+    case NF_BF16:
+        return (double)nf_bf16_to_f32(((const uint16_t *)(const void *)row.data)[at]);
+    case NF_F16:
+        return (double)nf_f16_to_f32(((const uint16_t *)(const void *)row.data)[at]);
+    case NF_F32:
+    default:
+        return (double)((const float *)(const void *)row.data)[at];
+    }
 }
 
-static inline void ref_add_scaled(ref_real *to, ref_real factor, const ref_real *from, int64_t count)
+static inline void ref_store(ref_row row, int64_t i, double value)
 {
-    for (int64_t i = 0; i < count; i++)
-        to[i] += factor * from[i];
+    const int64_t at = i * row.stride;
+    switch (row.dtype) {
+    case NF_F64:
+        ((double *)(void *)row.data)[at] = value;
+        break;
+    case NF_BF16:
+        ((uint16_t *)(void *)row.data)[at] = nf_f64_to_bf16(value);
+        break;
+    case NF_F16:
+        ((uint16_t *)(void *)row.data)[at] = nf_f64_to_f16(value);
+        break;
+    case NF_F32:
+    default:
+        ((float *)(void *)row.data)[at] = (float)value;
+    }
 }
 
-/* ---- reference_forward.c, reference_backward.c ------------------------------------------------------------------ */
-
-/* A key that a query sees: its number, its vectors, and p, first its score, then its probability. */
-typedef struct ref_pair {
-    int64_t key;
-    ref_row k, v;
-    ref_real p;
-} ref_pair;
-
-/* One worker's part of the workspace, and the query it works on. */
-typedef struct ref_slot {
-    ref_pair *pairs;
-    int64_t pair_count;
-    ref_real *q, *k, *dq;     /* [head_dim] */
-    ref_real *v, *out, *dout; /* [value_dim] */
-    ref_real lse;
-    ref_real *dk, *dv; /* [keys + extra, head_dim], [keys + extra, value_dim]: of one kv head */
-} ref_slot;
+/* ---- reference_double.c, reference_long_double.c: attention ------------------------------------------------------ */
 
 typedef struct ref_call {
     const ref_plan *plan;
@@ -100,11 +103,15 @@ typedef struct ref_call {
     const nf_tensor *const *io;
 } ref_call;
 
-/* Fills pairs, q, out and lse of a slot for one query. */
-void ref_attend(const ref_call *call, ref_slot *slot, int64_t batch, int64_t head, const int64_t *query);
+/* All queries of the heads that read one kv head. memory: slot_bytes of the plan. */
+typedef void ref_item(const ref_call *call, void *memory, int64_t batch, int64_t kv_head);
 
-/* All queries of the heads that read one kv head. */
-void ref_forward(const ref_call *call, ref_slot *slot, int64_t batch, int64_t kv_head);
-void ref_backward(const ref_call *call, ref_slot *slot, int64_t batch, int64_t kv_head);
+struct ref_arithmetic {
+    const char *name;
+    size_t real_bytes, pair_bytes; /* of a number, and of what is known of a key that a query sees */
+    ref_item *forward, *backward;
+};
+
+extern const ref_arithmetic ref_double, ref_long_double;
 
 #endif
