@@ -107,8 +107,9 @@ static argument argument_of(const merger *m, const gpu_merge_arg *arg)
     }
 }
 
-static nf_status launch(const merger *m, const gpu_merge_launch *l)
+static nf_status launch(void *data, const gpu_merge_launch *l)
 {
+    const merger *const m = data;
     argument arguments[GPU_MERGE_MOST_ARGS];
     void *places[GPU_MERGE_MOST_ARGS];
     CUfunction kernel;
@@ -121,17 +122,6 @@ static nf_status launch(const merger *m, const gpu_merge_launch *l)
     if (error == CUDA_SUCCESS)
         error = m->api->cuLaunchKernel(kernel, groups, 1, 1, GPU_MERGE_GROUP_ITEMS, 1, 1, 0, m->stream, places, NULL);
     return error == CUDA_SUCCESS ? NF_OK : cu_fail(m->api, error, "cuda: kernel %s in %u blocks", l->kernel, groups);
-}
-
-static nf_status launch_all(const merger *m)
-{
-    nf_status status = NF_OK;
-    for (int64_t i = 0; status == NF_OK && i < gpu_merge_launch_count(m->merging); i++) {
-        gpu_merge_launch l;
-        gpu_merge_launch_at(m->merging, i, &l);
-        status = launch(m, &l);
-    }
-    return status;
 }
 
 static nf_status wait_for_all(const merger *m)
@@ -148,7 +138,7 @@ static nf_status run(merger *m)
     if (status == NF_OK)
         status = make_memory(m);
     if (status == NF_OK)
-        status = launch_all(m);
+        status = gpu_merge_each_launch(m->merging, launch, m);
     if (status == NF_OK)
         status = release_memory(m);
     if (status == NF_OK && signals)

@@ -12,6 +12,7 @@
 #include "backends/gpu/gpu_common.cl"
 
 #include "backends/cuda/cu_mma_tile.h"
+#include "backends/cuda/cu_mma_lines.h"
 
 #include "backends/cuda/cu_mma_forward.h"
 

@@ -170,13 +170,7 @@ nf_status cu_mma_supports(const gpu_device *device, const nf_request *request)
 
 void cu_mma_cost(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
-    for (nf_direction direction = NF_FWD; direction <= NF_BWD; direction++) {
-        gpu_shape shape;
-        nf_problem problem;
-        const nf_request narrow = nf_request_narrow(request, direction, &problem);
-        if (request->problem->direction & direction)
-            seconds[direction - 1] = choose(&shape, device, &narrow) == NF_OK ? shape.seconds : 0;
-    }
+    gpu_shape_cost(choose, device, request, seconds);
 }
 
 /* ---- Launches ---------------------------------------------------------------------------------------------------- */

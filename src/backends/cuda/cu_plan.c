@@ -234,19 +234,6 @@ static nf_status prepare(const void *state, const nf_request *request, void **pr
 
 /* ---- Slots ------------------------------------------------------------------------------------------------------- */
 
-static void release(const nf_request *request, void *prepared)
-{
-    (void)request;
-    free_plan(prepared);
-}
-
-/* Of the host: none. What executions need was allocated with the plan. */
-static size_t workspace(const void *prepared)
-{
-    (void)prepared;
-    return 0;
-}
-
 static void info(const void *prepared, nf_plan_info *figures)
 {
     const cu_plan *plan = prepared;
@@ -265,73 +252,14 @@ static void describe(const void *prepared, nf_text *text)
                                        : ", by way of pageable memory");
 }
 
-static nf_status enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
-                         void *unused, const nf_exec *exec)
+static nf_status execute(void *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec)
 {
-    (void)unused;
-    return cu_execute((cu_plan *)prepared, operation, io, exec);
+    return cu_execute(plan, operation, io, exec);
 }
 
-static nf_status forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_FORWARD, io, unused, NULL);
-}
+#include "backends/gpu/gpu_algorithm.h"
 
-static nf_status backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_BACKWARD, io, unused, NULL);
-}
-
-static nf_status qk(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_QK, io, unused, NULL);
-}
-
-static nf_status av(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_AV, io, unused, NULL);
-}
-
-static nf_status qk_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_QK_BACKWARD, io, unused, NULL);
-}
-
-static nf_status av_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_AV_BACKWARD, io, unused, NULL);
-}
-
-static const nf_pair pair = {.qk = qk, .av = av, .qk_backward = qk_backward, .av_backward = av_backward};
-
-/* One algorithm: the slots that its shape goes into, and the rest. */
-#define DEFINE_ALGORITHM(SHAPE, PAIR)                                                                                  \
-    static nf_status SHAPE##_supports(const void *state, const nf_request *request)                                    \
-    {                                                                                                                  \
-        return supports(state, request, &SHAPE);                                                                       \
-    }                                                                                                                  \
-    static void SHAPE##_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])              \
-    {                                                                                                                  \
-        cost(state, request, &SHAPE, seconds);                                                                         \
-    }                                                                                                                  \
-    static nf_status SHAPE##_prepare(const void *state, const nf_request *request, void **prepared)                    \
-    {                                                                                                                  \
-        return prepare(state, request, prepared, &SHAPE);                                                              \
-    }                                                                                                                  \
-    const nf_algorithm cu_##SHAPE = {.name = #SHAPE,                                                                   \
-                                     .supports = SHAPE##_supports,                                                     \
-                                     .cost = SHAPE##_cost,                                                             \
-                                     .prepare = SHAPE##_prepare,                                                       \
-                                     .release = release,                                                               \
-                                     .workspace = workspace,                                                           \
-                                     .info = info,                                                                     \
-                                     .describe = describe,                                                             \
-                                     .forward = forward,                                                               \
-                                     .backward = backward,                                                             \
-                                     .enqueue = enqueue,                                                               \
-                                     .pair = (PAIR)};
-
-DEFINE_ALGORITHM(mma, &nf_stub_pair)
-DEFINE_ALGORITHM(portable, &nf_stub_pair)
-DEFINE_ALGORITHM(unfused, &pair)
-DEFINE_ALGORITHM(naive, &nf_stub_pair)
+GPU_ALGORITHM(cu_, mma, &nf_stub_pair)
+GPU_ALGORITHM(cu_, portable, &nf_stub_pair)
+GPU_ALGORITHM(cu_, unfused, &pair)
+GPU_ALGORITHM(cu_, naive, &nf_stub_pair)

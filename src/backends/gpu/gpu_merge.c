@@ -194,10 +194,22 @@ int64_t gpu_merge_launch_count(const nf_merging *merging)
     return merging->dout ? merging->count : 2 * merging->count + 1;
 }
 
-void gpu_merge_launch_at(const nf_merging *merging, int64_t index, gpu_merge_launch *launch)
+static void launch_at(const nf_merging *merging, int64_t index, gpu_merge_launch *launch)
 {
     if (merging->dout)
         backward_launch(merging, index, launch);
     else
         forward_launch(merging, index, launch);
+}
+
+nf_status gpu_merge_each_launch(const nf_merging *merging, nf_status (*launch)(void *data, const gpu_merge_launch *l),
+                                void *data)
+{
+    nf_status status = NF_OK;
+    for (int64_t i = 0; status == NF_OK && i < gpu_merge_launch_count(merging); i++) {
+        gpu_merge_launch l;
+        launch_at(merging, i, &l);
+        status = launch(data, &l);
+    }
+    return status;
 }

@@ -41,6 +41,8 @@ void gpu_merge_fill(const nf_merging *merging, int64_t *table);
 size_t gpu_merge_scratch_bytes(const nf_merging *merging);
 
 int64_t gpu_merge_launch_count(const nf_merging *merging);
-void gpu_merge_launch_at(const nf_merging *merging, int64_t index, gpu_merge_launch *launch);
+/* Calls launch for each, in order, until one fails. */
+nf_status gpu_merge_each_launch(const nf_merging *merging, nf_status (*launch)(void *data, const gpu_merge_launch *l),
+                                void *data);
 
 #endif

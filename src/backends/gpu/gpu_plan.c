@@ -106,13 +106,7 @@ nf_status gpu_plan_supports(const gpu_device *device, const nf_request *request)
 
 void gpu_plan_cost(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
-    for (nf_direction direction = NF_FWD; direction <= NF_BWD; direction++) {
-        gpu_shape shape;
-        nf_problem problem;
-        const nf_request narrow = nf_request_narrow(request, direction, &problem);
-        if (request->problem->direction & direction)
-            seconds[direction - 1] = gpu_choose_shape(&shape, device, &narrow) == NF_OK ? shape.seconds : 0;
-    }
+    gpu_shape_cost(gpu_choose_shape, device, request, seconds);
 }
 
 static void add_launch(plan_maker *m, gpu_launches *launches, kernel_index index, int64_t groups)

@@ -386,3 +386,15 @@ nf_status gpu_choose_shape(gpu_shape *shape, const gpu_device *device, const nf_
     choose_lanes(shape, device, request);
     return NF_OK;
 }
+
+void gpu_shape_cost(gpu_chooser *choose, const gpu_device *device, const nf_request *request,
+                    double seconds[NF_DIRECTIONS])
+{
+    for (nf_direction direction = NF_FWD; direction <= NF_BWD; direction++) {
+        gpu_shape shape;
+        nf_problem problem;
+        const nf_request narrow = nf_request_narrow(request, direction, &problem);
+        if (request->problem->direction & direction)
+            seconds[direction - 1] = choose(&shape, device, &narrow) == NF_OK ? shape.seconds : 0;
+    }
+}

@@ -37,7 +37,12 @@ double gpu_shape_cut(gpu_shape *shape, const nf_request *request, const gpu_walk
                      const gpu_walk_cost *key_cost, double *groups);
 
 /* NF_ERR_UNSUPPORTED with the reason if the device has no room for any. */
-nf_status gpu_choose_shape(gpu_shape *shape, const gpu_device *device, const nf_request *request);
+typedef nf_status gpu_chooser(gpu_shape *shape, const gpu_device *device, const nf_request *request);
+gpu_chooser gpu_choose_shape;
+
+/* Seconds of each direction that the problem names, in the shape that is chosen for it. */
+void gpu_shape_cost(gpu_chooser *choose, const gpu_device *device, const nf_request *request,
+                    double seconds[NF_DIRECTIONS]);
 
 /* A plan of this shape, whoever chose it. */
 nf_status gpu_plan_create_shaped(gpu_plan **plan, const gpu_device *device, const nf_request *request,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backends/gpu/gpu_ahead.h"
+#include "core/mem.h"
 #include "core/problem.h"
 #include "core/status.h"
 
@@ -236,4 +237,19 @@ nf_status gpu_slots_finish(gpu_plan *plan, const gpu_device *device, const nf_re
     nf_text_printf(&options, "-DRANK=%d -DIN_TYPE=%d -DOUT_TYPE=%d -DITEMS=%d", (int)program_rank(device, p),
                    (int)p->dtype, (int)p->out_dtype, (int)gpu_pass_items(device));
     return nf_text_finish(&options, NULL);
+}
+
+nf_status gpu_slots_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                           const nf_tensor layout[NF_ROLES], gpu_plan_maker *make)
+{
+    gpu_plan *made = nf_alloc(request->context, sizeof *made);
+    if (!made)
+        return NF_ERR_MEMORY;
+    *made = (gpu_plan){0};
+    const nf_status status = make(made, device, request, layout);
+    if (status == NF_OK)
+        *plan = made;
+    else
+        gpu_plan_destroy(made, request->context);
+    return status;
 }

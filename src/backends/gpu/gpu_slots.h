@@ -41,6 +41,12 @@ int64_t gpu_pass_items(const gpu_device *device);
 void gpu_add_pass(gpu_launches *launches, const gpu_pass *pass, int64_t elements, int64_t items, uint32_t outputs,
                   uint32_t without);
 
+/* Allocates a plan, which make fills in. */
+typedef nf_status gpu_plan_maker(gpu_plan *plan, const gpu_device *device, const nf_request *request,
+                                 const nf_tensor layout[NF_ROLES]);
+nf_status gpu_slots_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                           const nf_tensor layout[NF_ROLES], gpu_plan_maker *make);
+
 /* Makes tables the plan's, and completes it but for scratch and launches. */
 nf_status gpu_slots_finish(gpu_plan *plan, const gpu_device *device, const nf_request *request,
                            const gpu_packer *packer);

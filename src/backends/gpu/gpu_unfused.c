@@ -195,14 +195,5 @@ static nf_status make_plan(gpu_plan *plan, const gpu_device *device, const nf_re
 nf_status gpu_unfused_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                              const nf_tensor layout[NF_ROLES])
 {
-    gpu_plan *made = nf_alloc(request->context, sizeof *made);
-    if (!made)
-        return NF_ERR_MEMORY;
-    *made = (gpu_plan){0};
-    const nf_status status = make_plan(made, device, request, layout);
-    if (status == NF_OK)
-        *plan = made;
-    else
-        gpu_plan_destroy(made, request->context);
-    return status;
+    return gpu_slots_create(plan, device, request, layout, make_plan);
 }

@@ -141,8 +141,9 @@ static cl_int set_argument(const merger *m, cl_uint index, const gpu_merge_arg *
 }
 
 /* In groups as large as the kernel and the device allow. */
-static nf_status launch(merger *m, const gpu_merge_launch *l)
+static nf_status launch(void *data, const gpu_merge_launch *l)
 {
+    merger *const m = data;
     const cl_api *api = &m->state->api;
     const nf_status status = use_kernel(m, l->kernel);
     if (status != NF_OK)
@@ -162,23 +163,12 @@ static nf_status launch(merger *m, const gpu_merge_launch *l)
                            (size_t)items);
 }
 
-static nf_status launch_all(merger *m)
-{
-    nf_status status = NF_OK;
-    for (int64_t i = 0; status == NF_OK && i < gpu_merge_launch_count(m->merging); i++) {
-        gpu_merge_launch l;
-        gpu_merge_launch_at(m->merging, i, &l);
-        status = launch(m, &l);
-    }
-    return status;
-}
-
 static nf_status run(merger *m)
 {
     cl_event shared = NULL;
     nf_status status = cl_chain_begin(&m->chain, NULL);
     if (status == NF_OK)
-        status = launch_all(m);
+        status = gpu_merge_each_launch(m->merging, launch, m);
     if (status == NF_OK)
         status = cl_chain_end(&m->chain, &shared);
     if (status != NF_OK)

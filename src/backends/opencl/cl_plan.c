@@ -11,20 +11,19 @@
 
 /* A GPU runs few wide work-items badly, a CPU runs barriers badly. */
 static const double penalty_of_wrong_shape = 100;
-/* Scores in memory are for those who ask for them, and so is the baseline. */
-static const double penalty_of_unfused = 10, penalty_of_naive = 100;
 
 typedef struct shape {
     bool lanes; /* of the fused ones */
     nf_status (*supports)(const gpu_device *device, const nf_request *request);
     nf_status (*create)(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                         const nf_tensor layout[NF_ROLES]);
+    double penalty; /* times the cost of the worse fused one: unfused and naive are for those who ask for them */
 } shape;
 
-static const shape lanes = {true, gpu_plan_supports, gpu_plan_create};
-static const shape tile = {false, gpu_plan_supports, gpu_plan_create};
-static const shape unfused = {false, gpu_unfused_supports, gpu_unfused_create};
-static const shape naive = {false, gpu_naive_supports, gpu_naive_create};
+static const shape lanes = {true, gpu_plan_supports, gpu_plan_create, 0};
+static const shape tile = {false, gpu_plan_supports, gpu_plan_create, 0};
+static const shape unfused = {false, gpu_unfused_supports, gpu_unfused_create, 10};
+static const shape naive = {false, gpu_naive_supports, gpu_naive_create, 100};
 
 static gpu_device device_for(const cl_state *state, const shape *s)
 {
@@ -54,7 +53,8 @@ static nf_status supports(const cl_state *state, const nf_request *request, cons
     return s->supports(&device, request);
 }
 
-static void cost(const cl_state *state, const nf_request *request, const shape *s, double seconds[NF_DIRECTIONS])
+static void cost_of_fused(const cl_state *state, const nf_request *request, const shape *s,
+                          double seconds[NF_DIRECTIONS])
 {
     const gpu_device device = device_for(state, s);
     const bool fits = cl_used_device(state)->limits.cpu == s->lanes;
@@ -63,14 +63,17 @@ static void cost(const cl_state *state, const nf_request *request, const shape *
         seconds[i] *= penalty_of_wrong_shape;
 }
 
-/* More than that of either fused shape. */
-static void cost_beyond(const void *state, const nf_request *request, double penalty, double seconds[NF_DIRECTIONS])
+static void cost(const cl_state *state, const nf_request *request, const shape *s, double seconds[NF_DIRECTIONS])
 {
     double by_tile[NF_DIRECTIONS] = {0};
-    cost(state, request, &lanes, seconds);
-    cost(state, request, &tile, by_tile);
+    if (s->penalty == 0) {
+        cost_of_fused(state, request, s, seconds);
+        return;
+    }
+    cost_of_fused(state, request, &lanes, seconds);
+    cost_of_fused(state, request, &tile, by_tile);
     for (int i = 0; i < NF_DIRECTIONS; i++)
-        seconds[i] = penalty * fmax(seconds[i], by_tile[i]);
+        seconds[i] = s->penalty * fmax(seconds[i], by_tile[i]);
 }
 
 /* ---- What a plan holds ------------------------------------------------------------------------------------------- */
@@ -239,79 +242,6 @@ static nf_status prepare(const void *state, const nf_request *request, void **pr
 
 /* ---- Slots ------------------------------------------------------------------------------------------------------- */
 
-static nf_status lanes_supports(const void *state, const nf_request *request)
-{
-    return supports(state, request, &lanes);
-}
-
-static nf_status tile_supports(const void *state, const nf_request *request)
-{
-    return supports(state, request, &tile);
-}
-
-static nf_status unfused_supports(const void *state, const nf_request *request)
-{
-    return supports(state, request, &unfused);
-}
-
-static void lanes_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
-{
-    cost(state, request, &lanes, seconds);
-}
-
-static void tile_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
-{
-    cost(state, request, &tile, seconds);
-}
-
-static nf_status naive_supports(const void *state, const nf_request *request)
-{
-    return supports(state, request, &naive);
-}
-
-static void unfused_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
-{
-    cost_beyond(state, request, penalty_of_unfused, seconds);
-}
-
-static void naive_cost(const void *state, const nf_request *request, double seconds[NF_DIRECTIONS])
-{
-    cost_beyond(state, request, penalty_of_naive, seconds);
-}
-
-static nf_status lanes_prepare(const void *state, const nf_request *request, void **prepared)
-{
-    return prepare(state, request, prepared, &lanes);
-}
-
-static nf_status tile_prepare(const void *state, const nf_request *request, void **prepared)
-{
-    return prepare(state, request, prepared, &tile);
-}
-
-static nf_status unfused_prepare(const void *state, const nf_request *request, void **prepared)
-{
-    return prepare(state, request, prepared, &unfused);
-}
-
-static nf_status naive_prepare(const void *state, const nf_request *request, void **prepared)
-{
-    return prepare(state, request, prepared, &naive);
-}
-
-static void release(const nf_request *request, void *prepared)
-{
-    (void)request;
-    free_plan(prepared);
-}
-
-/* Of the host: none. What executions need on the device was allocated with the plan. */
-static size_t workspace(const void *prepared)
-{
-    (void)prepared;
-    return 0;
-}
-
 static void info(const void *prepared, nf_plan_info *figures)
 {
     const cl_plan *plan = prepared;
@@ -327,73 +257,14 @@ static void describe(const void *prepared, nf_text *text)
                    plan->gpu->table_bytes, plan->gpu->scratch_bytes, plan->staged_bytes);
 }
 
-static nf_status enqueue(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
-                         void *unused, const nf_exec *exec)
+static nf_status execute(void *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec)
 {
-    (void)unused;
-    return cl_execute((cl_plan *)prepared, operation, io, exec);
+    return cl_execute(plan, operation, io, exec);
 }
 
-static nf_status forward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_FORWARD, io, unused, NULL);
-}
+#include "backends/gpu/gpu_algorithm.h"
 
-static nf_status backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_BACKWARD, io, unused, NULL);
-}
-
-static nf_status qk(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_QK, io, unused, NULL);
-}
-
-static nf_status av(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_AV, io, unused, NULL);
-}
-
-static nf_status qk_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_QK_BACKWARD, io, unused, NULL);
-}
-
-static nf_status av_backward(const void *prepared, const nf_tensor *const io[NF_ROLES], void *unused)
-{
-    return enqueue(prepared, NF_AV_BACKWARD, io, unused, NULL);
-}
-
-static const nf_pair pair = {.qk = qk, .av = av, .qk_backward = qk_backward, .av_backward = av_backward};
-
-#define SHARED_SLOTS                                                                                                   \
-    .release = release, .workspace = workspace, .info = info, .describe = describe, .forward = forward,                \
-    .backward = backward, .enqueue = enqueue
-
-const nf_algorithm cl_lanes = {.name = "lanes",
-                               .supports = lanes_supports,
-                               .cost = lanes_cost,
-                               .prepare = lanes_prepare,
-                               .pair = &nf_stub_pair,
-                               SHARED_SLOTS};
-
-const nf_algorithm cl_tile = {.name = "tile",
-                              .supports = tile_supports,
-                              .cost = tile_cost,
-                              .prepare = tile_prepare,
-                              .pair = &nf_stub_pair,
-                              SHARED_SLOTS};
-
-const nf_algorithm cl_unfused = {.name = "unfused",
-                                 .supports = unfused_supports,
-                                 .cost = unfused_cost,
-                                 .prepare = unfused_prepare,
-                                 .pair = &pair,
-                                 SHARED_SLOTS};
-
-const nf_algorithm cl_naive = {.name = "naive",
-                               .supports = naive_supports,
-                               .cost = naive_cost,
-                               .prepare = naive_prepare,
-                               .pair = &nf_stub_pair,
-                               SHARED_SLOTS};
+GPU_ALGORITHM(cl_, lanes, &nf_stub_pair)
+GPU_ALGORITHM(cl_, tile, &nf_stub_pair)
+GPU_ALGORITHM(cl_, unfused, &pair)
+GPU_ALGORITHM(cl_, naive, &nf_stub_pair)
