@@ -94,3 +94,22 @@ void attempt_problem(const char *backend, const bench_data *data,
         plan_and_execute(context, backend, data, more);
     nf_context_destroy(context);
 }
+
+void attempt_signalled(const char *step, nf_status status, void *const *event)
+{
+    if (attempt_report(step, status) != (*event != NULL))
+        attempt_break_promise(*event ? "a failed call has given an event: " : "no event was given: ", step);
+}
+
+void attempt_merge(nf_context *context, const bench_data *placed, void (*finish)(void *event))
+{
+    const nf_tensor *out = &placed->tensors[NF_OUT], *lse = &placed->tensors[NF_LSE];
+    const nf_tensor *outs[] = {&placed->tensors[NF_DOUT], &placed->tensors[NF_DOUT]}, *lses[] = {lse, lse};
+    void *event = NULL;
+    nf_exec exec;
+    nf_exec_init(&exec);
+    exec.signal_event = &event;
+    attempt_report("merge", nf_merge_on(context, NULL, 2, outs, lses, out, lse));
+    attempt_signalled("merge, event", nf_merge_on(context, &exec, 2, outs, lses, out, lse), &event);
+    finish(event);
+}

@@ -23,4 +23,11 @@ void attempt_break_promise(const char *what, const char *detail);
 void attempt_problem(const char *backend, const bench_data *data,
                      void (*more)(const nf_plan *plan, const bench_data *data));
 
+/* As attempt_report, of a call that was to give an event: it gave it if it succeeded. */
+void attempt_signalled(const char *step, nf_status status, void *const *event);
+
+/* Merges two parts that are one, the lse in place, without an event and with one. finish: of the event, which may be
+ * NULL. */
+void attempt_merge(nf_context *context, const bench_data *placed, void (*finish)(void *event));
+
 #endif

@@ -10,13 +10,6 @@
 
 static cu_api api;
 
-/* A call that was to give an event gave it if it succeeded. */
-static void report_signalled(const char *step, nf_status status, void *const *event)
-{
-    if (attempt_report(step, status) != (*event != NULL))
-        attempt_break_promise(*event ? "a failed call has given an event: " : "no event was given: ", step);
-}
-
 /* Waits for an event, if there is one, and destroys it. */
 static void finish(void *event)
 {
@@ -37,32 +30,18 @@ static void execute(const nf_plan *plan, const bench_data *placed)
     nf_exec exec;
     nf_exec_init(&exec);
     exec.signal_event = &first;
-    report_signalled("forward, event", nf_forward(plan, &io, &exec), &first);
+    attempt_signalled("forward, event", nf_forward(plan, &io, &exec), &first);
     waited[0] = first;
     exec.wait_events = waited;
     exec.wait_count = first != NULL;
     exec.signal_event = &second;
-    report_signalled("backward, events", nf_backward(plan, &placed->io, &exec), &second);
+    attempt_signalled("backward, events", nf_backward(plan, &placed->io, &exec), &second);
     finish(second);
     finish(first);
     nf_exec_init(&exec);
     exec.timing = &timing;
     if (attempt_report("forward, timed", nf_forward(plan, &io, &exec)) && timing.seconds < 0)
         attempt_break_promise("a timed call has told no time", "");
-}
-
-/* Two parts that are one, the lse in place. */
-static void merge(nf_context *context, const bench_data *placed)
-{
-    const nf_tensor *out = &placed->tensors[NF_OUT], *lse = &placed->tensors[NF_LSE];
-    const nf_tensor *outs[] = {&placed->tensors[NF_DOUT], &placed->tensors[NF_DOUT]}, *lses[] = {lse, lse};
-    void *event = NULL;
-    nf_exec exec;
-    nf_exec_init(&exec);
-    exec.signal_event = &event;
-    attempt_report("merge", nf_merge_on(context, NULL, 2, outs, lses, out, lse));
-    report_signalled("merge, event", nf_merge_on(context, &exec, 2, outs, lses, out, lse), &event);
-    finish(event);
 }
 
 static void measure(nf_context *context)
@@ -99,7 +78,7 @@ static void plan_and_execute(nf_context *context, bench_data *placed)
     if (attempt_report("plan", nf_plan_create(&plan, context, &placed->problem, &options)))
         execute(plan, placed);
     nf_plan_destroy(plan);
-    merge(context, placed);
+    attempt_merge(context, placed, finish);
     measure(context);
 }
 

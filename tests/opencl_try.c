@@ -105,18 +105,8 @@ static void release_objects(objects *o)
         api.clReleaseContext(o->cl);
 }
 
-/* Two parts that are one, the lse in place. */
-static void merge_in_place(nf_context *context, const bench_data *placed)
+static void release_event(void *event)
 {
-    const nf_tensor *out = &placed->tensors[NF_OUT], *lse = &placed->tensors[NF_LSE];
-    const nf_tensor *outs[] = {&placed->tensors[NF_DOUT], &placed->tensors[NF_DOUT]}, *lses[] = {lse, lse};
-    void *event = NULL;
-    nf_exec exec;
-    nf_exec_init(&exec);
-    exec.signal_event = &event;
-    if (attempt_report("merge", nf_merge_on(context, NULL, 2, outs, lses, out, lse)) &&
-        attempt_report("merge, event", nf_merge_on(context, &exec, 2, outs, lses, out, lse)) != (event != NULL))
-        attempt_break_promise("a merge has given no event", "");
     if (event)
         api.clReleaseEvent(event);
 }
@@ -212,7 +202,7 @@ static void execute_in_place(nf_context *context, const objects *o, bench_data *
     execute_in_order(plan, &forward, &placed->io, NULL);
     execute_in_order(plan, &forward, &placed->io, o->queue);
     nf_plan_destroy(plan);
-    merge_in_place(context, placed);
+    attempt_merge(context, placed, release_event);
 }
 
 static void try_in_place(const bench_data *data, bool late)
