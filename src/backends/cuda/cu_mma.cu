@@ -11,13 +11,19 @@
 
 #include "backends/gpu/gpu_common.cl"
 
+enum { WARPS = 4, ITEMS = WARPS * 32, COLUMNS = 64, GRAIN = DIMS < 64 ? 2 : 4, PART_CHUNKS = DIMS / 8, PART_BYTES = 0 };
+#define WARP (ITEM_INDEX / LANES)
+
 #include "backends/cuda/cu_mma_tile.h"
+
 #include "backends/cuda/cu_mma_lines.h"
 
 #include "backends/cuda/cu_mma_forward.h"
 
 #include "backends/cuda/cu_mma_backward.h"
+
 #include "backends/cuda/cu_mma_dq.h"
+
 #include "backends/cuda/cu_mma_dkv.h"
 
 #undef static

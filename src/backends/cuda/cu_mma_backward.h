@@ -107,8 +107,8 @@ template <int BLOCKS> static void clear(float (*sum)[DIMS / 8][4])
 }
 
 /* sum += weights times the dimensions of columns. */
-template <int BLOCKS, int STEP, int N>
-static void add_product(float (*weights)[STEP / 8][4], const HULL<N> *hull, const SPOT *spot, const MASK<BLOCKS> *mask,
+template <int BLOCKS, int STEP>
+static void add_product(float (*weights)[STEP / 8][4], const HULL *hull, const SPOT *spot, const MASK<BLOCKS> *mask,
                         bool careful, cu_address columns, int dims, float (*sum)[DIMS / 8][4])
 {
     uint rounded[BLOCKS][STEP / UNIT][4], seen[BLOCKS][STEP / UNIT][4];

@@ -38,7 +38,7 @@ typedef struct DKV_TABLES {
     ITEM item;
     int more;        /* which rows they are */
     long first_tile; /* of the hull, of all heads' */
-    HULL<DKV_COLUMN_TENSORS> hull;
+    PLACED<DKV_COLUMN_TENSORS> hull;
     SIGHT<DKV_ROWS> sight;
     LINES<DKV_ROWS, DKV_TENSORS> rows;
 } DKV_TABLES;
@@ -54,7 +54,7 @@ typedef struct QUERY_WALK {
 
 static void copy_queries(const QUERY_WALK *q, int number, const SPOT *spot)
 {
-    const HULL<DKV_COLUMN_TENSORS> *hull = &q->tables->hull;
+    const PLACED<DKV_COLUMN_TENSORS> *hull = &q->tables->hull;
     const cu_address to = DKV_AT::columns(q->lines, number);
     const uint *coordinates = hull->coordinates + spot->column;
     copy_lines(to, DKV_STEP, &q->tables->q, coordinates, spot->limit, hull->offset[DKV_Q] + spot->column,
@@ -96,7 +96,7 @@ template <bool DKEYS, bool DVALUES>
 static void meet_queries(const QUERY_WALK *q, int number, const SPOT *spot, VIEW view, const MASK<DKV_BLOCKS> *mask,
                          SUMS dkeys, SUMS dvalues)
 {
-    const HULL<DKV_COLUMN_TENSORS> *hull = &q->tables->hull;
+    const HULL *hull = &q->tables->hull;
     const cu_address columns = DKV_AT::columns(q->lines, number), rows = DKV_AT::rows(q->lines);
     const bool careful = q->tables->careful && view == SEES_PART;
     SCORES s, ds = {};

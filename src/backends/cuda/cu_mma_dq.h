@@ -13,7 +13,7 @@ template <int ROWS> struct DQ_TABLES {
     TERMS terms[ROWS];
     bool careful; /* sums of a first walk were not finite */
     ITEM item;
-    HULL<2> hull[2];
+    PLACED<2> hull[2];
     SIGHT<ROWS> sight;
     LINES<ROWS, DQ_TENSORS> rows;
 };
@@ -31,7 +31,7 @@ template <int BLOCKS, int STEP> static void copy_keys(const KEY_WALK<BLOCKS, STE
 {
     typedef STAGES<BLOCKS, STEP> AT;
     const int more = number >= k->grid_spots;
-    const HULL<2> *hull = &k->tables->hull[more];
+    const PLACED<2> *hull = &k->tables->hull[more];
     const cu_address to = AT::columns(k->lines, number);
     const uint *coordinates = hull->coordinates + spot->column;
     copy_lines(to, STEP, &k->tables->keys[more], coordinates, spot->limit, hull->offset[0] + spot->column,
@@ -52,7 +52,7 @@ template <int BLOCKS, int STEP> static void next_keys(const KEY_WALK<BLOCKS, STE
 
 /* Scores and gradients of weights become gradients of scores, in ds. */
 template <int BLOCKS, int STEP>
-static void gradient_by_row(const KEY_WALK<BLOCKS, STEP> *k, const HULL<2> *hull, const SPOT *spot, VIEW view,
+static void gradient_by_row(const KEY_WALK<BLOCKS, STEP> *k, const HULL *hull, const SPOT *spot, VIEW view,
                             const MASK<BLOCKS> *mask, float (*s)[STEP / 8][4], float (*ds)[STEP / 8][4])
 {
     UNROLLED(int b = 0; b < BLOCKS; b++)
@@ -78,7 +78,7 @@ static void meet_keys(const KEY_WALK<BLOCKS, STEP> *k, int number, const SPOT *s
                       const MASK<BLOCKS> *mask, float (*sum)[DIMS / 8][4])
 {
     typedef STAGES<BLOCKS, STEP> AT;
-    const HULL<2> *hull = &k->tables->hull[number >= k->grid_spots];
+    const HULL *hull = &k->tables->hull[number >= k->grid_spots];
     const cu_address columns = AT::columns(k->lines, number), rows = AT::rows(k->lines);
     float s[BLOCKS][STEP / 8][4], ds[BLOCKS][STEP / 8][4];
     multiply<BLOCKS, STEP>(rows, columns, k->tables->q.dims, s);

@@ -30,7 +30,7 @@ template <int BLOCKS> struct FORWARD {
     };
     const long *numbers;
     ITEM item;
-    HULL<STEP_KINDS> hull;
+    PLACED<STEP_KINDS> hull;
     SIGHT<ROWS> sight;
     LINES<ROWS, ROW_KINDS> lines;
     SOURCE source[SOURCES];
@@ -122,8 +122,7 @@ template <int BLOCKS> static void take_slot(const FORWARD<BLOCKS> *shared, int s
 /* ---- Softmax ----------------------------------------------------------------------------------------------------- */
 
 /* Scores that rows do not see become -inf. */
-template <int BLOCKS>
-static void hide(const HULL<STEP_KINDS> *hull, const SPOT *spot, uint low, uint high, float (*s)[STEP / 8][4])
+template <int BLOCKS> static void hide(const HULL *hull, const SPOT *spot, uint low, uint high, float (*s)[STEP / 8][4])
 {
     MASK<BLOCKS> mask;
     share_mask(low, high, &mask);
@@ -200,7 +199,7 @@ static void weigh(float factor, float (*s)[4], float (*sum)[4], float *largest, 
 template <int BLOCKS> static void meet_columns(FORWARD<BLOCKS> *shared, float (*sum)[DIMS / 8][4])
 {
     enum { RING = FORWARD<BLOCKS>::RING };
-    const HULL<STEP_KINDS> *hull = &shared->hull;
+    const HULL *hull = &shared->hull;
     const SIGHT<FORWARD<BLOCKS>::ROWS> *sight = &shared->sight;
     int slot = 0;
     ROLLED for (int half = 0; half < RING - 1; half++)
@@ -225,8 +224,10 @@ template <int BLOCKS> static void meet_columns(FORWARD<BLOCKS> *shared, float (*
         }
         slot = slot + 1 == RING ? 0 : slot + 1;
         take_slot(shared, slot, step, STEP_VALUES);
-        if (shared->careful)
-            clean_lines<STEP>(slot_lines<BLOCKS>(slot), shared->not_finite);
+        if (shared->careful) {
+            clean_lines<STEP>(slot_lines<BLOCKS>(slot), shared->not_finite, ITEM_INDEX, ITEMS);
+            BARRIER();
+        }
         if (view != SEES_NOTHING) {
             accumulate<BLOCKS, STEP>(weights, slot_lines<BLOCKS>(slot), shared->source[STEP_VALUES].dims, sum);
             if (shared->careful) {

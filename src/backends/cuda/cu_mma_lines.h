@@ -1,5 +1,5 @@
-/* Lines of tiles for tensor cores (cu_mma_tile.h) in shared memory: copies to it, the two products of attention, and what
- * becomes of elements that are not finite. */
+/* Lines of tiles for tensor cores (cu_mma_tile.h) in shared memory: copies to it, the two products of attention, and
+ * what becomes of elements that are not finite. */
 #ifndef NF_CU_MMA_LINES_H
 #define NF_CU_MMA_LINES_H
 
@@ -32,7 +32,8 @@ static uint swizzle(uint line)
 /* Chunks lie permuted, so that the same chunks of neighboring lines are in different banks. */
 static cu_address chunk_address(cu_address lines, int line, int chunk)
 {
-    return lines + line * LINE_BYTES + (((uint)chunk ^ swizzle((uint)line)) << 4);
+    return lines + chunk / PART_CHUNKS * PART_BYTES + line * PART_CHUNKS * 16 +
+           (((uint)chunk % PART_CHUNKS ^ swizzle((uint)line)) << 4);
 }
 
 static uint load_element(const SOURCE *source, long place)
@@ -216,8 +217,8 @@ static void accumulate(const uint (*weights)[N / UNIT][4], cu_address columns, i
  * product, in which rows that do not see a column never meet its values. */
 
 /* 1 where rows see columns, 0 elsewhere, as weights. */
-template <int BLOCKS, int STEP, int N>
-static void weigh_sight(const HULL<N> *hull, const SPOT *spot, const MASK<BLOCKS> *mask, uint (*seen)[STEP / UNIT][4])
+template <int BLOCKS, int STEP>
+static void weigh_sight(const HULL *hull, const SPOT *spot, const MASK<BLOCKS> *mask, uint (*seen)[STEP / UNIT][4])
 {
     UNROLLED(int j = 0; j < STEP / 8; j++)
     {
@@ -287,11 +288,12 @@ static void accumulate_carefully(const uint (*weights)[N / UNIT][4], const uint 
 /* What comes instead of the above where columns are in shared memory alone: zeros take the place of what is not finite,
  * and rows that see such an element get NaN. */
 
-/* Clears the elements of lines that are not finite, and notes them: a byte per chunk, a bit per element. Ends with
- * lines and notes that all threads may read. */
-template <int COUNT> static void clean_lines(cu_address lines, unsigned char (&notes)[COUNT * LINE_CHUNKS])
+/* Clears the elements of lines that are not finite, and notes them: a byte per chunk, a bit per element. A thread's
+ * part of so many threads. */
+template <int COUNT>
+static void clean_lines(cu_address lines, unsigned char (&notes)[COUNT * LINE_CHUNKS], int thread, int threads)
 {
-    ROLLED for (int i = ITEM_INDEX; i < COUNT * LINE_CHUNKS; i += ITEMS)
+    ROLLED for (int i = thread; i < COUNT * LINE_CHUNKS; i += threads)
     {
         const cu_address chunk = chunk_address(lines, i / LINE_CHUNKS, i % LINE_CHUNKS);
         uint words[4], noted = 0;
@@ -305,12 +307,11 @@ template <int COUNT> static void clean_lines(cu_address lines, unsigned char (&n
         cu_store_16(chunk, words);
         notes[i] = (unsigned char)noted;
     }
-    BARRIER();
 }
 
 /* NaN where rows see what was noted of columns. low and high as of glance. */
-template <int BLOCKS, int COUNT, int N>
-static void spread_nan(const HULL<N> *hull, const SPOT *spot, VIEW view, uint low, uint high,
+template <int BLOCKS, int COUNT>
+static void spread_nan(const HULL *hull, const SPOT *spot, VIEW view, uint low, uint high,
                        const unsigned char (&notes)[COUNT * LINE_CHUNKS], float (*sum)[DIMS / 8][4])
 {
     ROLLED for (int c = 0; c < COUNT; c++)

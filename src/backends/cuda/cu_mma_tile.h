@@ -1,29 +1,29 @@
-/* Tiles for tensor cores: the columns of an item as they are walked, and what rows see of them. cu_mma_lines.h copies and
- * multiplies them.
+/* Tiles for tensor cores: the columns of an item as they are walked, and what rows see of them. cu_mma_lines.h copies
+ * and multiplies them.
  *
- * A block has WARPS warps, each with 16 * BLOCKS rows; columns pass through shared memory, all warps take the same.
- * Lines in shared memory have DIMS elements of 16 bits. Columns of a tile are not packed: column c stands for the same
- * coordinates in every tile of an item, and those that a tile at an edge lacks are zeros that nobody sees. So tables
- * are made once per item, and from tile to tile nothing changes but a few uniform numbers. */
+ * A warp has 16 * BLOCKS rows; columns pass through shared memory, all warps take the same. Lines in shared memory have
+ * DIMS elements of 16 bits. Columns of a tile are not packed: column c stands for the same coordinates in every tile of
+ * an item, and those that a tile at an edge lacks nobody sees. So tables are made once per item, and from tile to tile
+ * nothing changes but a few uniform numbers.
+ *
+ * The file that includes this one has COLUMNS of a tile of the walks; ITEMS and ITEM_INDEX of the threads that make
+ * tables and copy lines together, and their BARRIER; WARP, a thread's among those that have rows; GRAIN, the UNITs of
+ * dimensions that are there or not as a whole; PART_CHUNKS of a line that lie side by side, PART_BYTES from those to
+ * the next. */
 #ifndef NF_CU_MMA_TILE_H
 #define NF_CU_MMA_TILE_H
 
 enum {
     LANES = 32,
-    WARPS = 4,
-    ITEMS = WARPS * LANES,
-    COLUMNS = 64,              /* of a tile of the walks */
-    UNIT = 16,                 /* rows of a product of a warp, and what it sums over at once */
-    CHUNK_ELEMENTS = 8,        /* 16 bytes, what is copied at once */
-    CHUNK_LANES = 8,           /* lanes that copy chunks of one line side by side */
-    GRAIN = DIMS < 64 ? 2 : 4, /* UNITs of dimensions that are there or not as a whole */
+    UNIT = 16,          /* rows of a product of a warp, and what it sums over at once */
+    CHUNK_ELEMENTS = 8, /* 16 bytes, what is copied at once */
+    CHUNK_LANES = 8,    /* lanes that copy chunks of one line side by side */
     LINE_BYTES = 2 * DIMS,
     LINE_CHUNKS = DIMS / CHUNK_ELEMENTS,
     ABSENT_COLUMN = 0x7f /* a coordinate of columns that no tile has */
 };
 
-#define LANE (ITEM_INDEX % LANES)
-#define WARP (ITEM_INDEX / LANES)
+#define LANE ((int)threadIdx.x % LANES)
 #define UNROLLED UNROLL for
 #define ROLLED _Pragma("unroll 1")
 
@@ -89,13 +89,17 @@ static void open_shared_item(const long *numbers, int walk, long index, ITEM *it
 
 /* ---- The columns of an item -------------------------------------------------------------------------------------- */
 
-/* In shared memory: the columns that rows of an item see, as N tensors hold them. */
-template <int N> struct HULL {
+/* In shared memory: the columns that rows of an item see. */
+typedef struct HULL {
     int begin[RANK], end[RANK], tile[RANK], full_begin[RANK], full_end[RANK];
-    int volume, tiles;                          /* columns of a tile, tiles of the hull */
+    int volume, tiles;         /* columns of a tile, tiles of the hull */
+    uint coordinates[COLUMNS]; /* of each column in its tile, packed */
+} HULL;
+
+/* The same as N tensors hold them. */
+template <int N> struct PLACED : HULL {
     long base[N], per_head[N], stride[N][RANK]; /* of position 0; from head to head; from position to position */
-    uint coordinates[COLUMNS];                  /* of each column in its tile, packed */
-    long offset[N][COLUMNS];                    /* of each from the tile's first */
+    long offset[N][COLUMNS];                    /* of each column from the tile's first */
 };
 
 /* Columns at hand, in registers, alike in all threads: some of a tile's, from `column` on. */
@@ -114,15 +118,41 @@ static uint pack_coordinates(const int *coordinate)
     return packed;
 }
 
-template <int N> static void open_columns(const ITEM *item, HULL<N> *hull)
+/* By one thread. */
+static void measure_hull(const ITEM *item, HULL *hull)
+{
+    hull->volume = 1;
+    hull->tiles = (int)item->tiles;
+    for (int a = 0; a < RANK; a++) {
+        hull->begin[a] = item->hull.begin[a];
+        hull->end[a] = item->hull.begin[a] + item->hull.count[a];
+        hull->tile[a] = item->tile[a];
+        hull->full_begin[a] = item->full_begin[a];
+        hull->full_end[a] = item->full_end[a];
+        hull->volume *= item->tile[a];
+    }
+}
+
+/* Of column c. Returns whether a tile has it. */
+static bool find_coordinates(const ITEM *item, int c, int coordinate[RANK])
+{
+    for (int a = RANK - 1; a >= 0; a--) {
+        coordinate[a] = c % item->tile[a];
+        c /= item->tile[a];
+    }
+    return c == 0;
+}
+
+static void put_coordinates(HULL *hull, int c, bool there, const int coordinate[RANK])
+{
+    hull->coordinates[c] = there ? pack_coordinates(coordinate) : ABSENT_COLUMN * 0x01010101u;
+}
+
+template <int N> static void open_columns(const ITEM *item, PLACED<N> *hull)
 {
     for (int c = ITEM_INDEX; c < COLUMNS; c += ITEMS) {
-        int coordinate[RANK], rest = c;
-        for (int a = RANK - 1; a >= 0; a--) {
-            coordinate[a] = rest % item->tile[a];
-            rest /= item->tile[a];
-        }
-        hull->coordinates[c] = rest ? ABSENT_COLUMN * 0x01010101u : pack_coordinates(coordinate);
+        int coordinate[RANK];
+        put_coordinates(hull, c, find_coordinates(item, c, coordinate), coordinate);
         for (int i = 0; i < N; i++) {
             hull->offset[i][c] = 0;
             for (int a = 0; a < RANK; a++)
@@ -134,19 +164,10 @@ template <int N> static void open_columns(const ITEM *item, HULL<N> *hull)
 /* The columns of tensors, of one head and those that follow it. Ends with tables that all threads may read. */
 template <int N>
 static void open_hull(const long *numbers, const ITEM *item, const int (&tensors)[N], long batch, long head,
-                      HULL<N> *hull)
+                      PLACED<N> *hull)
 {
     if (ITEM_INDEX == 0) {
-        hull->volume = 1;
-        hull->tiles = (int)item->tiles;
-        for (int a = 0; a < RANK; a++) {
-            hull->begin[a] = item->hull.begin[a];
-            hull->end[a] = item->hull.begin[a] + item->hull.count[a];
-            hull->tile[a] = item->tile[a];
-            hull->full_begin[a] = item->full_begin[a];
-            hull->full_end[a] = item->full_end[a];
-            hull->volume *= item->tile[a];
-        }
+        measure_hull(item, hull);
         UNROLLED(int i = 0; i < N; i++)
         {
             hull->base[i] = base_of(numbers, tensors[i], batch, head);
@@ -162,7 +183,7 @@ static void open_hull(const long *numbers, const ITEM *item, const int (&tensors
     BARRIER();
 }
 
-template <int N> static void settle(const HULL<N> *hull, SPOT *spot)
+static void settle(const HULL *hull, SPOT *spot)
 {
     spot->limit = 0;
     spot->full = true;
@@ -174,7 +195,7 @@ template <int N> static void settle(const HULL<N> *hull, SPOT *spot)
 }
 
 /* Where a tile begins; the tiles of a head follow those of the one before. */
-template <int N> static void seek_spot(const HULL<N> *hull, long tile, SPOT *spot)
+static void seek_spot(const HULL *hull, long tile, SPOT *spot)
 {
     for (int a = RANK - 1; a >= 0; a--) {
         const int count = max((hull->end[a] - hull->begin[a] + hull->tile[a] - 1) / hull->tile[a], 1);
@@ -187,7 +208,7 @@ template <int N> static void seek_spot(const HULL<N> *hull, long tile, SPOT *spo
 }
 
 /* The next columns, `step` of them: of the tile, of the next tile, of the next head. */
-template <int N> static void next_spot(const HULL<N> *hull, int step, SPOT *spot)
+static void next_spot(const HULL *hull, int step, SPOT *spot)
 {
     bool carry = true;
     spot->column += step;
@@ -206,13 +227,13 @@ template <int N> static void next_spot(const HULL<N> *hull, int step, SPOT *spot
 }
 
 /* Spots of a tile. */
-template <int N> static int spots_of_tile(const HULL<N> *hull, int step)
+static int spots_of_tile(const HULL *hull, int step)
 {
     return (hull->volume + step - 1) / step;
 }
 
 /* Where the first column of a spot's tile lies in the i-th tensor. */
-template <int N> static long tile_place(const HULL<N> *hull, int i, const SPOT *spot)
+template <int N> static long tile_place(const PLACED<N> *hull, int i, const SPOT *spot)
 {
     long place = hull->base[i] + spot->head * hull->per_head[i];
     for (int a = 0; a < RANK; a++)
@@ -254,8 +275,8 @@ template <int BLOCKS> struct MASK {
 typedef enum VIEW { SEES_NOTHING, SEES_PART, SEES_ALL } VIEW;
 
 /* What one row sees of a tile. */
-template <int ROWS, int N>
-static void row_mask(const SIGHT<ROWS> *sight, const HULL<N> *hull, const SPOT *spot, int row, uint *low, uint *high)
+template <int ROWS>
+static void row_mask(const SIGHT<ROWS> *sight, const HULL *hull, const SPOT *spot, int row, uint *low, uint *high)
 {
     *low = *high = 0;
     for (int a = 0; a < RANK; a++) {
@@ -268,7 +289,7 @@ static void row_mask(const SIGHT<ROWS> *sight, const HULL<N> *hull, const SPOT *
 }
 
 /* Whether the columns at hand are all there. */
-template <int N> static bool is_filled(const HULL<N> *hull, const SPOT *spot, int step)
+static bool is_filled(const HULL *hull, const SPOT *spot, int step)
 {
     bool filled = spot->column + step <= hull->volume;
     for (int a = 0; a < RANK; a++)
@@ -277,8 +298,8 @@ template <int N> static bool is_filled(const HULL<N> *hull, const SPOT *spot, in
 }
 
 /* What a warp sees of `step` columns: low and high, where only a part, are of row LANE of the warp. */
-template <int BLOCKS, int ROWS, int N>
-static VIEW glance(const SIGHT<ROWS> *sight, const HULL<N> *hull, const SPOT *spot, int step, uint *low, uint *high)
+template <int BLOCKS, int ROWS>
+static VIEW glance(const SIGHT<ROWS> *sight, const HULL *hull, const SPOT *spot, int step, uint *low, uint *high)
 {
     const bool filled = is_filled(hull, spot, step);
     *low = 0;
@@ -305,8 +326,8 @@ template <int BLOCKS> static void share_mask(uint low, uint high, MASK<BLOCKS> *
 }
 
 /* What a warp sees of `step` columns, and the mask if that is a part of them. */
-template <int BLOCKS, int ROWS, int N>
-static VIEW look(const SIGHT<ROWS> *sight, const HULL<N> *hull, const SPOT *spot, int step, MASK<BLOCKS> *mask)
+template <int BLOCKS, int ROWS>
+static VIEW look(const SIGHT<ROWS> *sight, const HULL *hull, const SPOT *spot, int step, MASK<BLOCKS> *mask)
 {
     uint low, high;
     const VIEW view = glance<BLOCKS>(sight, hull, spot, step, &low, &high);
@@ -316,7 +337,7 @@ static VIEW look(const SIGHT<ROWS> *sight, const HULL<N> *hull, const SPOT *spot
 }
 
 /* The coordinates of the columns that a lane has of eight: two of them. */
-template <int N> static void lane_coordinates(const HULL<N> *hull, const SPOT *spot, int eight, uint at[2])
+static void lane_coordinates(const HULL *hull, const SPOT *spot, int eight, uint at[2])
 {
     const uint *first = &hull->coordinates[spot->column + 8 * eight + LANE % 4 * 2];
     at[0] = first[0];
