@@ -13,6 +13,7 @@
 
 #define __global__
 #define __device__
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define threadIdx host_thread
 #define blockIdx host_block
