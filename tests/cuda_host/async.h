@@ -1,6 +1,6 @@
 /* What blocks of compute capability 9.0 do asynchronously, as cu_wgmma_ptx.h describes it: barriers of phases and
- * barriers of some threads (barriers.cpp), copies of boxes (boxes.cpp), products of warpgroups (warpgroup.cpp).
- * warpgroup.h has the wrappers that kernels call. */
+ * barriers of some threads (barriers.cpp), copies of boxes (boxes.cpp), products of warpgroups (warpgroup.cpp), and
+ * what must be fenced before (fences.cpp). warpgroup.h has the wrappers that kernels call. */
 #ifndef NF_TESTS_CUDA_ASYNC_H
 #define NF_TESTS_CUDA_ASYNC_H
 
@@ -79,6 +79,7 @@ struct host_async {
     int phased_count, boxes_count;
     host_warpgroup warpgroups[HOST_MOST_THREADS / HOST_WARPGROUP];
     host_operands operands;
+    uint32_t writes[HOST_DYNAMIC_BYTES / HOST_CHUNK + 1], fences[HOST_MOST_THREADS];
 };
 host_async *host_async_here();
 
@@ -92,6 +93,11 @@ void host_bytes_come(host_phased *barrier, unsigned bytes);
 void host_named_arrive(int barrier, int threads, bool waits);
 
 void host_copy_box(unsigned to, const void *map, const int at[HOST_MAP_RANK], unsigned barrier);
+
+/* What was written before by the calling thread may be touched by products and boxes. */
+void host_fence();
+void host_touch(unsigned address, unsigned bytes);
+void host_forget_writes(unsigned address, unsigned bytes);
 
 void host_products_begin();
 void host_multiply(float *sums, const unsigned *a, const host_factors *factors);

@@ -111,7 +111,7 @@ struct meeting {
 
 /* ---- A block ----------------------------------------------------------------------------------------------------- */
 
-enum { SHARED_BYTES = 48 << 10, DYNAMIC_BYTES = 227 << 10, SHARED_ALIGNMENT = 128, SHARED_GUARD = 4 << 10 };
+enum { SHARED_BYTES = 48 << 10, SHARED_ALIGNMENT = 128, SHARED_GUARD = 4 << 10 };
 
 struct block {
     host_call *call;
@@ -131,7 +131,7 @@ struct block {
     char begun, barrier[TURNS];
     int gathering, gathered; /* of a barrier that asks, in this round and in the last */
     alignas(SHARED_ALIGNMENT) unsigned char shared[SHARED_BYTES + SHARED_GUARD];
-    alignas(SHARED_ALIGNMENT) unsigned char dynamic[DYNAMIC_BYTES + SHARED_GUARD];
+    alignas(SHARED_ALIGNMENT) unsigned char dynamic[HOST_DYNAMIC_BYTES + SHARED_GUARD];
 };
 
 static thread_local block *running;
@@ -179,8 +179,7 @@ int host_barrier_or(int line, int holds)
     return running->gathered;
 }
 
-/* ---- Waiting for each other ---------------------------------------------------------------------------------------
- */
+/* ---- Waiting for each other -------------------------------------------------------------------------------------- */
 
 /* The last of a meeting's threads, of which there are `size`, does what it is for. */
 static void meet(meeting *m, unsigned size, unsigned turn, state waiting, host_collective *all, void *argument)
@@ -302,6 +301,7 @@ static void land(const copy *c)
     unsigned char chunk[HOST_CHUNK] = {};
     memcpy(chunk, c->from, static_cast<size_t>(c->bytes));
     memcpy(piece_at(c->to, static_cast<unsigned>(c->size)), chunk, static_cast<size_t>(c->size));
+    host_note_write(c->to);
 }
 
 void host_copy(unsigned to, const void *from, int bytes, int size)
@@ -487,6 +487,7 @@ static void begin_block(block *b)
     for (meeting &m : b->warpgroups)
         m.arrived = 0;
     host_begin_async(b->async);
+    host_forget_writes(0, b->rules->shared + HOST_CHUNK - 1);
     memset(b->shared, HOST_POISON, sizeof b->shared);
     memset(b->dynamic, HOST_POISON, b->rules->shared + SHARED_GUARD);
     b->shared_used = 0;
@@ -548,7 +549,7 @@ static void free_block(block *b)
 const char *host_launch(host_call *call, void **arguments, const host_rules *rules)
 {
     const unsigned threads = rules->threads;
-    if (threads == 0 || threads > HOST_MOST_THREADS || rules->blocks == 0 || rules->shared > DYNAMIC_BYTES)
+    if (threads == 0 || threads > HOST_MOST_THREADS || rules->blocks == 0 || rules->shared > HOST_DYNAMIC_BYTES)
         return "a launch of no block, of too many threads or of too much shared memory";
     block *b = nullptr;
     const char *fault = nullptr;

@@ -21,10 +21,12 @@ int host_barrier_or(int line, int holds); /* whether any thread's holds */
 void *host_shared(size_t bytes);
 
 /* That whose size the launch says, and places in it as cu_ptx.h has them. */
+enum { HOST_DYNAMIC_BYTES = 227 << 10 };
 unsigned char *host_dynamic_shared();
 unsigned host_address_of(const void *shared);
 enum { HOST_CHUNK = 16 };
 void *host_chunk_at(unsigned address);
+void host_note_write(unsigned address);                                            /* of a chunk or a part of it */
 unsigned char *host_bytes_at(unsigned address, unsigned size, unsigned alignment); /* NULL after a fault */
 
 /* Copies from global memory to there, filled up to `size` with zeros. They land at once, or as late as the thread's

@@ -76,6 +76,8 @@ void host_copy_box(unsigned to, const void *map, const int at[HOST_MAP_RANK], un
     unsigned char *place = host_bytes_at(to, box.bytes, PATTERN);
     if (!box.barrier || !place)
         return;
+    host_touch(to, box.bytes);
+    host_forget_writes(to, box.bytes);
     told_written(place, box.bytes);
     told_before(&box.barrier->order[box.barrier->phase % TURNS]);
     if (host_lands_early()) {

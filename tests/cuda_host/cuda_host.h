@@ -92,6 +92,7 @@ static inline void cu_load_16(unsigned to[4], cu_address from)
 
 static inline void cu_store_16(cu_address to, const unsigned from[4])
 {
+    host_note_write(to);
     memcpy(host_chunk_at(to), from, HOST_CHUNK);
 }
 

@@ -42,8 +42,10 @@ static void load_chunk(float to[BLOCK_COLUMNS], unsigned address, float (*load)(
 {
     uint16_t numbers[BLOCK_COLUMNS] = {};
     const unsigned line = address / LINE % LINES_OF_PATTERN;
-    unsigned char *chunk = host_bytes_at(address ^ line * HOST_CHUNK, HOST_CHUNK, HOST_CHUNK);
+    const unsigned place = address ^ line * HOST_CHUNK;
+    unsigned char *chunk = host_bytes_at(place, HOST_CHUNK, HOST_CHUNK);
     if (chunk) {
+        host_touch(place, HOST_CHUNK);
         told_read(chunk, HOST_CHUNK);
         memcpy(numbers, chunk, sizeof numbers);
     }

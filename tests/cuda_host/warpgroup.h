@@ -54,6 +54,7 @@ static inline void cu_copy_box(cu_address to, const cu_map *map, const int (&at)
 
 static inline void cu_fence_async()
 {
+    host_fence();
 }
 
 template <int COUNT> static inline void cu_take_registers()

@@ -33,9 +33,11 @@ host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -Wall -Werror -Wno-unknow
 	-Wno-psabi
 host_include = -I$(src) -I$(src)/../include -I$(tests)
 host_text = $(text) $(tests)/module.cpp $(wildcard $(tests)/*.h)
-host_objects = $(folder)/block.o $(folder)/warp.o $(folder)/barriers.o $(folder)/boxes.o $(folder)/warpgroup.o
+host_module = $(CXX) $(host_flags) $(HOST_FLAGS) -shared $(host_include)
+host_objects = $(folder)/block.o $(folder)/warp.o $(folder)/barriers.o $(folder)/boxes.o $(folder)/fences.o \
+	$(folder)/warpgroup.o
 
-host: $(images:.fatbin=.so)
+host: $(images:.fatbin=.so) $(folder)/warpgroup.so
 .PHONY: host
 
 # What stands in for the device, with flags of its own, so that kernels may be instrumented without it.
@@ -45,5 +47,9 @@ $(host_objects): $(folder)/%.o: $(tests)/%.cpp $(wildcard $(tests)/*.h)
 $(folder)/%.so: $(host_text) $(host_objects)
 	@echo "  CXX      $*.so"
 	set -- $$($(list) | sed -n 's/^$* //p') && source=$$1 && shift && \
-		$(CXX) $(host_flags) $(HOST_FLAGS) -shared $(host_include) -DPROGRAM="\"backends/cuda/$$source\"" "$$@" -o $@ \
-			$(tests)/module.cpp $(host_objects)
+		$(host_module) -DPROGRAM="\"backends/cuda/$$source\"" "$$@" -o $@ $(tests)/module.cpp $(host_objects)
+
+# A kernel of the tests' own.
+$(folder)/warpgroup.so: $(tests)/warpgroup.cu $(host_text) $(host_objects)
+	@echo "  CXX      warpgroup.so"
+	$(host_module) -DPROGRAM='"warpgroup.cu"' -o $@ $(tests)/module.cpp $(host_objects)
