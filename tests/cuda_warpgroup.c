@@ -1,5 +1,5 @@
-/* cuda_warpgroup WITHOUT - launches the kernel of cuda_warpgroup.cu on libcuda.so.1, with that part left out (0: none),
- * and compares. Says "wrong" or what fails, and exits with 1. */
+/* cuda_warpgroup [WITHOUT [IMAGE]] - launches the kernel of cuda_host/warpgroup.cu on libcuda.so.1, with a part left
+ * out (0: none), and compares. Says "wrong" or what fails, and exits with 1. IMAGE: a file of nvcc's, for a GPU. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,6 +112,18 @@ static void launch(CUfunction kernel, CUstream stream, long long without)
         must(api.cuMemFree(memory[i]), "cuMemFree");
 }
 
+static const char *read_image(const char *path)
+{
+    static char image[1 << 20];
+    FILE *file = fopen(path, "rb");
+    if (!file || fread(image, 1, sizeof image, file) == 0) {
+        perror(path);
+        exit(1);
+    }
+    fclose(file);
+    return image;
+}
+
 int main(int count, char **words)
 {
     CUdevice device = 0;
@@ -119,13 +131,14 @@ int main(int count, char **words)
     CUmodule module = NULL;
     CUfunction kernel = NULL;
     CUstream stream = NULL;
+    const char *image = count > 2 ? read_image(words[2]) : "host image warpgroup";
     if (cu_api_load(&api) != NF_OK)
         return 1;
     must(api.cuInit(0), "cuInit");
     must(api.cuDeviceGet(&device, 0), "cuDeviceGet");
     must(api.cuDevicePrimaryCtxRetain(&context, device), "cuDevicePrimaryCtxRetain");
     must(api.cuCtxPushCurrent(context), "cuCtxPushCurrent");
-    must(api.cuModuleLoadData(&module, "host image warpgroup"), "cuModuleLoadData");
+    must(api.cuModuleLoadData(&module, image), "cuModuleLoadData");
     must(api.cuModuleGetFunction(&kernel, module, "attend"), "cuModuleGetFunction");
     must(api.cuStreamCreate(&stream, 1), "cuStreamCreate");
     launch(kernel, stream, count > 1 ? atol(words[1]) : 0);

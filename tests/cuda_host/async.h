@@ -79,7 +79,7 @@ struct host_async {
     int phased_count, boxes_count;
     host_warpgroup warpgroups[HOST_MOST_THREADS / HOST_WARPGROUP];
     host_operands operands;
-    uint32_t writes[HOST_DYNAMIC_BYTES / HOST_CHUNK + 1], fences[HOST_MOST_THREADS];
+    uint32_t writes[(HOST_FIRST_ADDRESS + HOST_DYNAMIC_BYTES) / HOST_CHUNK + 1], fences[HOST_MOST_THREADS];
 };
 host_async *host_async_here();
 
@@ -103,7 +103,7 @@ void host_products_begin();
 void host_multiply(float *sums, const unsigned *a, const host_factors *factors);
 void host_products_commit();
 void host_products_wait(int pending);
-void host_registers();
+void host_gather_only();
 
 /* For block.cpp: a block begins; the oldest box that comes to a barrier lands; the products run that a warpgroup waits
  * for; a thread ends; the block has. */

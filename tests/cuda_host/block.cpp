@@ -274,13 +274,14 @@ unsigned host_address_of(const void *shared)
     const size_t address = static_cast<size_t>(static_cast<const unsigned char *>(shared) - running->dynamic);
     if (address > running->rules->shared)
         host_fault("an address is not of the launch's shared memory");
-    return static_cast<unsigned>(address);
+    return HOST_FIRST_ADDRESS + static_cast<unsigned>(address);
 }
 
 unsigned char *host_bytes_at(unsigned address, unsigned size, unsigned alignment)
 {
-    if (address % alignment == 0 && size <= running->rules->shared && address <= running->rules->shared - size)
-        return running->dynamic + address;
+    const size_t begin = static_cast<size_t>(address) - HOST_FIRST_ADDRESS;
+    if (address % alignment == 0 && address >= HOST_FIRST_ADDRESS && begin + size <= running->rules->shared)
+        return running->dynamic + begin;
     host_fault("a place in shared memory is not aligned, or not there");
     return nullptr;
 }
@@ -487,7 +488,7 @@ static void begin_block(block *b)
     for (meeting &m : b->warpgroups)
         m.arrived = 0;
     host_begin_async(b->async);
-    host_forget_writes(0, b->rules->shared + HOST_CHUNK - 1);
+    host_forget_writes(HOST_FIRST_ADDRESS, b->rules->shared + HOST_CHUNK - 1);
     memset(b->shared, HOST_POISON, sizeof b->shared);
     memset(b->dynamic, HOST_POISON, b->rules->shared + SHARED_GUARD);
     b->shared_used = 0;

@@ -20,8 +20,8 @@ int host_barrier_or(int line, int holds); /* whether any thread's holds */
  * same order. */
 void *host_shared(size_t bytes);
 
-/* That whose size the launch says, and places in it as cu_ptx.h has them. */
-enum { HOST_DYNAMIC_BYTES = 227 << 10 };
+/* That whose size the launch says, and places in it as cu_ptx.h has them: as on a device, it does not begin at 0. */
+enum { HOST_DYNAMIC_BYTES = 227 << 10, HOST_FIRST_ADDRESS = 1 << 10 };
 unsigned char *host_dynamic_shared();
 unsigned host_address_of(const void *shared);
 enum { HOST_CHUNK = 16 };

@@ -78,7 +78,7 @@ static inline float cu_exp2(float x)
     return fabsf(power) < 0x1p-126f ? 0 : power;
 }
 
-typedef unsigned cu_address; /* from the start of the launch's shared memory */
+typedef unsigned cu_address;
 
 static inline cu_address cu_address_of(const void *shared)
 {

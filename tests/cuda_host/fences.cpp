@@ -18,7 +18,7 @@ void host_fence()
 
 void host_note_write(unsigned address)
 {
-    if (address < HOST_DYNAMIC_BYTES)
+    if (address < HOST_FIRST_ADDRESS + HOST_DYNAMIC_BYTES)
         host_async_here()->writes[address / HOST_CHUNK] =
             (host_thread.x + 1) << THREAD_SHIFT | fences_of(host_thread.x);
 }

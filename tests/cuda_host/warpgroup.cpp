@@ -251,7 +251,7 @@ static void only_gather(void *const *)
 {
 }
 
-void host_registers()
+void host_gather_only()
 {
     host_gather(only_gather, nullptr);
 }

@@ -18,6 +18,8 @@ enum {
     Q_BYTES = QUERIES * WIDTH * 2,
     KEY_BYTES = KEYS * WIDTH * 2,
     SLOT_BYTES = 2 * KEY_BYTES,
+    FULL_OFFSET = SLOTS * SLOT_BYTES + Q_BYTES,
+    EMPTY_OFFSET = FULL_OFFSET + 8 * (SLOTS + 1),
     CONSUMERS = 128,
     READY = 1,
     Q_ROUNDED
@@ -50,22 +52,24 @@ static __device__ void copy_rows(cu_address to, const cu_map *map, int first, in
     }
 }
 
-static __device__ void produce(const cu_map *q, const cu_map *k, const cu_map *v, int first, int step, int steps,
-                               cu_address full, cu_address empty, int without)
+/* Shared memory has the slots, q, a barrier for each slot that is full and for q, and one for each that is empty. */
+static __device__ void produce(cu_address shared, const cu_map *q, const cu_map *k, const cu_map *v, int first,
+                               int step, int steps, int without)
 {
-    const cu_address q_full = full + 8 * SLOTS;
+    const cu_address full = shared + FULL_OFFSET, empty = shared + EMPTY_OFFSET, q_full = full + 8 * SLOTS;
     cu_mbarrier_expect(q_full, Q_BYTES);
-    copy_rows(SLOTS * SLOT_BYTES, q, 0, QUERIES, q_full);
+    copy_rows(shared + SLOTS * SLOT_BYTES, q, 0, QUERIES, q_full);
     for (int i = 0; i < steps; i++) {
         const int slot = i % SLOTS;
+        const cu_address keys = shared + slot * SLOT_BYTES, values = keys + KEY_BYTES, barrier = full + 8 * slot;
         if (without != WAIT_FOR_SLOT)
             cu_mbarrier_wait(empty + 8 * slot, (i / SLOTS + 1) % 2);
         if (without == EXPECTED_BYTES)
-            cu_mbarrier_arrive(full + 8 * slot);
+            cu_mbarrier_arrive(barrier);
         else if (without != ARRIVAL_OF_BYTES)
-            cu_mbarrier_expect(full + 8 * slot, SLOT_BYTES);
-        copy_rows(slot * SLOT_BYTES + (without == ALIGNMENT) * LINE, k, first + i * step, KEYS, full + 8 * slot);
-        copy_rows(slot * SLOT_BYTES + KEY_BYTES, v, first + i * step, KEYS, full + 8 * slot);
+            cu_mbarrier_expect(barrier, SLOT_BYTES);
+        copy_rows(keys + (without == ALIGNMENT) * LINE, k, first + i * step, KEYS, barrier);
+        copy_rows(values, v, first + i * step, KEYS, barrier);
     }
 }
 
@@ -102,21 +106,22 @@ static __device__ void begin_sums(float (&sums)[WIDTH / 8][4], const unsigned (&
 }
 
 /* A step's sums are computed while those of the next begin. */
-static __device__ void consume(float out[QUERIES][WIDTH], int steps, cu_address full, cu_address empty, int without)
+static __device__ void consume(cu_address shared, float out[QUERIES][WIDTH], int steps, int without)
 {
+    const cu_address q = shared + SLOTS * SLOT_BYTES, full = shared + FULL_OFFSET, empty = shared + EMPTY_OFFSET;
     float sums[WIDTH / 8][4] = {};
     unsigned weights[KEYS / 16][4];
     cu_take_registers<240>();
     cu_mbarrier_wait(full + 8 * SLOTS, 0);
-    round_q(SLOTS * SLOT_BYTES, without);
+    round_q(q, without);
     for (int i = 0; i < steps; i++) {
-        const cu_address slot = i % SLOTS * SLOT_BYTES;
+        const cu_address slot = shared + i % SLOTS * SLOT_BYTES;
         float scores[KEYS / 8][4];
         if (without != WAIT_FOR_BYTES)
             cu_mbarrier_wait(full + i % SLOTS * 8, i / SLOTS % 2);
         if (without != BEGIN_OF_PRODUCTS)
             cu_wgmma_begin();
-        begin_scores(scores, SLOTS * SLOT_BYTES, slot);
+        begin_scores(scores, q, slot);
         cu_wgmma_wait<1>();
         cu_wgmma_hold(sums);
         if (i && without != SLOT_RETURNED_EARLY)
@@ -146,25 +151,25 @@ KERNEL void GROUP_ITEMS(2 * CONSUMERS)
     attend(const __grid_constant__ cu_map q, const __grid_constant__ cu_map k, const __grid_constant__ cu_map v,
            float *out, long first, long step, long steps, long without)
 {
-    DYNAMIC_SHARED(shared);
-    const cu_address full = cu_address_of(shared) + SLOTS * SLOT_BYTES + Q_BYTES, empty = full + 8 * (SLOTS + 1);
+    DYNAMIC_SHARED(memory);
+    const cu_address shared = cu_address_of(memory);
     if (ITEM_INDEX == 0) {
         for (int i = 0; i <= SLOTS; i++)
-            cu_mbarrier_init(full + 8 * i, 1);
+            cu_mbarrier_init(shared + FULL_OFFSET + 8 * i, 1);
         for (int i = 0; i < SLOTS; i++)
-            cu_mbarrier_init(empty + 8 * i, CONSUMERS);
+            cu_mbarrier_init(shared + EMPTY_OFFSET + 8 * i, CONSUMERS);
         if (without != MAKING_KNOWN)
             cu_mbarrier_init_done();
     }
     if (without != BLOCK_BARRIER)
         BARRIER();
     if (ITEM_INDEX < CONSUMERS) {
-        consume((float(*)[WIDTH])(out + GROUP_INDEX * QUERIES * WIDTH), (int)steps, full, empty, (int)without);
+        consume(shared, (float(*)[WIDTH])(out + GROUP_INDEX * QUERIES * WIDTH), (int)steps, (int)without);
         cu_sync_some(READY, 2 * CONSUMERS - (without == COUNT_OF_WARP) * 32);
     } else {
         cu_give_registers<40>();
         if (ITEM_INDEX == CONSUMERS)
-            produce(&q, &k, &v, (int)first, (int)step, (int)steps, full, empty, (int)without);
+            produce(shared, &q, &k, &v, (int)first, (int)step, (int)steps, (int)without);
         if (without != ARRIVAL_OF_WARP || ITEM_INDEX > CONSUMERS)
             cu_arrive_some(READY, 2 * CONSUMERS);
     }

@@ -59,12 +59,13 @@ static inline void cu_fence_async()
 
 template <int COUNT> static inline void cu_take_registers()
 {
-    host_registers();
+    static_assert(COUNT >= 24 && COUNT <= 256 && COUNT % 8 == 0, "so many may be had");
+    host_gather_only();
 }
 
 template <int COUNT> static inline void cu_give_registers()
 {
-    host_registers();
+    cu_take_registers<COUNT>();
 }
 
 typedef unsigned long cu_lines;
@@ -89,31 +90,38 @@ template <int PENDING> static inline void cu_wgmma_wait()
     host_products_wait(PENDING);
 }
 
+/* 8 columns are one of N. */
+template <int N> static inline int host_columns()
+{
+    static_assert(N == 8 || N == 16, "sums are of 64 or 128 columns");
+    return 8 * N;
+}
+
 template <int N> static inline void cu_wgmma_hold(float (&)[N][4])
 {
 }
 
 template <int N> static inline void cu_wgmma_lines_bf16(float (&sum)[N][4], cu_lines a, cu_lines b, bool add)
 {
-    const host_factors factors = {a, b, false, add, 8 * N, nf_bf16_to_f32};
+    const host_factors factors = {a, b, false, add, host_columns<N>(), nf_bf16_to_f32};
     host_multiply(sum[0], nullptr, &factors);
 }
 
 template <int N> static inline void cu_wgmma_lines_f16(float (&sum)[N][4], cu_lines a, cu_lines b, bool add)
 {
-    const host_factors factors = {a, b, false, add, 8 * N, nf_f16_to_f32};
+    const host_factors factors = {a, b, false, add, host_columns<N>(), nf_f16_to_f32};
     host_multiply(sum[0], nullptr, &factors);
 }
 
 template <int N> static inline void cu_wgmma_across_bf16(float (&sum)[N][4], const unsigned (&a)[4], cu_lines b)
 {
-    const host_factors factors = {0, b, true, true, 8 * N, nf_bf16_to_f32};
+    const host_factors factors = {0, b, true, true, host_columns<N>(), nf_bf16_to_f32};
     host_multiply(sum[0], a, &factors);
 }
 
 template <int N> static inline void cu_wgmma_across_f16(float (&sum)[N][4], const unsigned (&a)[4], cu_lines b)
 {
-    const host_factors factors = {0, b, true, true, 8 * N, nf_f16_to_f32};
+    const host_factors factors = {0, b, true, true, host_columns<N>(), nf_f16_to_f32};
     host_multiply(sum[0], a, &factors);
 }
 
