@@ -36,6 +36,14 @@ for order in "${!orders[@]}"; do
     check "mma_${orders[order]}_order_copies_at_once" verify "order=$order;copies=1" $((100 * order + 800))
 done
 
+# What kernels of compute capability 9.0 use, in a kernel of the tests' own.
+for order in "${!orders[@]}"; do
+    for copies in 0 1; do
+        check "warpgroup_${orders[order]}_order_copies_$copies" runs "order=$order;copies=$copies" \
+            "$top_builddir/tests/cuda_warpgroup"
+    done
+done
+
 # A program's own memory and streams.
 interop=$top_builddir/tests/test_cuda
 if [ -x "$interop" ]; then

@@ -1,8 +1,4 @@
-/* Fibers, and the rounds of a block.
- *
- * With HOST_TSAN the threads of a launch are threads to ThreadSanitizer, too, ordered by barriers, meetings of warps
- * and the launch alone: it sees races within a round, and between blocks, in any order of threads. This file is itself
- * compiled without it. */
+/* Fibers, and the rounds of a block. */
 #include "block.h"
 
 #include <stdint.h>
@@ -11,6 +7,10 @@
 #include <sys/mman.h>
 
 #include <vector>
+
+#include "async.h"
+#include "told.h"
+
 #if defined(__x86_64__) && !defined(HOST_UCONTEXT)
 #define HOST_ASSEMBLY
 #else
@@ -18,63 +18,6 @@
 #endif
 
 thread_local host_index host_thread, host_block, host_grid, host_block_size;
-
-/* ---- What ThreadSanitizer is told -------------------------------------------------------------------------------- */
-
-#ifdef HOST_TSAN
-#include <sanitizer/tsan_interface.h>
-typedef void *told_thread;
-static told_thread told_begin()
-{
-    return __tsan_create_fiber(0);
-}
-static told_thread told_current()
-{
-    return __tsan_get_current_fiber();
-}
-static void told_switch(told_thread to)
-{
-    __tsan_switch_to_fiber(to, __tsan_switch_to_fiber_no_sync);
-}
-static void told_end(told_thread thread)
-{
-    __tsan_destroy_fiber(thread);
-}
-/* What comes before `before` of an order is seen by what comes after `after`. */
-static void told_before(char *order)
-{
-    __tsan_release(order);
-}
-static void told_after(char *order)
-{
-    __tsan_acquire(order);
-}
-static const bool told = true;
-#else
-struct told_thread {
-};
-static told_thread told_begin()
-{
-    return {};
-}
-static told_thread told_current()
-{
-    return {};
-}
-static void told_switch(told_thread)
-{
-}
-static void told_end(told_thread)
-{
-}
-static void told_before(char *)
-{
-}
-static void told_after(char *)
-{
-}
-static const bool told = false;
-#endif
 
 /* ---- Fibers ------------------------------------------------------------------------------------------------------ */
 
@@ -136,7 +79,8 @@ static void make_context(context *made, char *stack, void (*begin)())
 }
 #endif
 
-enum state { READY, WAITING, MEETING, ENDED }; /* to run, at a barrier, at a meeting of its warp */
+/* To run, at a barrier of the block, at a meeting of its warp, at one of its warpgroup, until it is woken. */
+enum state { READY, WAITING, MEETING, GATHERING, PARKED, ENDED };
 
 /* On its way to shared memory. */
 struct copy {
@@ -153,39 +97,32 @@ struct fiber {
     size_t shared_used; /* of what it has asked for */
     std::vector<copy> copies;
     long groups; /* committed */
-    unsigned barriers, meetings;
+    unsigned barriers, meetings, gatherings;
+    const void *awaited; /* what it is parked for */
 };
 
-/* Orders take turns: who comes late out of one must not see what others have done since. */
-enum { TURNS = 2 };
-
-/* Who has come to a meeting. */
-struct warp {
+/* Who has come to a meeting, of a warp or of a warpgroup. */
+struct meeting {
     char order[TURNS];
     host_collective *all;
-    void *arguments[HOST_LANES];
-    int arrived;
+    void *arguments[HOST_WARPGROUP];
+    unsigned arrived;
 };
 
 /* ---- A block ----------------------------------------------------------------------------------------------------- */
 
-enum {
-    MOST_THREADS = 1024,
-    SHARED_BYTES = 48 << 10,
-    DYNAMIC_BYTES = 227 << 10,
-    SHARED_ALIGNMENT = 128,
-    SHARED_GUARD = 4 << 10,
-    POISON = 0xff
-};
+enum { SHARED_BYTES = 48 << 10, SHARED_ALIGNMENT = 128, SHARED_GUARD = 4 << 10 };
 
 struct block {
     host_call *call;
     void **arguments;
     const host_rules *rules;
     unsigned threads, current;
-    unsigned order[MOST_THREADS];
-    fiber fibers[MOST_THREADS];
-    warp warps[MOST_THREADS / HOST_LANES];
+    unsigned order[HOST_MOST_THREADS];
+    fiber fibers[HOST_MOST_THREADS];
+    meeting warps[HOST_MOST_THREADS / HOST_LANES], warpgroups[HOST_MOST_THREADS / HOST_WARPGROUP];
+    host_async *async;
+    bool woken; /* somebody is ready again */
     context scheduler;
     size_t shared_used; /* by any thread */
     uint64_t seed;
@@ -194,7 +131,7 @@ struct block {
     char begun, barrier[TURNS];
     int gathering, gathered; /* of a barrier that asks, in this round and in the last */
     alignas(SHARED_ALIGNMENT) unsigned char shared[SHARED_BYTES + SHARED_GUARD];
-    alignas(SHARED_ALIGNMENT) unsigned char dynamic[DYNAMIC_BYTES + SHARED_GUARD];
+    alignas(SHARED_ALIGNMENT) unsigned char dynamic[HOST_DYNAMIC_BYTES + SHARED_GUARD];
 };
 
 static thread_local block *running;
@@ -217,6 +154,7 @@ static void run_thread()
     fiber *self = &running->fibers[running->current];
     if (!self->copies.empty())
         host_fault("a thread has ended before its copies have landed");
+    host_end_of_products();
     std::vector<copy>().swap(self->copies); /* what the thread has allocated it frees itself */
     self->is = ENDED;
     switch_context(&self->at, &running->scheduler);
@@ -241,30 +179,75 @@ int host_barrier_or(int line, int holds)
     return running->gathered;
 }
 
-/* ---- Warps ------------------------------------------------------------------------------------------------------- */
+/* ---- Waiting for each other -------------------------------------------------------------------------------------- */
 
-void host_meet(host_collective *all, void *argument)
+/* The last of a meeting's threads, of which there are `size`, does what it is for. */
+static void meet(meeting *m, unsigned size, unsigned turn, state waiting, host_collective *all, void *argument)
 {
-    warp *w = &running->warps[running->current / HOST_LANES];
-    fiber *self = &running->fibers[running->current], *lanes = self - running->current % HOST_LANES;
-    if (w->arrived && w->all != all)
-        host_fault("lanes of a warp meet for different things");
-    w->all = all;
-    w->arguments[running->current % HOST_LANES] = argument;
-    char *order = &w->order[self->meetings++ % TURNS];
+    fiber *self = &running->fibers[running->current], *first = self - running->current % size;
+    if (m->arrived && m->all != all)
+        host_fault("threads of a warp or of a warpgroup meet for different things");
+    m->all = all;
+    m->arguments[running->current % size] = argument;
+    char *order = &m->order[turn % TURNS];
     told_before(order);
-    if (++w->arrived < HOST_LANES) {
-        self->is = MEETING;
+    if (++m->arrived < size) {
+        self->is = waiting;
         switch_context(&self->at, &running->scheduler);
         told_after(order);
         return;
     }
     told_after(order);
-    all(w->arguments);
+    all(m->arguments);
     told_before(order);
-    w->arrived = 0;
-    for (int i = 0; i < HOST_LANES; i++)
-        lanes[i].is = READY;
+    m->arrived = 0;
+    for (unsigned i = 0; i < size; i++)
+        first[i].is = READY;
+    running->woken = true;
+}
+
+void host_meet(host_collective *all, void *argument)
+{
+    meet(&running->warps[running->current / HOST_LANES], HOST_LANES, running->fibers[running->current].meetings++,
+         MEETING, all, argument);
+}
+
+void host_gather(host_collective *all, void *argument)
+{
+    meet(&running->warpgroups[running->current / HOST_WARPGROUP], HOST_WARPGROUP,
+         running->fibers[running->current].gatherings++, GATHERING, all, argument);
+}
+
+void host_park(const void *awaited)
+{
+    fiber *self = &running->fibers[running->current];
+    self->is = PARKED;
+    self->awaited = awaited;
+    switch_context(&self->at, &running->scheduler);
+}
+
+void host_wake(const void *awaited)
+{
+    for (unsigned i = 0; i < running->threads; i++)
+        if (running->fibers[i].is == PARKED && running->fibers[i].awaited == awaited) {
+            running->fibers[i].is = READY;
+            running->woken = true;
+        }
+}
+
+unsigned host_barriers_passed()
+{
+    return running->fibers[running->current].barriers;
+}
+
+host_async *host_async_here()
+{
+    return running->async;
+}
+
+bool host_lands_early()
+{
+    return running->rules->copies_early;
 }
 
 /* ---- Shared memory ----------------------------------------------------------------------------------------------- */
@@ -291,27 +274,35 @@ unsigned host_address_of(const void *shared)
     const size_t address = static_cast<size_t>(static_cast<const unsigned char *>(shared) - running->dynamic);
     if (address > running->rules->shared)
         host_fault("an address is not of the launch's shared memory");
-    return static_cast<unsigned>(address);
+    return HOST_FIRST_ADDRESS + static_cast<unsigned>(address);
 }
 
-static void *bytes_at(unsigned address, unsigned size)
+unsigned char *host_bytes_at(unsigned address, unsigned size, unsigned alignment)
 {
-    if (address % size == 0 && address + size <= running->rules->shared)
-        return running->dynamic + address;
+    const size_t begin = static_cast<size_t>(address) - HOST_FIRST_ADDRESS;
+    if (address % alignment == 0 && address >= HOST_FIRST_ADDRESS && begin + size <= running->rules->shared)
+        return running->dynamic + begin;
     host_fault("a place in shared memory is not aligned, or not there");
-    return running->dynamic;
+    return nullptr;
+}
+
+static unsigned char *piece_at(unsigned address, unsigned size)
+{
+    unsigned char *piece = host_bytes_at(address, size, size);
+    return piece ? piece : running->dynamic;
 }
 
 void *host_chunk_at(unsigned address)
 {
-    return bytes_at(address, HOST_CHUNK);
+    return piece_at(address, HOST_CHUNK);
 }
 
 static void land(const copy *c)
 {
     unsigned char chunk[HOST_CHUNK] = {};
     memcpy(chunk, c->from, static_cast<size_t>(c->bytes));
-    memcpy(bytes_at(c->to, static_cast<unsigned>(c->size)), chunk, static_cast<size_t>(c->size));
+    memcpy(piece_at(c->to, static_cast<unsigned>(c->size)), chunk, static_cast<size_t>(c->size));
+    host_note_write(c->to);
 }
 
 void host_copy(unsigned to, const void *from, int bytes, int size)
@@ -344,7 +335,7 @@ void host_copy_wait(int pending)
 
 static bool is_poisoned(const unsigned char *begin, const unsigned char *end)
 {
-    while (begin < end && *begin == POISON)
+    while (begin < end && *begin == HOST_POISON)
         begin++;
     return begin == end;
 }
@@ -385,12 +376,9 @@ static void begin_order(block *b, host_order order)
         b->order[i] = reverse ? b->threads - 1 - i : i;
 }
 
-static void next_order(block *b, host_order order)
+static bool is_greedy(const block *b)
 {
-    if (order == HOST_RANDOM)
-        shuffle(b);
-    if (order == HOST_GREEDY || order == HOST_GREEDY_REVERSE)
-        rotate(b);
+    return b->rules->order == HOST_GREEDY || b->rules->order == HOST_GREEDY_REVERSE;
 }
 
 static void resume(block *b, unsigned thread)
@@ -413,17 +401,50 @@ static void run_warp(block *b, unsigned index)
     }
 }
 
-static void run_round(block *b)
+/* All that can go on do; greedy, those that the order has first, again as soon as somebody is woken. */
+static void run_pass(block *b)
 {
-    for (unsigned i = 0; i < b->threads; i++)
-        b->fibers[i].is = READY;
-    for (unsigned i = 0; i < b->threads; i++) {
+    if (b->rules->order == HOST_RANDOM)
+        shuffle(b);
+    b->woken = false;
+    for (unsigned i = 0; i < b->threads && !(is_greedy(b) && b->woken); i++) {
         const unsigned thread = b->order[i];
         if (b->fibers[thread].is == READY)
             resume(b, thread);
         if (b->fibers[thread].is == MEETING)
             run_warp(b, thread / HOST_LANES);
     }
+}
+
+static bool is_any(const block *b, state is)
+{
+    for (unsigned i = 0; i < b->threads; i++)
+        if (b->fibers[i].is == is)
+            return true;
+    return false;
+}
+
+/* When nobody can go on, something is done that somebody waits for. */
+static bool do_awaited(block *b)
+{
+    for (unsigned i = 0; i < b->threads; i++) {
+        const fiber *f = &b->fibers[b->order[i]];
+        if (f->is == PARKED && (host_land_for(f->awaited) || host_run_for(f->awaited)))
+            return true;
+    }
+    return false;
+}
+
+static void run_round(block *b)
+{
+    for (unsigned i = 0; i < b->threads; i++)
+        b->fibers[i].is = READY;
+    do {
+        if (is_greedy(b))
+            rotate(b);
+        while (is_any(b, READY))
+            run_pass(b);
+    } while (do_awaited(b));
     b->gathered = b->gathering;
     b->gathering = 0;
 }
@@ -431,9 +452,12 @@ static void run_round(block *b)
 /* After a round all threads are at the same barrier, or all have ended. */
 static const char *judge_round(const block *b)
 {
-    for (unsigned i = 0; i < b->threads; i++)
-        if (b->fibers[i].is == MEETING)
-            return "some lanes of a warp wait for others that do not come";
+    if (is_any(b, PARKED))
+        return "threads of a block wait for each other";
+    if (is_any(b, GATHERING))
+        return "some threads of a warpgroup wait for others that do not come";
+    if (is_any(b, MEETING))
+        return "some lanes of a warp wait for others that do not come";
     for (unsigned i = 1; i < b->threads; i++) {
         if (b->fibers[i].is != b->fibers[0].is)
             return "some threads of a block have ended, others wait at a barrier";
@@ -454,28 +478,37 @@ static void begin_block(block *b)
     for (unsigned i = 0; i < b->threads; i++) {
         make_context(&b->fibers[i].at, b->stacks + i * stack_bytes, run_thread);
         b->fibers[i].at.thread = told_begin();
-        b->fibers[i].barriers = b->fibers[i].meetings = 0;
+        b->fibers[i].barriers = b->fibers[i].meetings = b->fibers[i].gatherings = 0;
         b->fibers[i].shared_used = 0;
         b->fibers[i].copies.clear();
         b->fibers[i].groups = 0;
     }
-    for (warp &w : b->warps)
-        w.arrived = 0;
-    memset(b->shared, POISON, sizeof b->shared);
-    memset(b->dynamic, POISON, b->rules->shared + SHARED_GUARD);
+    for (meeting &m : b->warps)
+        m.arrived = 0;
+    for (meeting &m : b->warpgroups)
+        m.arrived = 0;
+    host_begin_async(b->async);
+    host_forget_writes(HOST_FIRST_ADDRESS, b->rules->shared + HOST_CHUNK - 1);
+    memset(b->shared, HOST_POISON, sizeof b->shared);
+    memset(b->dynamic, HOST_POISON, b->rules->shared + SHARED_GUARD);
     b->shared_used = 0;
     begin_order(b, b->rules->order);
     told_before(&b->begun);
 }
 
+static const char *judge_end(const block *b)
+{
+    const char *fault = host_judge_async();
+    return fault ? fault : judge_shared(b);
+}
+
 static const char *run_rounds(block *b)
 {
     for (;;) {
-        next_order(b, b->rules->order);
         run_round(b);
         const char *fault = b->fault ? b->fault : judge_round(b);
         if (fault || b->fibers[0].is == ENDED)
-            return fault ? fault : judge_shared(b);
+            return fault ? fault : judge_end(b);
     }
 }
 
@@ -492,9 +525,11 @@ static const char *run_block(block *b)
 static block *make_block(host_call *call, void **arguments, const host_rules *rules)
 {
     char *stacks = make_stacks(rules->threads);
-    if (!stacks)
+    host_async *async = static_cast<host_async *>(calloc(1, sizeof *async));
+    if (!stacks || !async)
         return nullptr;
     block *b = new block();
+    b->async = async;
     b->call = call;
     b->arguments = arguments;
     b->rules = rules;
@@ -508,13 +543,14 @@ static block *make_block(host_call *call, void **arguments, const host_rules *ru
 static void free_block(block *b)
 {
     munmap(b->stacks, b->threads * stack_bytes);
+    free(b->async);
     delete b;
 }
 
 const char *host_launch(host_call *call, void **arguments, const host_rules *rules)
 {
     const unsigned threads = rules->threads;
-    if (threads == 0 || threads > MOST_THREADS || rules->blocks == 0 || rules->shared > DYNAMIC_BYTES)
+    if (threads == 0 || threads > HOST_MOST_THREADS || rules->blocks == 0 || rules->shared > HOST_DYNAMIC_BYTES)
         return "a launch of no block, of too many threads or of too much shared memory";
     block *b = nullptr;
     const char *fault = nullptr;

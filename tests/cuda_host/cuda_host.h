@@ -13,6 +13,7 @@
 
 #define __global__
 #define __device__
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define threadIdx host_thread
 #define blockIdx host_block
@@ -77,7 +78,7 @@ static inline float cu_exp2(float x)
     return fabsf(power) < 0x1p-126f ? 0 : power;
 }
 
-typedef unsigned cu_address; /* from the start of the launch's shared memory */
+typedef unsigned cu_address;
 
 static inline cu_address cu_address_of(const void *shared)
 {
@@ -91,6 +92,7 @@ static inline void cu_load_16(unsigned to[4], cu_address from)
 
 static inline void cu_store_16(cu_address to, const unsigned from[4])
 {
+    host_note_write(to);
     memcpy(host_chunk_at(to), from, HOST_CHUNK);
 }
 

@@ -56,7 +56,7 @@ struct CUevent_st {
     CUstream stream; /* where it was recorded, NULL: nowhere */
     long at;         /* how many commands were before it */
     bool timed;
-    long time;       /* of one that is timed: when the stream came to it */
+    long time; /* of one that is timed: when the stream came to it */
 };
 struct CUmod_st {
     mock_handle base;
@@ -67,8 +67,8 @@ struct CUfunc_st {
     const char *name;
     CUmodule module;
     void (*call)(void **);
-    int parameters;
-    int shared; /* dynamic shared memory that it may be launched with */
+    const size_t *sizes; /* of its parameters, 0 after the last */
+    int shared;          /* dynamic shared memory that it may be launched with */
     struct CUfunc_st *next;
 };
 typedef struct mock_memory {

@@ -15,24 +15,26 @@ template <class... Parameters> static void pass(void (*kernel)(Parameters...), v
     unpack(kernel, arguments, std::index_sequence_for<Parameters...>());
 }
 
-template <class... Parameters> static constexpr int count(void (*)(Parameters...))
+/* 0 comes after the last. */
+template <class... Parameters> static const size_t *sizes_of(void (*)(Parameters...))
 {
-    return sizeof...(Parameters);
+    static const size_t sizes[] = {sizeof(Parameters)..., 0};
+    return sizes;
 }
 
-#define ENTRY(name) {#name, count(name), [](void **arguments) { pass(name, arguments); }},
+#define ENTRY(name) {#name, sizes_of(name), [](void **arguments) { pass(name, arguments); }},
 static const struct {
     const char *name;
-    int parameters;
+    const size_t *sizes;
     host_call *call;
 } entries[] = {CU_KERNELS(ENTRY)};
 
-/* The kernel of a name, NULL if there is none, and how many parameters of 64 bits it has. */
-extern "C" host_call *host_kernel(const char *name, int *parameters)
+/* The kernel of a name, NULL if there is none, and the sizes of its parameters, of which 0 is the end. */
+extern "C" host_call *host_kernel(const char *name, const size_t **sizes)
 {
     for (const auto &entry : entries)
         if (strcmp(entry.name, name) == 0) {
-            *parameters = entry.parameters;
+            *sizes = entry.sizes;
             return entry.call;
         }
     return nullptr;

@@ -55,15 +55,15 @@ MOCK CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const c
     const CUresult code = mock_enter_device("cuModuleGetFunction");
     if (code != CUDA_SUCCESS || !mock_is_live("cuModuleGetFunction", MODULE, module))
         return code ? code : INVALID_HANDLE;
-    kernel (*find)(const char *, int *);
-    int parameters = 0;
+    kernel (*find)(const char *, const size_t **);
+    const size_t *sizes = NULL;
     *(void **)&find = dlsym(module->library, "host_kernel");
-    const kernel call = find ? find(name, &parameters) : NULL;
+    const kernel call = find ? find(name, &sizes) : NULL;
     if (!call)
         return NOT_FOUND;
     *function = calloc(1, sizeof **function);
-    **function = (struct CUfunc_st){
-        .name = name, .module = module, .call = call, .parameters = parameters, .next = module->functions};
+    **function =
+        (struct CUfunc_st){.name = name, .module = module, .call = call, .sizes = sizes, .next = module->functions};
     module->functions = *function;
     return CUDA_SUCCESS;
 }

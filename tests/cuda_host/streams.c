@@ -8,7 +8,7 @@
 
 #include "mock.h"
 
-enum { MOST_ARGUMENTS = 32 };
+enum { ARGUMENTS_BYTES = 4 << 10, ARGUMENT_ALIGNMENT = 64, MOST_ARGUMENTS = ARGUMENTS_BYTES / ARGUMENT_ALIGNMENT };
 
 struct mock_command {
     mock_command *next;
@@ -19,7 +19,7 @@ struct mock_command {
     const void *from;
     size_t bytes;
     unsigned blocks, threads, shared;
-    long long arguments[MOST_ARGUMENTS];
+    _Alignas(ARGUMENT_ALIGNMENT) unsigned char arguments[ARGUMENTS_BYTES];
     CUstream awaited;
     long until;
 };
@@ -32,12 +32,23 @@ static const float kernel_milliseconds = 10;
 
 /* ---- Doing it ---------------------------------------------------------------------------------------------------- */
 
+/* Where each argument lies. */
+static void place_arguments(mock_command *c, void *places[MOST_ARGUMENTS])
+{
+    size_t used = 0;
+    for (int i = 0; c->kernel->sizes[i]; i++) {
+        places[i] = c->arguments + used;
+        used += (c->kernel->sizes[i] + ARGUMENT_ALIGNMENT - 1) / ARGUMENT_ALIGNMENT * ARGUMENT_ALIGNMENT;
+        if (used > ARGUMENTS_BYTES)
+            abort();
+    }
+}
+
 static CUresult run_kernel(mock_command *c)
 {
     const char *(*run)(void (*)(void **), void **, unsigned, unsigned, unsigned, int, int);
     void *places[MOST_ARGUMENTS];
-    for (int i = 0; i < MOST_ARGUMENTS; i++)
-        places[i] = &c->arguments[i];
+    place_arguments(c, places);
     *(void **)&run = dlsym(c->kernel->module->library, "host_run");
     const char *fault =
         run(c->kernel->call, places, c->blocks, c->threads, c->shared, (int)mock.order, mock.copies != 0);
@@ -97,7 +108,7 @@ CUresult mock_flush_all(void)
 
 static CUresult enqueue(CUstream stream, const mock_command *command)
 {
-    mock_command *c = malloc(sizeof *c);
+    mock_command *c = aligned_alloc(ARGUMENT_ALIGNMENT, sizeof *c);
     if (!c)
         abort();
     *c = *command;
@@ -289,8 +300,10 @@ MOCK CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsign
         block_x > (unsigned)mock.threads)
         return INVALID_VALUE;
     mock_command c = {.kernel = function, .blocks = x, .threads = block_x, .shared = shared};
-    for (int i = 0; i < function->parameters; i++)
-        memcpy(&c.arguments[i], arguments[i], sizeof c.arguments[i]);
+    void *places[MOST_ARGUMENTS];
+    place_arguments(&c, places);
+    for (int i = 0; function->sizes[i]; i++)
+        memcpy(places[i], arguments[i], function->sizes[i]);
     mock_kernel_enqueued();
     return enqueue(stream, &c);
 }

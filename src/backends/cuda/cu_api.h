@@ -46,7 +46,11 @@
     X(cuEventElapsedTime, "cuEventElapsedTime", (float *, CUevent, CUevent))                                           \
     X(cuEventRecord, "cuEventRecord", (CUevent, CUstream))                                                             \
     X(cuLaunchKernel, "cuLaunchKernel",                                                                                \
-      (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **, void **))
+      (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **, void **))  \
+    X(cuTensorMapEncodeTiled, "cuTensorMapEncodeTiled",                                                                \
+      (CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,                 \
+       const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,      \
+       CUtensorMapFloatOOBfill))
 
 typedef struct cu_api {
     void *library;

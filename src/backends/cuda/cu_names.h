@@ -16,6 +16,13 @@ typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
 typedef struct CUstream_st *CUstream;
 typedef struct CUevent_st *CUevent;
+typedef uint32_t cuuint32_t;
+typedef uint64_t cuuint64_t;
+typedef int CUtensorMapDataType, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
+    CUtensorMapFloatOOBfill;
+typedef struct CUtensorMap_st {
+    _Alignas(64) cuuint64_t opaque[16];
+} CUtensorMap;
 
 #endif
 
@@ -46,7 +53,17 @@ typedef struct CUevent_st *CUevent;
     X(CU_EVENT_DEFAULT, 0)                                                                                             \
     X(CU_STREAM_DEFAULT, 0)                                                                                            \
     X(CU_STREAM_CAPTURE_STATUS_NONE, 0)                                                                                \
-    X(CU_EVENT_DISABLE_TIMING, 2)
+    X(CU_EVENT_DISABLE_TIMING, 2)                                                                                      \
+    X(CU_TENSOR_MAP_DATA_TYPE_UINT16, 1)                                                                               \
+    X(CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 6)                                                                              \
+    X(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 7)                                                                              \
+    X(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 9)                                                                             \
+    X(CU_TENSOR_MAP_INTERLEAVE_NONE, 0)                                                                                \
+    X(CU_TENSOR_MAP_SWIZZLE_NONE, 0)                                                                                   \
+    X(CU_TENSOR_MAP_SWIZZLE_128B, 3)                                                                                   \
+    X(CU_TENSOR_MAP_L2_PROMOTION_NONE, 0)                                                                              \
+    X(CU_TENSOR_MAP_L2_PROMOTION_L2_256B, 3)                                                                           \
+    X(CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE, 0)
 
 #ifndef CUDA_VERSION
 #define CU_CONSTANT(name, value) name = (value),

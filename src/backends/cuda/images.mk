@@ -8,7 +8,7 @@ cuda = $(src)/backends/cuda
 list = awk -f $(gpu)/ahead.awk $(gpu)/gpu_ahead.h
 images := $(patsubst %,$(folder)/%.fatbin,$(shell $(list) | cut -d ' ' -f 1))
 text := $(wildcard $(gpu)/*.cl) $(gpu)/gpu_tables.h $(wildcard $(cuda)/*.cu) $(wildcard $(cuda)/cu_mma*.h) \
-	$(cuda)/cu_ptx.h $(cuda)/cu_words.h
+	$(cuda)/cu_ptx.h $(cuda)/cu_wgmma_ptx.h $(cuda)/cu_words.h
 
 # The text needs nothing of later GPUs, so that all machine code comes from the least one's PTX, which is kept for GPUs
 # to come.
@@ -29,20 +29,27 @@ $(folder)/%.fatbin: $(text)
 		$(NVCC) $(nvcc_flags) -I$(src) "$$@" -o $@ $(cuda)/$$source >$@.log 2>&1 || { cat $@.log; rm -f $@; exit 1; }
 	$(if $(NVCC_CHECKS),awk -v program=$* -f $(cuda)/spills.awk $(cuda)/spills.txt $@.log || { rm -f $@; exit 1; },cat $@.log)
 
-host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function
+host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function \
+	-Wno-psabi
 host_include = -I$(src) -I$(src)/../include -I$(tests)
 host_text = $(text) $(tests)/module.cpp $(wildcard $(tests)/*.h)
-host_objects = $(folder)/block.o $(folder)/warp.o
+host_module = $(CXX) $(host_flags) $(HOST_FLAGS) -shared $(host_include)
+host_objects = $(folder)/block.o $(folder)/warp.o $(folder)/barriers.o $(folder)/boxes.o $(folder)/fences.o \
+	$(folder)/warpgroup.o
 
-host: $(images:.fatbin=.so)
+host: $(images:.fatbin=.so) $(folder)/warpgroup.so
 .PHONY: host
 
 # What stands in for the device, with flags of its own, so that kernels may be instrumented without it.
 $(host_objects): $(folder)/%.o: $(tests)/%.cpp $(wildcard $(tests)/*.h)
-	$(CXX) $(host_flags) $(HARNESS_FLAGS) $(host_include) -c -o $@ $<
+	$(CXX) $(host_flags) -O3 $(HARNESS_FLAGS) $(host_include) -c -o $@ $<
 
 $(folder)/%.so: $(host_text) $(host_objects)
 	@echo "  CXX      $*.so"
 	set -- $$($(list) | sed -n 's/^$* //p') && source=$$1 && shift && \
-		$(CXX) $(host_flags) $(HOST_FLAGS) -shared $(host_include) -DPROGRAM="\"backends/cuda/$$source\"" "$$@" -o $@ \
-			$(tests)/module.cpp $(host_objects)
+		$(host_module) -DPROGRAM="\"backends/cuda/$$source\"" "$$@" -o $@ $(tests)/module.cpp $(host_objects)
+
+# A kernel of the tests' own.
+$(folder)/warpgroup.so: $(tests)/warpgroup.cu $(host_text) $(host_objects)
+	@echo "  CXX      warpgroup.so"
+	$(host_module) -DPROGRAM='"warpgroup.cu"' -o $@ $(tests)/module.cpp $(host_objects)
