@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "backends/cuda/cu_boxes.h"
 #include "backends/cuda/cu_device.h"
 #include "backends/cuda/cu_images.h"
 
@@ -68,6 +69,9 @@ typedef struct cu_plan {
     CUfunction kernels[NF_OPERATIONS][GPU_MAX_LAUNCHES]; /* one per launch */
     CUdeviceptr tables, scratch;                         /* 0 if the plan has none */
     CUdeviceptr staged[NF_ROLES];                        /* of roles in host memory that a launch reads or writes */
+    cu_box_layout boxes[NF_ROLES];                       /* of roles that launches copy boxes of */
+    uint32_t boxed;                                      /* which these are, as bits */
+    struct cu_plan *unboxed;                             /* for tensors that lie where boxes cannot be copied from */
     char *host[NF_ROLES];                                /* where they pass through: parts of host_memory */
     char *host_memory;
     bool pinned; /* host_memory is the driver's, else ours */
@@ -77,13 +81,23 @@ typedef struct cu_plan {
     bool pending;         /* there was one */
 } cu_plan;
 
-extern const nf_algorithm cu_mma, cu_portable, cu_unfused, cu_naive;
+extern const nf_algorithm cu_wgmma, cu_mma, cu_portable, cu_unfused, cu_naive;
 
-/* cu_mma_plan.c: the shape of plans for tensor cores. */
+/* cu_mma_plan.c: the shape of plans for tensor cores. What such kernels refuse of any problem. */
+nf_status cu_check_matrices(const gpu_device *device, const nf_problem *problem, int64_t most_dims);
 nf_status cu_mma_supports(const gpu_device *device, const nf_request *request);
 void cu_mma_cost(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS]);
 nf_status cu_mma_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                         const nf_tensor layout[NF_ROLES]);
+
+/* cu_wgmma_plan.c: the same for those of compute capability 9.0. Forward. */
+nf_status cu_wgmma_supports(const gpu_device *device, const nf_request *request);
+void cu_wgmma_cost(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS]);
+nf_status cu_wgmma_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                          const nf_tensor layout[NF_ROLES]);
+/* The boxes of a role that such a plan has: extents of a column tile, and how far apart its columns are. */
+nf_status cu_wgmma_lay_out(const nf_tensor *tensor, nf_role role, const int64_t *tile, const int64_t *step,
+                           cu_box_layout *layout);
 
 /* exec NULL: the plan's stream, no events. */
 nf_status cu_execute(cu_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec);

@@ -10,7 +10,8 @@
 
 enum {
     MOST_DEVICES = 64,
-    LEAST_WITH_MATRICES = 8 /* major compute capability: mma.sync of bf16, cp.async */
+    LEAST_WITH_MATRICES = 8, /* major compute capability: mma.sync of bf16, cp.async */
+    WITH_WARPGROUPS = 90     /* wgmma, no other has it */
 };
 
 /* ---- One device -------------------------------------------------------------------------------------------------- */
@@ -63,6 +64,7 @@ static nf_status read_device(cu_device *device, const cu_api *api, int ordinal)
         .launch_local_bytes = attribute(api, made.id, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
         .buffer_bytes = (int64_t)bytes,
         .matrices = made.major >= LEAST_WITH_MATRICES,
+        .warpgroups = cu_images.warpgroups && 10 * made.major + made.minor == WITH_WARPGROUPS,
         .ahead = true,
         .memory = NF_CUDA,
     };

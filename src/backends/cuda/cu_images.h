@@ -12,6 +12,7 @@ typedef struct cu_image_set {
     const char *absent;   /* not NULL: there are no images, and why */
     int toolkit;          /* that made them: 1000 * major + 10 * minor; drivers of an older major version refuse them */
     int least_capability; /* 10 * major + minor: GPUs from here on run them */
+    int warpgroups;       /* there are kernels for compute capability 9.0 alone */
     int count;
     const cu_image *images;
 } cu_image_set;

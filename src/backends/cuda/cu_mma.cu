@@ -18,6 +18,8 @@ enum { WARPS = 4, ITEMS = WARPS * 32, COLUMNS = 64, GRAIN = DIMS < 64 ? 2 : 4, P
 
 #include "backends/cuda/cu_mma_lines.h"
 
+#include "backends/cuda/cu_softmax.h"
+
 #include "backends/cuda/cu_mma_forward.h"
 
 #include "backends/cuda/cu_mma_backward.h"

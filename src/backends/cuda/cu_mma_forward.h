@@ -53,10 +53,6 @@ typedef struct CALL {
     float *lse; /* or NULL */
 } CALL;
 
-#define EACH_BLOCK(b) UNROLLED(int b = 0; b < BLOCKS; b++)
-#define EACH_HALF(h) UNROLLED(int h = 0; h < 2; h++)
-#define EACH_EIGHT(j, n) UNROLLED(int j = 0; j < (n) / 8; j++)
-
 /* Where the lines of a warp's queries begin, and those of a slot of the ring. Found anew at each use: registers are
  * scarce.
  */
@@ -121,41 +117,6 @@ template <int BLOCKS> static void take_slot(const FORWARD<BLOCKS> *shared, int s
 
 /* ---- Softmax ----------------------------------------------------------------------------------------------------- */
 
-/* Scores that rows do not see become -inf. */
-template <int BLOCKS> static void hide(const HULL *hull, const SPOT *spot, uint low, uint high, float (*s)[STEP / 8][4])
-{
-    MASK<BLOCKS> mask;
-    share_mask(low, high, &mask);
-    EACH_EIGHT(j, STEP)
-    {
-        uint at[2];
-        lane_coordinates(hull, spot, j, at);
-        EACH_BLOCK(b)
-        {
-            EACH_HALF(h)
-            {
-                if (!is_between(mask.low[b][h], at[0], mask.high[b][h]))
-                    s[b][j][2 * h] = -INFINITY;
-                if (!is_between(mask.low[b][h], at[1], mask.high[b][h]))
-                    s[b][j][2 * h + 1] = -INFINITY;
-            }
-        }
-    }
-}
-
-/* Over the four lanes that share a row. */
-static float row_max(float x)
-{
-    x = fmaxf(x, cu_shuffle_xor(x, 1));
-    return fmaxf(x, cu_shuffle_xor(x, 2));
-}
-
-static float row_sum(float x)
-{
-    x += cu_shuffle_xor(x, 1);
-    return x + cu_shuffle_xor(x, 2);
-}
-
 /* Turns scores of a block of rows into weights, and shrinks what has been summed to match. A factor of 1 changes no
  * bit, so that it may be left out where all rows have it. */
 static void weigh(float factor, float (*s)[4], float (*sum)[4], float *largest, float (*total)[ITEMS])
@@ -217,7 +178,7 @@ template <int BLOCKS> static void meet_columns(FORWARD<BLOCKS> *shared, float (*
             float s[BLOCKS][STEP / 8][4];
             multiply<BLOCKS, STEP>(warp_lines<BLOCKS>(), slot_lines<BLOCKS>(slot), shared->source[STEP_KEYS].dims, s);
             if (view == SEES_PART)
-                hide<BLOCKS>(hull, spot, low, high, s);
+                hide<BLOCKS, STEP>(hull, spot, low, high, s);
             EACH_BLOCK(b)
             weigh(shared->factor, s[b], sum[b], &shared->largest[lane_row<BLOCKS>(b, 0)], shared->total[b]);
             round_weights<BLOCKS, STEP>(s, weights);
@@ -241,18 +202,6 @@ template <int BLOCKS> static void meet_columns(FORWARD<BLOCKS> *shared, float (*
 }
 
 /* ---- Items ------------------------------------------------------------------------------------------------------- */
-
-/* Extra tokens as the columns of an item. */
-static void extra_columns(const long *numbers, ITEM *item)
-{
-    item->tiles = (numbers[GPU_EXTRA] + COLUMNS - 1) / COLUMNS;
-    extra_box(0, (int)numbers[GPU_EXTRA], &item->hull);
-    for (int a = 0; a < RANK; a++) {
-        item->tile[a] = a == 0 ? COLUMNS : 1;
-        item->full_begin[a] = 0;
-        item->full_end[a] = item->hull.count[a];
-    }
-}
 
 /* The tables of the columns that an item sees in two tensors. */
 template <int BLOCKS> static void open_tensors(const CALL *call, FORWARD<BLOCKS> *shared, bool extra)
@@ -361,37 +310,6 @@ static void put_results(const CALL *call, const FORWARD<BLOCKS> *shared, float (
     cu_sync_warp();
 }
 
-/* Eight neighbors of a row of out, or as many as there are. */
-static void store_eight(float *to, long step, int there, const float *x)
-{
-    if (there == 8 && step == 1 && (size_t)to % 16 == 0) {
-        const uint words[8] = {as_uint(x[0]), as_uint(x[1]), as_uint(x[2]), as_uint(x[3]),
-                               as_uint(x[4]), as_uint(x[5]), as_uint(x[6]), as_uint(x[7])};
-        cu_write_16(to, words);
-        cu_write_16(to + 4, words + 4);
-        return;
-    }
-    UNROLLED(int e = 0; e < 8; e++)
-    {
-        if (e < there)
-            to[e * step] = x[e];
-    }
-}
-
-static void store_eight(ushort *to, long step, int there, const float *x)
-{
-    const uint words[4] = {PACK(x[0], x[1]), PACK(x[2], x[3]), PACK(x[4], x[5]), PACK(x[6], x[7])};
-    if (there == 8 && step == 1 && (size_t)to % 16 == 0) {
-        cu_write_16(to, words);
-        return;
-    }
-    UNROLLED(int e = 0; e < 8; e++)
-    {
-        if (e < there)
-            to[e * step] = (ushort)(words[e / 2] >> 16 * (e % 2));
-    }
-}
-
 template <int BLOCKS> static void store_results(const CALL *call, const FORWARD<BLOCKS> *shared)
 {
     const long *numbers = shared->numbers;
@@ -414,11 +332,6 @@ template <int BLOCKS> static void store_results(const CALL *call, const FORWARD<
         else
             store_eight((ushort *)call->out + place, step, there, x);
     }
-}
-
-static long count_items(const long *numbers)
-{
-    return numbers[GPU_BY_QUERY + GPU_WALK_ITEMS] * numbers[GPU_HEADS] * numbers[GPU_BATCH];
 }
 
 /* Items of one row tile each. */

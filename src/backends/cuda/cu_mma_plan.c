@@ -17,6 +17,7 @@ enum {
     BLOCK_ROWS = 64, /* 16 of each warp */
     MOST_BLOCKS = 2, /* of them, for which a warp loads its columns once */
     MOST_DIMS_OF_BLOCKS = 128,
+    MOST_DIMS = 256,
     COLUMNS = 64,
     ELEMENT_BYTES = 2,
     LINES_BYTES = 64 << 10, /* of lines of a block in forward, at most */
@@ -90,24 +91,30 @@ static int64_t tokens(const nf_problem *p, bool keys)
     return product;
 }
 
-static nf_status check_problem(const gpu_device *device, const nf_problem *p)
+nf_status cu_check_matrices(const gpu_device *device, const nf_problem *p, int64_t most_dims)
 {
     const double scale = nf_problem_scale(p);
-    const double rows = (double)p->batch * (double)nf_max64(p->heads * tokens(p, false), p->kv_heads * tokens(p, true));
-    if (p->direction & NF_BWD && rows > MOST_ROWS)
-        return nf_fail(NF_ERR_UNSUPPORTED, "%.0f queries or keys of all heads: kernels for tensor cores number %d",
-                       rows, (int)MOST_ROWS);
     if (p->dtype != NF_BF16 && p->dtype != NF_F16)
         return nf_fail(NF_ERR_UNSUPPORTED, "dtype %s: tensor cores multiply bf16 and f16", nf_dtype_name(p->dtype));
     if (!device->matrices)
         return nf_fail(NF_ERR_UNSUPPORTED, "the device's compute capability is below 8.0: it has no such tensor cores");
-    if (!program_dims(p))
+    if (nf_max64(p->head_dim, p->value_dim) > most_dims)
         return nf_fail(NF_ERR_UNSUPPORTED,
-                       "head_dim %" PRId64 ", value_dim %" PRId64 ": kernels for tensor cores take at most 256",
-                       p->head_dim, p->value_dim);
+                       "head_dim %" PRId64 ", value_dim %" PRId64
+                       ": these kernels for tensor cores take at most %" PRId64,
+                       p->head_dim, p->value_dim, most_dims);
     if (!(scale >= FLT_MIN && scale <= FLT_MAX / 2))
         return nf_fail(NF_ERR_UNSUPPORTED, "scale %g: kernels for tensor cores take normal numbers above 0", scale);
     return NF_OK;
+}
+
+static nf_status check_problem(const gpu_device *device, const nf_problem *p)
+{
+    const double rows = (double)p->batch * (double)nf_max64(p->heads * tokens(p, false), p->kv_heads * tokens(p, true));
+    if (p->direction & NF_BWD && rows > MOST_ROWS)
+        return nf_fail(NF_ERR_UNSUPPORTED, "%.0f queries or keys of all heads: kernels for tensor cores number %d",
+                       rows, (int)MOST_ROWS);
+    return cu_check_matrices(device, p, MOST_DIMS);
 }
 
 static void write_options(const gpu_shape *shape, const nf_problem *problem, nf_text *text)

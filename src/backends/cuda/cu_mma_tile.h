@@ -29,12 +29,16 @@ enum {
 
 #if IN_TYPE == 2
 #define MULTIPLY_ADD cu_mma_bf16
+#define MULTIPLY_LINES cu_wgmma_lines_bf16
+#define MULTIPLY_ACROSS cu_wgmma_across_bf16
 #define PACK cu_pack_bf16
 #define EXPONENTS 0x7f807f80u /* of two elements: all ones where an element is not finite */
 #define LEAST_EXPONENTS 0x00800080u
 #define TWO_ONES 0x3f803f80u
 #else
 #define MULTIPLY_ADD cu_mma_f16
+#define MULTIPLY_LINES cu_wgmma_lines_f16
+#define MULTIPLY_ACROSS cu_wgmma_across_f16
 #define PACK cu_pack_f16
 #define EXPONENTS 0x7c007c00u
 #define LEAST_EXPONENTS 0x04000400u
@@ -134,11 +138,11 @@ static void measure_hull(const ITEM *item, HULL *hull)
 }
 
 /* Of column c. Returns whether a tile has it. */
-static bool find_coordinates(const ITEM *item, int c, int coordinate[RANK])
+static bool find_coordinates(const int tile[RANK], int c, int coordinate[RANK])
 {
     for (int a = RANK - 1; a >= 0; a--) {
-        coordinate[a] = c % item->tile[a];
-        c /= item->tile[a];
+        coordinate[a] = c % tile[a];
+        c /= tile[a];
     }
     return c == 0;
 }
@@ -152,7 +156,7 @@ template <int N> static void open_columns(const ITEM *item, PLACED<N> *hull)
 {
     for (int c = ITEM_INDEX; c < COLUMNS; c += ITEMS) {
         int coordinate[RANK];
-        put_coordinates(hull, c, find_coordinates(item, c, coordinate), coordinate);
+        put_coordinates(hull, c, find_coordinates(item->tile, c, coordinate), coordinate);
         for (int i = 0; i < N; i++) {
             hull->offset[i][c] = 0;
             for (int a = 0; a < RANK; a++)

@@ -2,6 +2,7 @@
  * the program only. */
 #include "backends/cuda/cu.h"
 #include "backends/gpu/gpu_copy.h"
+#include "backends/gpu/gpu_tables.h"
 #include "core/mem.h"
 #include "core/tensor.h"
 
@@ -16,6 +17,7 @@ typedef struct shape {
     double penalty; /* times the cost: unfused and naive are for those who ask for them */
 } shape;
 
+static const shape wgmma = {false, cu_wgmma_supports, cu_wgmma_cost, cu_wgmma_create, 1};
 static const shape mma = {false, cu_mma_supports, cu_mma_cost, cu_mma_create, 1};
 static const shape portable = {false, gpu_plan_supports, gpu_plan_cost, gpu_plan_create, 1};
 static const shape unfused = {true, gpu_unfused_supports, gpu_plan_cost, gpu_unfused_create, 10};
@@ -77,6 +79,8 @@ static void free_plan(cu_plan *plan)
         free_in_context(plan);
         cu_leave(plan->state);
     }
+    if (plan->unboxed)
+        free_plan(plan->unboxed);
     if (!plan->pinned)
         nf_release(context, plan->host_memory);
     gpu_plan_destroy(plan->gpu, context);
@@ -199,6 +203,21 @@ static nf_status stage_tensors(cu_plan *plan)
     return status;
 }
 
+static nf_status lay_out_boxes(cu_plan *plan, const gpu_launch *launch)
+{
+    const int64_t *header = plan->gpu->tables;
+    nf_status status = NF_OK;
+    for (int i = 0; status == NF_OK && i < launch->args_count; i++) {
+        const nf_role role = launch->args[i].role;
+        if (launch->args[i].kind != GPU_ARG_BOXES || !plan->layout[role].rank)
+            continue;
+        status = cu_wgmma_lay_out(&plan->layout[role], role, header + GPU_BY_QUERY + GPU_WALK_COLUMNS,
+                                  header + GPU_STEP, &plan->boxes[role]);
+        plan->boxed |= UINT32_C(1) << role;
+    }
+    return status;
+}
+
 static nf_status build(cu_plan *plan, const shape *s)
 {
     nf_status status;
@@ -208,6 +227,8 @@ static nf_status build(cu_plan *plan, const shape *s)
         return status;
     if (plan->gpu->scratch_bytes)
         status = allocate(plan, &plan->scratch, plan->gpu->scratch_bytes, "scratch");
+    for (int i = 0; status == NF_OK && i < plan->gpu->forward.count; i++)
+        status = lay_out_boxes(plan, &plan->gpu->forward.launch[i]);
     return status == NF_OK ? stage_tensors(plan) : status;
 }
 
@@ -252,13 +273,33 @@ static void describe(const void *prepared, nf_text *text)
                                        : ", by way of pageable memory");
 }
 
-static nf_status execute(void *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec)
+static bool lies_for_boxes(const cu_plan *plan, const nf_tensor *const io[NF_ROLES])
 {
-    return cu_execute(plan, operation, io, exec);
+    for (int role = 0; role < NF_ROLES; role++)
+        if (plan->boxed >> role & 1 && !plan->staged[role] && io[role] &&
+            !cu_boxes_fit((CUdeviceptr)(uintptr_t)io[role]->data))
+            return false;
+    return true;
+}
+
+/* A program's tensors may lie anywhere: where boxes cannot be copied from there, kernels run that copy lines. */
+static nf_status execute(void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
+                         const nf_exec *exec)
+{
+    cu_plan *plan = prepared;
+    if (lies_for_boxes(plan, io))
+        return cu_execute(plan, operation, io, exec);
+    nf_status status = NF_OK;
+    pthread_mutex_lock(&plan->lock);
+    if (!plan->unboxed)
+        status = prepare(plan->state, plan->request, (void **)&plan->unboxed, &mma);
+    pthread_mutex_unlock(&plan->lock);
+    return status == NF_OK ? cu_execute(plan->unboxed, operation, io, exec) : status;
 }
 
 #include "backends/gpu/gpu_algorithm.h"
 
+GPU_ALGORITHM(cu_, wgmma, &nf_stub_pair)
 GPU_ALGORITHM(cu_, mma, &nf_stub_pair)
 GPU_ALGORITHM(cu_, portable, &nf_stub_pair)
 GPU_ALGORITHM(cu_, unfused, &pair)

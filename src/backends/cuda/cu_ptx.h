@@ -186,6 +186,6 @@ static __device__ __forceinline__ int cu_barrier_or(int holds)
 }
 
 /* Shared memory of as many bytes as the launch says. */
-#define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 
 #endif

@@ -75,7 +75,9 @@ static nf_status copy_out(call *c)
 
 /* ---- Launches ---------------------------------------------------------------------------------------------------- */
 
-/* All arguments have 64 bits. */
+enum { MOST_BOXES = 4 }; /* of a launch */
+
+/* All other arguments have 64 bits. */
 typedef union argument {
     CUdeviceptr memory;
     int64_t offset;
@@ -104,11 +106,28 @@ static argument argument_of(const call *c, const gpu_arg *arg)
     }
 }
 
+static nf_status find_boxes(const call *c, nf_role role, cu_boxes *boxes)
+{
+    if (is_present(c, (int)role))
+        return cu_boxes_encode(c->api, &c->plan->boxes[role], memory_of(c, role), boxes);
+    *boxes = (cu_boxes){.batch = 0};
+    return NF_OK;
+}
+
 static nf_status launch(const call *c, const gpu_launch *l, CUfunction kernel)
 {
     argument arguments[GPU_MAX_ARGS];
+    cu_boxes boxes[MOST_BOXES];
     void *places[GPU_MAX_ARGS];
+    int boxed = 0;
     for (int i = 0; i < l->args_count; i++) {
+        if (l->args[i].kind == GPU_ARG_BOXES) {
+            places[i] = &boxes[boxed];
+            const nf_status status = find_boxes(c, l->args[i].role, &boxes[boxed++]);
+            if (status != NF_OK)
+                return status;
+            continue;
+        }
         arguments[i] = argument_of(c, &l->args[i]);
         places[i] = &arguments[i];
     }

@@ -128,7 +128,7 @@ static bool uses_gpu(const void *opened)
     return true;
 }
 
-static const nf_algorithm *const algorithms[] = {&cu_mma, &cu_portable, &cu_unfused, &cu_naive, NULL};
+static const nf_algorithm *const algorithms[] = {&cu_wgmma, &cu_mma, &cu_portable, &cu_unfused, &cu_naive, NULL};
 
 const nf_backend nf_backend_cuda = {
     .name = "cuda",

@@ -7,6 +7,7 @@ BEGIN {
 {
     name[NR] = $1
     options[NR] = substr($0, length($1 $2) + 3)
+    warpgroups += $2 == "cu_wgmma.cu"
 }
 function embed(i) {
     if (folder == "") {
@@ -26,5 +27,5 @@ END {
     print "};\n"
     print "const cu_image_set cu_images = {"
     printf "    .toolkit = %d,\n    .least_capability = %d,\n", toolkit, least
-    printf "    .count = %d,\n    .images = images,\n};\n", NR
+    printf "    .warpgroups = %d,\n    .count = %d,\n    .images = images,\n};\n", (warpgroups > 0), NR
 }

@@ -5,10 +5,11 @@
 # The target `host` compiles them for the host instead, each a library that tests run: set src, folder, tests, CXX.
 gpu = $(src)/backends/gpu
 cuda = $(src)/backends/cuda
-list = awk -f $(gpu)/ahead.awk $(gpu)/gpu_ahead.h
+# Kernels for compute capability 9.0 alone are left out where it is not asked for.
+list = awk -f $(gpu)/ahead.awk $(gpu)/gpu_ahead.h$(if $(CUDA_ARCHS),$(if $(filter 90,$(CUDA_ARCHS)),, | grep -v ^wgmma))
 images := $(patsubst %,$(folder)/%.fatbin,$(shell $(list) | cut -d ' ' -f 1))
 text := $(wildcard $(gpu)/*.cl) $(gpu)/gpu_tables.h $(wildcard $(cuda)/*.cu) $(wildcard $(cuda)/cu_mma*.h) \
-	$(cuda)/cu_ptx.h $(cuda)/cu_wgmma_ptx.h $(cuda)/cu_words.h
+	$(wildcard $(cuda)/cu_wgmma*.h) $(cuda)/cu_ptx.h $(cuda)/cu_softmax.h $(cuda)/cu_words.h
 
 # The text needs nothing of later GPUs, so that all machine code comes from the least one's PTX, which is kept for GPUs
 # to come.
@@ -16,8 +17,9 @@ least := $(firstword $(CUDA_ARCHS))
 empty :=
 comma := ,
 codes := compute_$(least)$(foreach arch,$(CUDA_ARCHS),$(comma)sm_$(arch))
-nvcc_flags = -std=c++17 -O3 $(NVCC_CHECKS) -fatbin --compress-mode=size \
-	-gencode 'arch=compute_$(least),code=[$(subst $(empty) ,,$(codes))]'
+nvcc_flags = -std=c++17 -O3 $(NVCC_CHECKS) -fatbin --compress-mode=size
+nvcc_codes = -gencode 'arch=compute_$(least),code=[$(subst $(empty) ,,$(codes))]'
+$(folder)/wgmma%: nvcc_codes = -gencode arch=compute_90a,code=sm_90a
 
 $(folder)/cu_images.c: $(images)
 	$(list) | awk -v folder=$(folder) -v toolkit=$(CUDA_TOOLKIT) -v least=$(least) -f $(cuda)/images.awk >$@.tmp
@@ -26,7 +28,7 @@ $(folder)/cu_images.c: $(images)
 $(folder)/%.fatbin: $(text)
 	@echo "  NVCC     $*"
 	set -- $$($(list) | sed -n 's/^$* //p') && source=$$1 && shift && \
-		$(NVCC) $(nvcc_flags) -I$(src) "$$@" -o $@ $(cuda)/$$source >$@.log 2>&1 || { cat $@.log; rm -f $@; exit 1; }
+		$(NVCC) $(nvcc_flags) $(nvcc_codes) -I$(src) "$$@" -o $@ $(cuda)/$$source >$@.log 2>&1 || { cat $@.log; rm -f $@; exit 1; }
 	$(if $(NVCC_CHECKS),awk -v program=$* -f $(cuda)/spills.awk $(cuda)/spills.txt $@.log || { rm -f $@; exit 1; },cat $@.log)
 
 host_flags = -std=c++17 -O1 -g -ffp-contract=off -fPIC -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function \

@@ -1,5 +1,5 @@
 # The programs that are compiled ahead, one a line: a name, the file below src/backends/cuda, and the options, exactly as
-# gpu_shape.c, gpu_slots_finish, gpu_merge_options and cu_mma_plan.c write them. Reads gpu_ahead.h.
+# gpu_shape.c, gpu_slots_finish, gpu_merge_options, cu_mma_plan.c and cu_wgmma_plan.c write them. Reads gpu_ahead.h.
 /^ *X\(/ {
     gsub(/[^0-9]+/, " ")
     tiles[++count] = $0
@@ -11,6 +11,10 @@
 /GPU_AHEAD_MMA_DIMS/ {
     gsub(/[^0-9]+/, " ")
     dims = split($0, dim, " ")
+}
+/GPU_AHEAD_WGMMA_DIMS/ {
+    gsub(/[^0-9]+/, " ")
+    wide_dims = split($0, wide_dim, " ")
 }
 END {
     # Element types of the inputs and of out, as nf_dtype numbers them, and the bytes that their arithmetic has.
@@ -40,4 +44,8 @@ END {
     for (narrow = 2; narrow <= 3; narrow++)
         for (d = 1; d <= dims; d++)
             printf "mma-i%d-d%d cu_mma.cu -DIN_TYPE=%d -DDIMS=%d\n", narrow, dim[d], narrow, dim[d]
+    for (narrow = 2; narrow <= 3; narrow++)
+        for (d = 1; d <= wide_dims; d++)
+            printf "wgmma-i%d-d%d cu_wgmma.cu -DWGMMA=1 -DIN_TYPE=%d -DDIMS=%d\n", narrow, wide_dim[d], narrow,
+                wide_dim[d]
 }

@@ -284,7 +284,7 @@ uint32_t gpu_launches_touch(const gpu_launches *launches)
     uint32_t roles = 0;
     for (int i = 0; i < launches->count; i++)
         for (int a = 0; a < launches->launch[i].args_count; a++)
-            if (launches->launch[i].args[a].kind == GPU_ARG_TENSOR)
+            if (launches->launch[i].args[a].kind == GPU_ARG_TENSOR || launches->launch[i].args[a].kind == GPU_ARG_BOXES)
                 roles |= UINT32_C(1) << launches->launch[i].args[a].role;
     return roles;
 }

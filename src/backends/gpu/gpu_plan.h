@@ -23,7 +23,8 @@ typedef struct gpu_device {
     int64_t launch_local_bytes; /* and the most that a launch can give one; 0: none */
     int64_t buffer_bytes;       /* the largest buffer */
     int64_t vector_bytes;       /* native vector of a CPU: 16, 32, 64; 0: not known */
-    bool matrices;              /* multiplies matrices of 16-bit numbers */
+    bool matrices;              /* multiplies matrices of 16-bit numbers, */
+    bool warpgroups;            /* and has products of warpgroups and copies of boxes, too */
     bool ahead;                 /* has no compiler: programs are those of gpu_ahead.h */
     nf_memory memory;           /* that its kernels read in place, NF_HOST: none; host memory is staged */
 } gpu_device;
@@ -35,13 +36,14 @@ typedef enum gpu_arg_kind {
     GPU_ARG_OFFSET, /* int64: where the role's element [0, 0, ...] lies in its buffer, in elements; -1: the role is
                        absent */
     GPU_ARG_TABLES, /* the tables' buffer */
-    GPU_ARG_NONE,   /* int64 -1, an offset as above: whatever the call names, the launch goes without it */
-    GPU_ARG_SCRATCH /* the scratch buffer */
+    GPU_ARG_NONE,    /* int64 -1, an offset as above: whatever the call names, the launch goes without it */
+    GPU_ARG_SCRATCH, /* the scratch buffer */
+    GPU_ARG_BOXES    /* how to copy boxes of the role's tensor, as the backend has it */
 } gpu_arg_kind;
 
 typedef struct gpu_arg {
     gpu_arg_kind kind;
-    nf_role role; /* of tensors and offsets */
+    nf_role role; /* of tensors, offsets and boxes */
 } gpu_arg;
 
 /* One launch, one-dimensional. */

@@ -1,0 +1,555 @@
+/* Forward on products of warpgroups. A block goes through items, one row tile each. Its openers make an item's tables
+ * and copy its queries while the one before is met; its loader copies boxes of keys and values, in turns, to a ring;
+ * each of two warpgroups keeps 64 rows of the result in registers, and multiplies for the next step while it weighs
+ * this one.
+ *
+ * Who hands over to whom, by barriers that count arrivals:
+ *     opened    openers -> loader, consumers     the tables of a slot, and the queries of the item
+ *     closed    loader, consumers -> openers     the same slot, done with
+ *     full      copies -> consumers              a slot of the ring
+ *     emptied   consumers -> loader              done with */
+
+enum { STEP = COLUMNS, RING = 512 / DIMS, HALF_STEP_BYTES = STEP * LINE_BYTES, QUERY_BYTES = ROWS * LINE_BYTES };
+enum { STEP_KEYS, STEP_VALUES, STEP_KINDS };
+enum { ROW_Q, ROW_OUT, ROW_LSE, ROW_KINDS };
+enum { SLOTS = 2, PLACES = RING / STEP_KINDS + 2, SECTIONS = 2 /* columns of the grid, extra tokens */ };
+static_assert(RING % STEP_KINDS == 0, "keys lie in the even slots");
+
+/* What a call is about. */
+typedef struct CALL {
+    const long *numbers;
+    const ushort *q;
+    const BOXES *boxes[SECTIONS][STEP_KINDS];
+    void *out;
+    float *lse; /* or NULL */
+} CALL;
+
+/* Where a step lies. */
+typedef struct PLACE {
+    SPOT spot;
+    int section;
+} PLACE;
+
+/* An item. */
+typedef struct OPENED {
+    long index, batch, head, kv_head;
+    ITEM item;
+    HULL hull[SECTIONS];
+    int origin[SECTIONS][RANK], between[SECTIONS][RANK]; /* tensor index of position 0, and from one to the next */
+    int tiles[SECTIONS];
+    SIGHT<ROWS> sight;
+    LINES<ROWS, ROW_KINDS> lines;
+    bool stop;      /* there are no more */
+    bool idle;      /* no item */
+    bool careful;   /* for the second time, */
+    int not_finite; /* as sums of the first were not */
+} OPENED;
+
+/* After the lines: those of the queries of both slots, then the ring. */
+typedef struct SHARED {
+    unsigned long opened[SLOTS], closed[SLOTS], full[RING], emptied[RING];
+    OPENED slots[SLOTS];
+    PLACE places[PLACES];
+    long next; /* item to be opened */
+    int idle;  /* slots in a row that were opened without an item */
+    SOURCE queries;
+    unsigned char not_finite[STEP * LINE_CHUNKS]; /* of values: see clean_lines */
+} SHARED;
+
+enum { LINES_BYTES = SLOTS * QUERY_BYTES + RING * HALF_STEP_BYTES, TABLE_BYTES = 24 << 10 /* cu_wgmma_plan.c, too */ };
+static_assert(sizeof(SHARED) <= TABLE_BYTES, "tables fit");
+
+static SHARED *shared_tables()
+{
+    DYNAMIC_SHARED(memory);
+    return (SHARED *)(memory + LINES_BYTES);
+}
+
+static cu_address query_lines(int slot)
+{
+    DYNAMIC_SHARED(memory);
+    return cu_address_of(memory) + slot * QUERY_BYTES;
+}
+
+static cu_address ring_lines(uint half)
+{
+    DYNAMIC_SHARED(memory);
+    return cu_address_of(memory) + SLOTS * QUERY_BYTES + half % RING * HALF_STEP_BYTES;
+}
+
+/* ---- Openers ----------------------------------------------------------------------------------------------------- */
+
+/* Which item comes next: one whose sums were not finite again, or the next, or none. */
+static void choose_item(SHARED *shared, OPENED *o, bool first)
+{
+    const bool again = !first && !o->idle && o->not_finite && !o->careful;
+    if (!again) {
+        o->index = shared->next;
+        shared->next += GROUP_COUNT;
+    }
+    o->careful = again;
+    o->not_finite = 0;
+}
+
+static void open_section(const ITEM *item, int section, OPENED *o)
+{
+    measure_hull(item, &o->hull[section]);
+    o->tiles[section] = (int)item->tiles;
+    for (int a = 0; a < RANK; a++) {
+        o->origin[section][a] = item->hull.origin[a];
+        o->between[section][a] = item->hull.step[a];
+    }
+}
+
+/* By one thread: what is known of an item before its tables are made. */
+static void open_sections(const long *numbers, OPENED *o)
+{
+    count_tiles(&o->item);
+    open_section(&o->item, 0, o);
+    o->tiles[1] = 0;
+    if (numbers[GPU_EXTRA]) {
+        ITEM extra;
+        extra_columns(numbers, &extra);
+        open_section(&extra, 1, o);
+    }
+}
+
+static void find_coordinates_of_hulls(OPENED *o)
+{
+    for (int c = ITEM_INDEX; c < COLUMNS; c += ITEMS) {
+        int coordinate[RANK];
+        put_coordinates(&o->hull[0], c, find_coordinates(o->hull[0].tile, c, coordinate), coordinate);
+        o->hull[1].coordinates[c] = (uint)c;
+    }
+}
+
+static void open_item(const CALL *call, SHARED *shared, int slot)
+{
+    OPENED *o = &shared->slots[slot];
+    const long *numbers = call->numbers;
+    const int tensors[ROW_KINDS] = {GPU_Q, GPU_OUT, GPU_LSE};
+    const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], stream = quotient(o->index, in_walk);
+    const long batch = quotient(stream, numbers[GPU_HEADS]), head = stream - batch * numbers[GPU_HEADS];
+    open_shared_item(numbers, GPU_BY_QUERY, o->index - stream * in_walk, &o->item);
+    BARRIER();
+    if (ITEM_INDEX == 0) {
+        o->batch = batch;
+        o->head = head;
+        o->kv_head = quotient(head * numbers[GPU_KV_HEADS], numbers[GPU_HEADS]);
+        open_sections(numbers, o);
+    }
+    place_rows(numbers, &o->item.rows, tensors, batch, head, &o->lines);
+    BARRIER();
+    copy_lines(query_lines(slot), ROWS, &shared->queries, o->lines.coordinates, ROW_LIMIT, o->lines.offset[ROW_Q], 0);
+    cu_copy_async_commit();
+    find_sight(numbers, &o->item, &o->sight);
+    find_coordinates_of_hulls(o);
+    cu_copy_async_wait<0>();
+    cu_fence_async();
+}
+
+static void open_items(const CALL *call, SHARED *shared)
+{
+    bool stop = false;
+    for (uint number = 0; !stop; number++) {
+        const int slot = number % SLOTS;
+        OPENED *o = &shared->slots[slot];
+        wait_for_free(shared->closed, number, SLOTS);
+        if (ITEM_INDEX == 0) {
+            choose_item(shared, o, number < SLOTS);
+            o->idle = o->index >= count_items(call->numbers);
+            shared->idle = o->idle ? shared->idle + 1 : 0;
+            o->stop = shared->idle == SLOTS; /* so that no slot holds an item that may have to be met again */
+        }
+        BARRIER();
+        stop = o->stop;
+        if (!o->idle)
+            open_item(call, shared, slot);
+        cu_mbarrier_arrive(cu_address_of(&shared->opened[slot]));
+    }
+}
+
+/* ---- The loader -------------------------------------------------------------------------------------------------- */
+
+/* Copies the keys or values of a step. */
+static void load_lines(const SHARED *shared, const OPENED *o, const PLACE *place, const BOXES *boxes, uint half)
+{
+    const int section = place->section;
+    copy_boxes(boxes, o->origin[section], o->between[section], place->spot.first, o->batch, o->kv_head,
+               o->hull[section].volume, ring_lines(half), &shared->full[half % RING]);
+}
+
+static void load_steps(const CALL *call, SHARED *shared)
+{
+    uint half = 0;
+    for (uint number = 0;; number++) {
+        const OPENED *o = &shared->slots[number % SLOTS];
+        wait_for_use(shared->opened, number, SLOTS);
+        if (o->stop)
+            return;
+        for (int section = 0; section < SECTIONS && !o->idle; section++) {
+            SPOT spot;
+            if (o->tiles[section])
+                seek_spot(&o->hull[section], 0, &spot);
+            for (int tile = 0; tile < o->tiles[section]; tile++) {
+                PLACE *place = &shared->places[half / STEP_KINDS % PLACES];
+                for (int kind = 0; kind < STEP_KINDS; kind++, half++) {
+                    wait_for_free(shared->emptied, half, RING);
+                    if (kind == STEP_KEYS)
+                        *place = PLACE{spot, section};
+                    load_lines(shared, o, place, call->boxes[section][kind], half);
+                }
+                next_spot(&o->hull[section], STEP, &spot);
+            }
+        }
+        cu_mbarrier_arrive(cu_address_of(&shared->closed[number % SLOTS]));
+    }
+}
+
+/* ---- Consumers --------------------------------------------------------------------------------------------------- */
+
+/* What a thread has of its warpgroup's rows: of two of them, of each eight dimensions two. */
+typedef struct ROWS_SUMS {
+    float sum[DIMS / 8][4];
+    float largest[2], total[2]; /* score seen; this thread's part of the sum of exponentials */
+} ROWS_SUMS;
+
+static void begin_scores(cu_address queries, cu_address keys, float (&s)[STEP / 8][4])
+{
+    UNROLLED(int i = 0; i < DIMS / UNIT; i++)
+    {
+        const int at = i * UNIT / PART_DIMS * PART_BYTES + i * UNIT % PART_DIMS * 2;
+        MULTIPLY_LINES(s, cu_lines_at(queries + at, 0, EIGHT_LINES), cu_lines_at(keys + at, 0, EIGHT_LINES), i > 0);
+    }
+    cu_wgmma_commit();
+}
+
+static void begin_values(const uint (&weights)[STEP / UNIT][4], cu_address values, float (&sum)[DIMS / 8][4])
+{
+    UNROLLED(int i = 0; i < STEP / UNIT; i++)
+    {
+        MULTIPLY_ACROSS(sum, weights[i], cu_lines_at(values + i * UNIT * PART_LINE_BYTES, PART_BYTES, EIGHT_LINES));
+    }
+    cu_wgmma_commit();
+}
+
+static void give_back(const SHARED *shared, uint half)
+{
+    if (LANE == 0)
+        cu_mbarrier_arrive(cu_address_of(&shared->emptied[half % RING]));
+}
+
+/* Turns scores into weights. What was summed before has to shrink. */
+static void weigh(float factor, float (&s)[STEP / 8][4], ROWS_SUMS *rows, float (&shrink)[2])
+{
+    EACH_HALF(h)
+    {
+        const float old = rows->largest[h];
+        float top = old, part = 0;
+        EACH_EIGHT(j, STEP) top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
+        top = row_max(top);
+        /* A row that has seen nothing, or only NaN, has no max: any finite base serves, and NaN must get through. */
+        const float base = top == -INFINITY ? 0 : top * factor;
+        shrink[h] = top == old ? 1 : cu_exp2(old * factor - base);
+        rows->largest[h] = top;
+        EACH_EIGHT(j, STEP)
+        {
+            EACH_HALF(e)
+            {
+                s[j][2 * h + e] = cu_exp2(fmaf(s[j][2 * h + e], factor, -base));
+                part += s[j][2 * h + e];
+            }
+        }
+        rows->total[h] = rows->total[h] * shrink[h] + part;
+    }
+}
+
+/* A factor of 1 changes no bit, so that it may be left out where all rows have it. */
+static void shrink_sums(const float (&shrink)[2], float (&sum)[DIMS / 8][4])
+{
+    if (!cu_any(shrink[0] != 1 || shrink[1] != 1))
+        return;
+    EACH_EIGHT(j, DIMS)
+    {
+        EACH_HALF(h)
+        {
+            sum[j][2 * h] *= shrink[h];
+            sum[j][2 * h + 1] *= shrink[h];
+        }
+    }
+}
+
+static void round_weights(const float (&s)[STEP / 8][4], uint (&weights)[STEP / UNIT][4])
+{
+    EACH_EIGHT(j, STEP)
+    {
+        weights[j / 2][j % 2 * 2] = PACK(s[j][0], s[j][1]);
+        weights[j / 2][j % 2 * 2 + 1] = PACK(s[j][2], s[j][3]);
+    }
+}
+
+/* Hides what rows do not see of a step's scores. */
+static void mask(const OPENED *o, const PLACE *place, float (&s)[STEP / 8][4])
+{
+    const HULL *hull = &o->hull[place->section];
+    uint low, high;
+    if (glance<1>(&o->sight, hull, &place->spot, STEP, &low, &high) != SEES_ALL)
+        hide<1, STEP>(hull, &place->spot, low, high, &s);
+}
+
+/* Warpgroups take turns: while one multiplies the other weighs. */
+static void take_turn()
+{
+    cu_sync_some(TURNS_BARRIER + GROUP, CONSUMERS);
+}
+
+static void give_turn()
+{
+    cu_arrive_some(TURNS_BARRIER + 1 - GROUP, CONSUMERS);
+}
+
+/* Meets the steps of an item, whose halves of the ring begin at `half`. */
+static void meet_steps(const SHARED *shared, const OPENED *o, cu_address queries, float factor, int steps, uint half,
+                       ROWS_SUMS *rows)
+{
+    float s[STEP / 8][4], shrink[2];
+    uint weights[STEP / UNIT][4];
+    wait_for_use(shared->full, half, RING);
+    take_turn();
+    cu_wgmma_begin();
+    begin_scores(queries, ring_lines(half), s);
+    give_turn();
+    cu_wgmma_wait<0>();
+    cu_wgmma_hold(s);
+    give_back(shared, half);
+    mask(o, &shared->places[half / STEP_KINDS % PLACES], s);
+    weigh(factor, s, rows, shrink);
+    round_weights(s, weights);
+    ROLLED for (int step = 1; step < steps; step++)
+    {
+        half += STEP_KINDS;
+        wait_for_use(shared->full, half - 1, RING);
+        wait_for_use(shared->full, half, RING);
+        take_turn();
+        cu_wgmma_begin();
+        begin_scores(queries, ring_lines(half), s);
+        begin_values(weights, ring_lines(half - 1), rows->sum);
+        give_turn();
+        cu_wgmma_wait<1>();
+        cu_wgmma_hold(s);
+        give_back(shared, half);
+        mask(o, &shared->places[half / STEP_KINDS % PLACES], s);
+        weigh(factor, s, rows, shrink);
+        cu_wgmma_wait<0>();
+        cu_wgmma_hold(rows->sum);
+        give_back(shared, half - 1);
+        shrink_sums(shrink, rows->sum);
+        round_weights(s, weights);
+    }
+    wait_for_use(shared->full, half + 1, RING);
+    cu_wgmma_begin();
+    begin_values(weights, ring_lines(half + 1), rows->sum);
+    cu_wgmma_wait<0>();
+    cu_wgmma_hold(rows->sum);
+    give_back(shared, half + 1);
+}
+
+/* The same, step by step: what is not finite of values reaches the rows that see it, and no others. */
+static void meet_steps_carefully(SHARED *shared, const OPENED *o, cu_address queries, float factor, int steps,
+                                 uint half, ROWS_SUMS *rows)
+{
+    ROLLED for (int step = 0; step < steps; step++, half += STEP_KINDS)
+    {
+        const PLACE *place = &shared->places[half / STEP_KINDS % PLACES];
+        float s[STEP / 8][4], shrink[2];
+        uint weights[STEP / UNIT][4], low, high;
+        wait_for_use(shared->full, half, RING);
+        const HULL *hull = &o->hull[place->section];
+        cu_wgmma_begin();
+        begin_scores(queries, ring_lines(half), s);
+        cu_wgmma_wait<0>();
+        cu_wgmma_hold(s);
+        give_back(shared, half);
+        mask(o, place, s);
+        weigh(factor, s, rows, shrink);
+        shrink_sums(shrink, rows->sum);
+        round_weights(s, weights);
+        wait_for_use(shared->full, half + 1, RING);
+        cu_sync_some(CONSUMERS_BARRIER, CONSUMERS); /* nobody reads the notes of the step before */
+        clean_lines<STEP>(ring_lines(half + 1), shared->not_finite, (int)threadIdx.x, CONSUMERS);
+        cu_fence_async();
+        cu_sync_some(CONSUMERS_BARRIER, CONSUMERS);
+        cu_wgmma_begin();
+        begin_values(weights, ring_lines(half + 1), rows->sum);
+        cu_wgmma_wait<0>();
+        cu_wgmma_hold(rows->sum);
+        const VIEW view = glance<1>(&o->sight, hull, &place->spot, STEP, &low, &high);
+        spread_nan<1, STEP>(hull, &place->spot, view, low, high, shared->not_finite, &rows->sum);
+        give_back(shared, half + 1);
+    }
+}
+
+/* ---- Results ----------------------------------------------------------------------------------------------------- */
+
+/* Four lanes have a word each of four chunks; now each has one chunk. */
+static void exchange_words(uint (&words)[4])
+{
+    UNROLLED(int apart = 1; apart < 4; apart *= 2)
+    {
+        UNROLLED(int i = 0; i < 4; i++)
+        {
+            if (i & apart)
+                continue;
+            const bool upper = LANE & apart;
+            const uint got = cu_shuffle(upper ? words[i] : words[i | apart], LANE ^ apart);
+            words[i] = upper ? got : words[i];
+            words[i | apart] = upper ? words[i | apart] : got;
+        }
+    }
+}
+
+/* A row's dimensions, rounded: a lane has two of each eight. */
+static void store_row(ushort *to, long step, int dims, bool there, float inverse, const float (&sum)[DIMS / 8][4],
+                      int half)
+{
+    UNROLLED(int four = 0; four < DIMS / 32; four++)
+    {
+        uint words[4];
+        UNROLLED(int i = 0; i < 4; i++)
+        {
+            const float *pair = &sum[4 * four + i][2 * half];
+            words[i] = PACK(pair[0] * inverse, pair[1] * inverse);
+        }
+        exchange_words(words);
+        const int dim = 32 * four + LANE % 4 * 8;
+        if (there)
+            store_words(to + dim * step, step, min(dims - dim, 8), words);
+    }
+}
+
+static void store_row(float *to, long step, int dims, bool there, float inverse, const float (&sum)[DIMS / 8][4],
+                      int half)
+{
+    EACH_EIGHT(j, DIMS)
+    {
+        EACH_HALF(e)
+        {
+            const int dim = 8 * j + LANE % 4 * 2 + e;
+            if (there && dim < dims)
+                to[dim * step] = sum[j][2 * half + e] * inverse;
+        }
+    }
+}
+
+static void store_results(const CALL *call, const OPENED *o, float factor, const ROWS_SUMS *rows)
+{
+    const long *numbers = call->numbers;
+    const long step = STRIDE(GPU_OUT, GPU_STRIDE_DIM);
+    const int dims = (int)numbers[GPU_VALUE_DIM];
+    EACH_HALF(h)
+    {
+        const int row = lane_row<1>(0, h);
+        const bool there = o->lines.coordinates[row] == ROW_LIMIT;
+        const float total = row_sum(rows->total[h]), inverse = total == 0 ? 0 : 1 / total;
+        const long place = o->lines.offset[ROW_OUT][row];
+        if (numbers[GPU_OUT_TYPE] == 0)
+            store_row((float *)call->out + place, step, dims, there, inverse, rows->sum, h);
+        else
+            store_row((ushort *)call->out + place, step, dims, there, inverse, rows->sum, h);
+        if (call->lse && there && LANE % 4 == 0)
+            call->lse[o->lines.offset[ROW_LSE][row]] =
+                total == 0 ? -INFINITY : rows->largest[h] * factor * LN_2 + logf(total);
+    }
+}
+
+static bool sums_are_finite(const float (&sum)[DIMS / 8][4])
+{
+    float zero = 0;
+    EACH_EIGHT(j, DIMS) zero += sum[j][0] * 0 + sum[j][1] * 0 + sum[j][2] * 0 + sum[j][3] * 0;
+    return zero == 0;
+}
+
+static void meet_items(const CALL *call, SHARED *shared)
+{
+    const long *numbers = call->numbers;
+    const float factor = SCALE * LOG2_E;
+    uint half = 0;
+    if (GROUP == 1)
+        give_turn();
+    for (uint number = 0;; number++) {
+        const int slot = number % SLOTS;
+        OPENED *o = &shared->slots[slot];
+        wait_for_use(shared->opened, number, SLOTS);
+        if (o->stop)
+            return;
+        if (!o->idle) {
+            const cu_address queries = query_lines(slot) + GROUP * GROUP_ROWS * PART_LINE_BYTES;
+            const int steps = o->tiles[0] + o->tiles[1];
+            ROWS_SUMS rows = {{}, {-INFINITY, -INFINITY}, {}};
+            if (o->careful)
+                meet_steps_carefully(shared, o, queries, factor, steps, half, &rows);
+            else if (steps)
+                meet_steps(shared, o, queries, factor, steps, half, &rows);
+            half += steps * STEP_KINDS;
+            if (!sums_are_finite(rows.sum))
+                o->not_finite = 1;
+            store_results(call, o, factor, &rows);
+        }
+        cu_mbarrier_arrive(cu_address_of(&shared->closed[slot]));
+    }
+}
+
+/* ---- Blocks ------------------------------------------------------------------------------------------------------ */
+
+static void init_barriers(SHARED *shared)
+{
+    for (int i = 0; i < SLOTS; i++) {
+        cu_mbarrier_init(cu_address_of(&shared->opened[i]), ITEMS);
+        cu_mbarrier_init(cu_address_of(&shared->closed[i]), CONSUMERS + 1);
+    }
+    for (int i = 0; i < RING; i++) {
+        cu_mbarrier_init(cu_address_of(&shared->full[i]), 1);
+        cu_mbarrier_init(cu_address_of(&shared->emptied[i]), CONSUMER_WARPS);
+    }
+    cu_mbarrier_init_done();
+}
+
+/* Lines that boxes are too short to fill would be whatever memory held, and zero weights make NaN of some of that. */
+static void clear_ring()
+{
+    const uint zeros[4] = {};
+    for (int i = (int)threadIdx.x; i < RING * HALF_STEP_BYTES / 16; i += THREADS)
+        cu_store_16(ring_lines(0) + i * 16, zeros);
+    cu_fence_async();
+}
+
+KERNEL __launch_bounds__(THREADS, 1) void wgmma_forward(const long *numbers, char *scratch, const ushort *q, long q_at,
+                                                        const __grid_constant__ BOXES k,
+                                                        const __grid_constant__ BOXES v,
+                                                        const __grid_constant__ BOXES extra_k,
+                                                        const __grid_constant__ BOXES extra_v, void *out, long out_at,
+                                                        float *lse, long lse_at)
+{
+    const CALL call = {numbers, q, {{&k, &v}, {&extra_k, &extra_v}}, out, lse_at >= 0 ? lse : NULL};
+    SHARED *shared = shared_tables();
+    if (threadIdx.x == 0) {
+        init_barriers(shared);
+        shared->queries = open_source(numbers, GPU_Q, q, numbers[GPU_HEAD_DIM]);
+        shared->next = GROUP_INDEX;
+        shared->idle = 0;
+    }
+    clear_ring();
+    __syncthreads();
+    if (threadIdx.x < CONSUMERS) {
+        cu_take_registers<CONSUMER_REGISTERS>();
+        meet_items(&call, shared);
+    } else {
+        cu_give_registers<PRODUCER_REGISTERS>();
+        if (threadIdx.x >= FIRST_OPENER)
+            open_items(&call, shared);
+        else if (threadIdx.x == LOADER)
+            load_steps(&call, shared);
+    }
+}
+
+#define WGMMA_FORWARD_KERNELS(X) X(wgmma_forward)
