@@ -10,29 +10,6 @@ typedef struct BOXES {
     int per_batch, per_head; /* times so much */
 } BOXES;
 
-/* Copies the box of a column tile, one for each part of its dimensions; its bytes come to a barrier, at which the
- * calling thread arrives. The tile begins at positions `first`; position 0 of each axis is the tensor index origin, and
- * from one to the next are `between`. */
-static void copy_boxes(const BOXES *boxes, const int (&origin)[RANK], const int (&between)[RANK],
-                       const int (&first)[RANK], long batch, long head, int volume, cu_address lines,
-                       const unsigned long *barrier)
-{
-    int at[5];
-    UNROLLED(int i = 0; i < 5; i++)
-    {
-        at[i] = (boxes->batch == i ? (int)batch * boxes->per_batch : 0) +
-                (boxes->head == i ? (int)head * boxes->per_head : 0);
-        for (int a = 0; a < RANK; a++)
-            at[i] += boxes->axis[a] == i ? origin[a] + first[a] * between[a] : 0;
-    }
-    cu_mbarrier_expect(cu_address_of(barrier), volume * PARTS * PART_LINE_BYTES);
-    UNROLLED(int part = 0; part < PARTS; part++)
-    {
-        at[0] = part * PART_DIMS;
-        cu_copy_box(lines + part * PART_BYTES, &boxes->map, at, cu_address_of(barrier));
-    }
-}
-
 /* The phases of barriers that are used in turns: the number-th use of all is of the slot number % count. */
 static int phase(uint number, int count)
 {

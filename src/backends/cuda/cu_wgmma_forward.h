@@ -12,7 +12,7 @@
 enum { STEP = COLUMNS, RING = 512 / DIMS, HALF_STEP_BYTES = STEP * LINE_BYTES, QUERY_BYTES = ROWS * LINE_BYTES };
 enum { STEP_KEYS, STEP_VALUES, STEP_KINDS };
 enum { ROW_Q, ROW_OUT, ROW_LSE, ROW_KINDS };
-enum { SLOTS = 2, PLACES = RING / STEP_KINDS + 2, SECTIONS = 2 /* columns of the grid, extra tokens */ };
+enum { CHAINS = 4, SLOTS = 2, PLACES = RING / STEP_KINDS + 2, SECTIONS = 2 /* columns of the grid, extra tokens */ };
 static_assert(RING % STEP_KINDS == 0, "keys lie in the even slots");
 
 /* What a call is about. */
@@ -32,7 +32,7 @@ typedef struct PLACE {
 
 /* An item. */
 typedef struct OPENED {
-    long index, batch, head, kv_head;
+    long index, batch, kv_head;
     ITEM item;
     HULL hull[SECTIONS];
     int origin[SECTIONS][RANK], between[SECTIONS][RANK]; /* tensor index of position 0, and from one to the next */
@@ -114,12 +114,46 @@ static void open_sections(const long *numbers, OPENED *o)
     }
 }
 
-static void find_coordinates_of_hulls(OPENED *o)
+/* The index-th row of a box. Most axes that a problem lacks have one row, and a division takes long. */
+static void find_row(const BOX *rows, int index, int (&position)[RANK])
 {
-    for (int c = ITEM_INDEX; c < COLUMNS; c += ITEMS) {
-        int coordinate[RANK];
-        put_coordinates(&o->hull[0], c, find_coordinates(o->hull[0].tile, c, coordinate), coordinate);
-        o->hull[1].coordinates[c] = (uint)c;
+    for (int a = RANK - 1; a >= 0; a--) {
+        const int count = rows->count[a];
+        position[a] = rows->begin[a];
+        if (count == 1)
+            continue;
+        const uint rest = (uint)index / (uint)count;
+        position[a] += index - (int)rest * count;
+        index = (int)rest;
+    }
+}
+
+/* What a row sees. Where an axis has one row, that is the hull. */
+static void find_sight_of(const long *numbers, const ITEM *item, const int (&position)[RANK], int row,
+                          SIGHT<ROWS> *sight)
+{
+    for (int a = 0; a < RANK; a++) {
+        int begin = item->hull.begin[a], end = begin + item->hull.count[a];
+        if (item->rows.count[a] > 1)
+            row_sees(numbers, item, a, position[a], &begin, &end);
+        sight->begin[a][row] = begin;
+        sight->end[a][row] = end;
+    }
+}
+
+static void open_rows(const long *numbers, OPENED *o, long batch, long head)
+{
+    const int tensors[ROW_KINDS] = {GPU_Q, GPU_OUT, GPU_LSE}, count = volume(&o->item.rows);
+    for (int r = ITEM_INDEX; r < ROWS; r += ITEMS) {
+        int position[RANK];
+        find_row(&o->item.rows, min(r, count - 1), position);
+        o->lines.coordinates[r] = r < count ? 0 : ABSENT_COLUMN;
+        UNROLLED(int i = 0; i < ROW_KINDS; i++)
+        {
+            o->lines.offset[i][r] =
+                base_of(numbers, tensors[i], batch, head) + place_of(numbers, tensors[i], &o->item.rows, position);
+        }
+        find_sight_of(numbers, &o->item, position, r, &o->sight);
     }
 }
 
@@ -127,23 +161,19 @@ static void open_item(const CALL *call, SHARED *shared, int slot)
 {
     OPENED *o = &shared->slots[slot];
     const long *numbers = call->numbers;
-    const int tensors[ROW_KINDS] = {GPU_Q, GPU_OUT, GPU_LSE};
     const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], stream = quotient(o->index, in_walk);
     const long batch = quotient(stream, numbers[GPU_HEADS]), head = stream - batch * numbers[GPU_HEADS];
     open_shared_item(numbers, GPU_BY_QUERY, o->index - stream * in_walk, &o->item);
     BARRIER();
-    if (ITEM_INDEX == 0) {
+    if (ITEM_INDEX == ITEMS - 1) { /* a thread that has one row, not two */
         o->batch = batch;
-        o->head = head;
         o->kv_head = quotient(head * numbers[GPU_KV_HEADS], numbers[GPU_HEADS]);
         open_sections(numbers, o);
     }
-    place_rows(numbers, &o->item.rows, tensors, batch, head, &o->lines);
+    open_rows(numbers, o, batch, head);
     BARRIER();
     copy_lines(query_lines(slot), ROWS, &shared->queries, o->lines.coordinates, ROW_LIMIT, o->lines.offset[ROW_Q], 0);
     cu_copy_async_commit();
-    find_sight(numbers, &o->item, &o->sight);
-    find_coordinates_of_hulls(o);
     cu_copy_async_wait<0>();
     cu_fence_async();
 }
@@ -171,12 +201,75 @@ static void open_items(const CALL *call, SHARED *shared)
 
 /* ---- The loader -------------------------------------------------------------------------------------------------- */
 
-/* Copies the keys or values of a step. */
-static void load_lines(const SHARED *shared, const OPENED *o, const PLACE *place, const BOXES *boxes, uint half)
+/* Which boxes of a tensor an item copies. */
+typedef struct BOXES_AT {
+    int base[4]; /* coordinates but the first, of position 0 of all axes */
+    uint parts;  /* a bit for each of these and each axis that is part of it */
+} BOXES_AT;
+
+static BOXES_AT find_boxes(const BOXES *boxes, const OPENED *o, int section)
 {
-    const int section = place->section;
-    copy_boxes(boxes, o->origin[section], o->between[section], place->spot.first, o->batch, o->kv_head,
-               o->hull[section].volume, ring_lines(half), &shared->full[half % RING]);
+    BOXES_AT at = {};
+    UNROLLED(int i = 0; i < 4; i++)
+    {
+        at.base[i] = (boxes->batch == i + 1 ? (int)o->batch * boxes->per_batch : 0) +
+                     (boxes->head == i + 1 ? (int)o->kv_head * boxes->per_head : 0);
+        UNROLLED(int a = 0; a < RANK; a++)
+        {
+            if (boxes->axis[a] == i + 1) {
+                at.base[i] += o->origin[section][a];
+                at.parts |= 1u << (RANK * i + a);
+            }
+        }
+    }
+    return at;
+}
+
+/* Copies keys or values: the box of a column tile, one for each part of its dimensions. */
+static void copy_boxes(const cu_map *map, const BOXES_AT *boxes, const int (&offset)[RANK], int bytes, cu_address lines,
+                       cu_address full)
+{
+    int at[5] = {0, boxes->base[0], boxes->base[1], boxes->base[2], boxes->base[3]};
+    UNROLLED(int i = 0; i < 4; i++)
+    {
+        UNROLLED(int a = 0; a < RANK; a++)
+        {
+            at[i + 1] += boxes->parts >> (RANK * i + a) & 1 ? offset[a] : 0;
+        }
+    }
+    cu_mbarrier_expect(full, bytes);
+    UNROLLED(int part = 0; part < PARTS; part++)
+    {
+        at[0] = part * PART_DIMS;
+        cu_copy_box(lines + part * PART_BYTES, map, at, full);
+    }
+}
+
+/* The steps of an item's columns of one kind. Boxes are begun as soon as a slot is free; what comes next is found while
+ * they are on their way. Returns the half after the last. */
+static uint load_section(const BOXES *const (&boxes)[STEP_KINDS], SHARED *shared, const OPENED *o, int section,
+                         uint half)
+{
+    const HULL *hull = &o->hull[section];
+    const BOXES_AT keys = find_boxes(boxes[STEP_KEYS], o, section), values = find_boxes(boxes[STEP_VALUES], o, section);
+    const int bytes = hull->volume * PARTS * PART_LINE_BYTES;
+    SPOT spot;
+    seek_spot(hull, 0, &spot);
+    ROLLED for (int tile = 0; tile < o->tiles[section]; tile++, half += STEP_KINDS)
+    {
+        int offset[RANK];
+        for (int a = 0; a < RANK; a++)
+            offset[a] = spot.first[a] * o->between[section][a];
+        wait_for_free(shared->emptied, half, RING);
+        shared->places[half / STEP_KINDS % PLACES] = PLACE{spot, section};
+        copy_boxes(&boxes[STEP_KEYS]->map, &keys, offset, bytes, ring_lines(half),
+                   cu_address_of(&shared->full[half % RING]));
+        wait_for_free(shared->emptied, half + 1, RING);
+        copy_boxes(&boxes[STEP_VALUES]->map, &values, offset, bytes, ring_lines(half + 1),
+                   cu_address_of(&shared->full[(half + 1) % RING]));
+        next_spot(hull, STEP, &spot);
+    }
+    return half;
 }
 
 static void load_steps(const CALL *call, SHARED *shared)
@@ -187,20 +280,10 @@ static void load_steps(const CALL *call, SHARED *shared)
         wait_for_use(shared->opened, number, SLOTS);
         if (o->stop)
             return;
-        for (int section = 0; section < SECTIONS && !o->idle; section++) {
-            SPOT spot;
-            if (o->tiles[section])
-                seek_spot(&o->hull[section], 0, &spot);
-            for (int tile = 0; tile < o->tiles[section]; tile++) {
-                PLACE *place = &shared->places[half / STEP_KINDS % PLACES];
-                for (int kind = 0; kind < STEP_KINDS; kind++, half++) {
-                    wait_for_free(shared->emptied, half, RING);
-                    if (kind == STEP_KEYS)
-                        *place = PLACE{spot, section};
-                    load_lines(shared, o, place, call->boxes[section][kind], half);
-                }
-                next_spot(&o->hull[section], STEP, &spot);
-            }
+        UNROLLED(int section = 0; section < SECTIONS; section++)
+        {
+            if (!o->idle && o->tiles[section])
+                half = load_section(call->boxes[section], shared, o, section, half);
         }
         cu_mbarrier_arrive(cu_address_of(&shared->closed[number % SLOTS]));
     }
@@ -245,9 +328,16 @@ static void weigh(float factor, float (&s)[STEP / 8][4], ROWS_SUMS *rows, float 
     EACH_HALF(h)
     {
         const float old = rows->largest[h];
-        float top = old, part = 0;
-        EACH_EIGHT(j, STEP) top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
-        top = row_max(top);
+        float tops[CHAINS], parts[CHAINS] = {}; /* several, so that none waits for the one before */
+        UNROLLED(int i = 0; i < CHAINS; i++)
+        {
+            tops[i] = old;
+        }
+        EACH_EIGHT(j, STEP)
+        {
+            EACH_HALF(e) tops[(2 * j + e) % CHAINS] = fmaxf(tops[(2 * j + e) % CHAINS], s[j][2 * h + e]);
+        }
+        const float top = row_max(fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3])));
         /* A row that has seen nothing, or only NaN, has no max: any finite base serves, and NaN must get through. */
         const float base = top == -INFINITY ? 0 : top * factor;
         shrink[h] = top == old ? 1 : cu_exp2(old * factor - base);
@@ -257,9 +347,10 @@ static void weigh(float factor, float (&s)[STEP / 8][4], ROWS_SUMS *rows, float 
             EACH_HALF(e)
             {
                 s[j][2 * h + e] = cu_exp2(fmaf(s[j][2 * h + e], factor, -base));
-                part += s[j][2 * h + e];
+                parts[(2 * j + e) % CHAINS] += s[j][2 * h + e];
             }
         }
+        const float part = (parts[0] + parts[1]) + (parts[2] + parts[3]);
         rows->total[h] = rows->total[h] * shrink[h] + part;
     }
 }
@@ -514,6 +605,22 @@ static void init_barriers(SHARED *shared)
     cu_mbarrier_init_done();
 }
 
+/* The columns of a tile: the same for all items. */
+static void put_columns(const long *numbers, SHARED *shared)
+{
+    int tile[RANK];
+    for (int a = 0; a < RANK; a++)
+        tile[a] = (int)numbers[GPU_BY_QUERY + GPU_WALK_COLUMNS + a];
+    for (int c = (int)threadIdx.x; c < COLUMNS; c += THREADS) {
+        int coordinate[RANK];
+        const bool there = find_coordinates(tile, c, coordinate);
+        for (int i = 0; i < SLOTS; i++) {
+            put_coordinates(&shared->slots[i].hull[0], c, there, coordinate);
+            shared->slots[i].hull[1].coordinates[c] = (uint)c;
+        }
+    }
+}
+
 /* Lines that boxes are too short to fill would be whatever memory held, and zero weights make NaN of some of that. */
 static void clear_ring()
 {
@@ -538,6 +645,7 @@ KERNEL __launch_bounds__(THREADS, 1) void wgmma_forward(const long *numbers, cha
         shared->next = GROUP_INDEX;
         shared->idle = 0;
     }
+    put_columns(numbers, shared);
     clear_ring();
     __syncthreads();
     if (threadIdx.x < CONSUMERS) {
