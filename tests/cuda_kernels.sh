@@ -44,6 +44,32 @@ for order in "${!orders[@]}"; do
     done
 done
 
+# Forward by products of warpgroups, where boxes can be copied: problems that are drawn rarely let them. Each has many row
+# tiles for few multiprocessors, partial tiles, or values that are not finite and nobody sees.
+algo=wgmma
+boxed=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3 fwd' 'na3d bf16 out=f32 b2 h3 d16 9x8x7 w3x5x3 dil1x1x2 fwd'
+    'na1d f16 b2 h2 d128/120 200 w90 x130 fwd' 'na4d f16 b2 h1 d32 3x4x5x6 w2x3x3x3 fwd'
+    'na2d bf16 h1 d40/72 6x7 w3 c0x1 k1:5x0:7 fwd' 'na1d f16 d8 700 w200 dil3 fwd')
+boxes() { # SETTINGS
+    runs "$1" "$tool" verify --backend cuda --algo wgmma "${boxed[@]}"
+}
+for order in "${!orders[@]}"; do
+    check "wgmma_${orders[order]}_order" boxes "order=$order"
+    check "wgmma_${orders[order]}_order_copies_at_once" boxes "order=$order;copies=1"
+done
+refuses() { # PROBLEM WORDS
+    ! runs '' "$tool" plan "$1" --backend cuda --algo wgmma && grep -q -F -e "$2" "$work/said"
+}
+check wgmma_refuses_strides refuses 'na1d bf16 h2 d20 64 w9 fwd' 'k: strides[2] is 20, boxes are copied where it is a positive'
+check wgmma_refuses_axes refuses 'na4d bf16 b2 h2 d32 3x4x5x6 w3 fwd' 'k: boxes have 5 coordinates'
+check wgmma_refuses_dilation refuses 'na1d bf16 d32 200 w9 dil9 fwd' '9 apart: boxes have at most'
+older_gpu() {
+    ! runs 'capability=80' "$tool" plan 'na1d bf16 d32 64 w9 fwd' --backend cuda --algo wgmma &&
+        grep -q "the device's compute capability is not 9.0" "$work/said" &&
+        runs 'capability=80' "$tool" verify --backend cuda 'na1d bf16 d32 64 w9 fwd'
+}
+check wgmma_on_an_older_gpu older_gpu
+
 # A program's own memory and streams.
 interop=$top_builddir/tests/test_cuda
 if [ -x "$interop" ]; then

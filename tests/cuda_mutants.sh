@@ -12,13 +12,17 @@ orders=(forward reverse random greedy greedy-reverse)
 # What a file's faults show in: programs, how the backend is made to run them, problems, and how copies land that a kernel does
 # not wait for. Problems have several tiles, partial and full; grouped heads, extra tokens, dilation; a NaN where nobody sees it.
 suit() { # FILE
-    algo=portable suite= copies=(late)
+    algo=portable suite= copies=(late) try=crosscheck
     programs='r2-i0-o0-t64 r2-i0-o0-t32'
     problems=('na2d f32 h4/2 d20/36 9x11 w5x3 s2x1 x3 both' 'na1d f32 d8 130 w60 both' 'na2d f32 d8 6x7 w3 dil2 c0x1 both')
     case $1 in
     gpu/gpu_unfused.cl) programs=plain-i0-o0 algo=unfused suite=pair ;;
     gpu/gpu_naive.cl) programs=plain-i0-o0 algo=naive ;;
     gpu/gpu_merge.cl) programs='merge-i0 merge-i1' algo='' suite=merging ;;
+    cuda/cu_wgmma*)
+        programs=wgmma-i2-d64 algo=wgmma try=verify copies=(late early)
+        problems=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3 fwd' 'na1d bf16 d8 700 w200 dil3 fwd' 'na3d bf16 d8 5x8x16 w2x8x16 c0x1x0 fwd')
+        ;;
     cuda/cu_mma*)
         programs=mma-i2-d32 algo=mma copies=(late early)
         problems=('na2d bf16 h4/2 d20/28 9x11 w5x3 s2x1 x3 both' 'na1d bf16 d8 300 w200 both' 'na2d bf16 d8 6x7 w3 dil2 c0x1 both')
@@ -44,7 +48,7 @@ passes() { # ORDER COPIES
     local settings="devices=2;order=$1"
     [ "$2" = late ] || settings="$settings;copies=1"
     if [ -n "$algo" ]; then
-        on_mock "$work/mock" "$settings" timeout 60 "$tool" crosscheck --backend cuda --device 0 --algo "$algo" \
+        on_mock "$work/mock" "$settings" timeout 60 env NEARFIELD_DEVICE=0 "$tool" $try --backend cuda --algo "$algo" \
             "${problems[@]}" && books_balance >/dev/null || return
     fi
     if [ -n "$suite" ] && [ -x "$interop" ]; then
@@ -79,7 +83,7 @@ unspoiled() { # FILE
     build_original && failing_modes >"$work/caught" && [ ! -s "$work/caught" ]
 }
 build_original() { rm -rf "$work/src" && cp -r "$top_srcdir/src" "$work/src" && cp -r "$top_srcdir/include" "$work/" && build; }
-for file in gpu/gpu_tile.cl gpu/gpu_unfused.cl gpu/gpu_naive.cl gpu/gpu_merge.cl cuda/cu_mma.cu; do
+for file in gpu/gpu_tile.cl gpu/gpu_unfused.cl gpu/gpu_naive.cl gpu/gpu_merge.cl cuda/cu_mma.cu cuda/cu_wgmma.cu; do
     check "$file as it is passes" unspoiled "$file"
 done
 

@@ -14,6 +14,11 @@ enum {
 
 static const int64_t most_extent = INT64_C(1) << 32, most_stride = INT64_C(1) << 40;
 
+int32_t cu_boxes_most(int64_t step)
+{
+    return (int32_t)((MOST_SPAN - 1) / step + 1);
+}
+
 static nf_status check_stride(const nf_tensor *tensor, int i, const char *name)
 {
     const int64_t stride = tensor->strides[i];

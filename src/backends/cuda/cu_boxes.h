@@ -25,6 +25,9 @@ typedef struct cu_box_layout {
     cu_boxes boxes; /* but the map */
 } cu_box_layout;
 
+/* Indices of one axis that a box can have, so far apart. */
+int32_t cu_boxes_most(int64_t step);
+
 /* Boxes of a tensor [batch, axes, heads, dimensions] of 16-bit elements: `tile` of each axis, `step` apart.
  * NF_ERR_UNSUPPORTED with the reason, that begins with name, where no map can describe them. */
 nf_status cu_boxes_lay_out(cu_box_layout *layout, const nf_tensor *tensor, const char *name, const int64_t *tile,

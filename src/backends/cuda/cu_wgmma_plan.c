@@ -63,6 +63,10 @@ static nf_status choose(gpu_shape *shape, const gpu_device *device, const nf_req
                                 .whole_tiles = true};
     double groups;
     const double multiplies = gpu_shape_cut(&made, request, &cost, &cost, &groups);
+    for (int32_t a = 0; a < request->problem->rank; a++) {
+        const int32_t most = cu_boxes_most(request->grid->axis[a].dilation);
+        made.by_query.columns[a] = nf_min32(made.by_query.columns[a], most);
+    }
     made.seconds = multiplies / fmin((double)nf_max64(device->units, 1), groups) / MULTIPLIES_PER_SECOND;
     *shape = made;
     if (made.local_bytes <= device->launch_local_bytes && THREADS <= device->group_items)
