@@ -85,6 +85,10 @@ for call in cuEventElapsedTime cuEventSynchronize; do
     settings="fail=$call:719" check "peak_$call" says_why "the device's limits: cuda: " bench 'na1d f32 d8 16 w3' --backend cuda
 done
 
+# Tensor maps, of a plan that has boxes.
+settings='fail=cuTensorMapEncodeTiled:1' check no_tensor_map says_why 'a tensor cannot be copied in boxes: ' bench \
+    'na1d bf16 d8 64 w9 fwd' --backend cuda --algo wgmma --no-verify
+
 # ---- The tool --------------------------------------------------------------------------------------------------------
 check_run CUDA_ERROR_LAUNCH_FAILED
 finish

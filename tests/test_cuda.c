@@ -7,6 +7,7 @@
 
 #include "attend.h"
 #include "backends/cuda/cu_api.h"
+#include "core/dtype.h"
 #include "fake.h"
 #include "harness.h"
 #include "merging.h"
@@ -433,6 +434,77 @@ START_TEST(refusals)
 }
 END_TEST
 
+/* ---- Boxes ------------------------------------------------------------------------------------------------------- */
+
+enum { BOXED_TOKENS = 64, BOXED_DIMS = 8, BOXED_ELEMENTS = BOXED_TOKENS * BOXED_DIMS };
+
+static const char boxed_text[] = "na1d bf16 d8 64 w9 fwd";
+
+/* q, k, v and out lie in one allocation, each 8 elements after the one before. */
+static nf_tensor boxed_tensor(CUdeviceptr memory, int which)
+{
+    return (nf_tensor){.size = sizeof(nf_tensor),
+                       .data = (uint16_t *)(uintptr_t)memory + which * (BOXED_ELEMENTS + 8),
+                       .dtype = NF_BF16,
+                       .memory = NF_CUDA,
+                       .rank = 4,
+                       .extents = {1, BOXED_TOKENS, 1, BOXED_DIMS},
+                       .strides = {BOXED_ELEMENTS, BOXED_DIMS, BOXED_DIMS, 1}};
+}
+
+/* Runs forward with k so many elements further on; what it has to read there is the same. */
+static void run_boxed(CUdeviceptr memory, nf_plan **plan, int further, float out[BOXED_ELEMENTS])
+{
+    uint16_t image[4 * (BOXED_ELEMENTS + 8)] = {0};
+    nf_tensor tensor[4];
+    for (int t = 0; t < 4; t++) {
+        tensor[t] = boxed_tensor(memory, t);
+        for (int i = 0; t < 3 && i < BOXED_ELEMENTS; i++)
+            image[t * (BOXED_ELEMENTS + 8) + i + (t == 1 ? further : 0)] =
+                nf_f32_to_bf16((float)((31 * i + 17 * t) % 23) / 8 - 1);
+    }
+    nf_io io = {.size = sizeof io, .q = &tensor[0], .k = &tensor[1], .v = &tensor[2], .out = &tensor[3]};
+    if (!*plan) {
+        nf_problem problem;
+        nf_plan_options options;
+        ck_assert_int_eq(nf_problem_parse(&problem, boxed_text), NF_OK);
+        nf_plan_options_init(&options);
+        options.layout = &io;
+        options.backend = "cuda";
+        options.algo = "wgmma";
+        ck_assert_msg(nf_plan_create(plan, context, &problem, &options) == NF_OK, "%s", nf_last_error());
+    }
+    tensor[1].data = (uint16_t *)tensor[1].data + further;
+    CHECK_CU(api.cuMemcpyHtoDAsync(memory, image, sizeof image, copies));
+    CHECK_CU(api.cuStreamSynchronize(copies));
+    ck_assert_msg(nf_forward(*plan, &io, NULL) == NF_OK, "%s", nf_last_error());
+    CHECK_CU(api.cuMemcpyDtoHAsync(image, memory, sizeof image, copies));
+    CHECK_CU(api.cuStreamSynchronize(copies));
+    for (int i = 0; i < BOXED_ELEMENTS; i++)
+        out[i] = nf_bf16_to_f32(image[3 * (BOXED_ELEMENTS + 8) + i]);
+}
+
+/* Boxes are copied from multiples of 16 bytes; a tensor that lies elsewhere is met by other kernels of the same plan.
+ */
+START_TEST(boxes_from_any_address)
+{
+    float there[BOXED_ELEMENTS], elsewhere[BOXED_ELEMENTS], most = 0;
+    CUdeviceptr memory;
+    nf_plan *plan = NULL;
+    CHECK_CU(api.cuMemAlloc(&memory, 4 * (BOXED_ELEMENTS + 8) * sizeof(uint16_t)));
+    run_boxed(memory, &plan, 0, there);
+    run_boxed(memory, &plan, 3, elsewhere);
+    for (int i = 0; i < BOXED_ELEMENTS; i++) {
+        ck_assert_msg(fabsf(there[i] - elsewhere[i]) <= 0.02f, "element %d: %g, %g", i, (double)there[i],
+                      (double)elsewhere[i]);
+        most = fmaxf(most, fabsf(there[i]));
+    }
+    ck_assert(most > 0.1f);
+    nf_plan_destroy(plan);
+    CHECK_CU(api.cuMemFree(memory));
+}
+END_TEST
+
 /* A context that was not told runs on the device's primary context, too. */
 START_TEST(needs_no_word)
 {
@@ -462,6 +534,7 @@ int main(void)
     tcase_add_test(tests, calls_overlap);
     tcase_add_test(tests, events_order_calls);
     tcase_add_test(tests, refusals);
+    tcase_add_test(tests, boxes_from_any_address);
     tcase_add_test(tests, needs_no_word);
     suite_add_tcase(suite, tests);
     TCase *pair = tcase_create("pair"), *merges = tcase_create("merging");
