@@ -62,9 +62,16 @@ step available "$tool" plan 'na1d d8 16 w3' --backend cuda
 # ---- Right -----------------------------------------------------------------------------------------------------------
 step crosscheck "$tool" crosscheck --backend cuda
 step verify "$tool" verify --backend cuda --cases "$cases"
-for algo in portable unfused naive; do
+for algo in mma portable unfused naive; do
     step "verify-$algo" "$tool" verify --backend cuda --algo $algo --cases $((cases / 10 + 1))
 done
+# Problems that are drawn rarely let boxes be copied.
+boxed=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3 fwd' 'na3d f16 b2 h3 d64 9x8x7 w3x5x3 dil1x1x2 fwd' 'na1d bf16 h2 d128 300 w200 fwd')
+if "$tool" plan "${boxed[0]}" --backend cuda --algo wgmma >"$out/wgmma.txt" 2>&1; then
+    step verify-wgmma "$tool" verify --backend cuda --algo wgmma "${boxed[@]}"
+else
+    echo "SKIP verify-wgmma: $(cat "$out/wgmma.txt")"
+fi
 # Out of bounds, races on shared memory, divergent barriers: the sanitizer is slow, so the problems are few.
 if command -v compute-sanitizer >/dev/null; then
     for check in memcheck racecheck synccheck; do

@@ -51,7 +51,7 @@ step 'OpenCL: Oclgrind' on_opencl opencl_oclgrind.sh
 step 'CUDA kernels' env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
     CUDA_CASES=1000 tests/cuda_kernels.sh
 step 'CUDA mutants' env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
-    CXX=g++ CUDA_ORDERS=all tests/cuda_mutants.sh
+    CXX=g++ CUDA_MUTANTS=all CUDA_ORDERS=all tests/cuda_mutants.sh
 for mode in coverage asan tsan; do
     step "CUDA kernels, $mode" env top_srcdir="$PWD" top_builddir="$PWD/build/gcc" NEARFIELD="$PWD/build/gcc/nearfield" \
         CXX=g++ tests/cuda_instrumented.sh $mode
