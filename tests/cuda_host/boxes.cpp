@@ -79,7 +79,7 @@ void host_copy_box(unsigned to, const void *map, const int at[HOST_MAP_RANK], un
     host_touch(to, box.bytes);
     host_forget_writes(to, box.bytes);
     told_written(place, box.bytes);
-    told_before(&box.barrier->order[box.barrier->phase % TURNS]);
+    char *order = &box.barrier->order[box.barrier->phase % TURNS];
     if (host_lands_early()) {
         land(&box);
     } else if (async->boxes_count == HOST_BOXES) {
@@ -88,6 +88,7 @@ void host_copy_box(unsigned to, const void *map, const int at[HOST_MAP_RANK], un
         memset(place, HOST_POISON, box.bytes);
         async->boxes[async->boxes_count++] = box;
     }
+    told_before(order); /* what this thread wrote there itself included */
 }
 
 bool host_land_for(const void *barrier)

@@ -583,7 +583,7 @@ static void meet_items(const CALL *call, SHARED *shared)
                 meet_steps(shared, o, queries, factor, steps, half, &rows);
             half += steps * STEP_KINDS;
             if (!sums_are_finite(rows.sum))
-                o->not_finite = 1;
+                LOCAL_OR(&o->not_finite, 1);
             store_results(call, o, factor, &rows);
         }
         cu_mbarrier_arrive(cu_address_of(&shared->closed[slot]));
