@@ -141,13 +141,20 @@ def find_torch():
 
 # ---- Comparisons -----------------------------------------------------------------------------------------------------
 
+def times(ours, problem, seconds):
+    row = ours.row(problem)
+    return f"({row['algo']} {1e3 * ours.seconds(problem):.4f} ms, {1e3 * seconds:.4f} ms)"
+
+
 def compare_dense(ours, peers, judge, problem):
     seconds, name = peers.dense(problem)
-    judge.say("dense", problem, seconds / ours.seconds(problem), f"of {name.lower()}")
+    judge.say("dense", problem, seconds / ours.seconds(problem), f"of {name.lower()} {times(ours, problem, seconds)}")
 
 
 def compare_flex(ours, peers, judge, problem):
-    judge.say("neighborhood", problem, peers.flex(problem) / ours.seconds(problem), "times as fast as FlexAttention")
+    seconds = peers.flex(problem)
+    judge.say("neighborhood", problem, seconds / ours.seconds(problem),
+              f"times as fast as FlexAttention {times(ours, problem, seconds)}")
 
 
 def compare_sparse(ours, judge, sparse, dense):
