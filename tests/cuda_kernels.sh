@@ -50,19 +50,25 @@ algo=wgmma
 boxed=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3 fwd' 'na3d bf16 out=f32 b2 h3 d16 9x8x7 w3x5x3 dil1x1x2 fwd'
     'na1d f16 b2 h2 d128/120 200 w90 x130 fwd' 'na4d f16 b2 h1 d32 3x4x5x6 w2x3x3x3 fwd'
     'na2d bf16 h1 d40/72 6x7 w3 c0x1 k1:5x0:7 fwd' 'na1d f16 d8 700 w200 dil3 fwd')
-boxes() { # SETTINGS
-    runs "$1" "$tool" verify --backend cuda --algo wgmma "${boxed[@]}"
+boxed_backward=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3 bwd' 'na3d bf16 h3 d16 5x8x7 w3x5x3 dil1x1x2 x2 bwd'
+    'na1d f16 b2 h2/1 d128/120 200 w90 x130 bwd' 'na1d f16 d8 400 w100 dil3 both' 'na2d bf16 d8 6x7 w3 dil2 c0x1 bwd')
+boxes() { # SETTINGS PROBLEM...
+    runs "$1" "$tool" verify --backend cuda --algo wgmma "${@:2}"
 }
 for order in "${!orders[@]}"; do
-    check "wgmma_${orders[order]}_order" boxes "order=$order"
-    check "wgmma_${orders[order]}_order_copies_at_once" boxes "order=$order;copies=1"
+    check "wgmma_${orders[order]}_order" boxes "order=$order" "${boxed[@]}"
+    check "wgmma_${orders[order]}_order_copies_at_once" boxes "order=$order;copies=1" "${boxed[@]}"
+    # In half of the modes: each takes long.
+    check "wgmma_backward_${orders[order]}_order" boxes "order=$order;copies=$((order % 2))" "${boxed_backward[@]}"
 done
+check wgmma_backward_many_units boxes 'units=132' 'na1d bf16 h2 d32 300 w9 x5 bwd'
 refuses() { # PROBLEM WORDS
     ! runs '' "$tool" plan "$1" --backend cuda --algo wgmma && grep -q -F -e "$2" "$work/said"
 }
 check wgmma_refuses_strides refuses 'na1d bf16 h2 d20 64 w9 fwd' 'k: strides[2] is 20, boxes are copied where it is a positive'
 check wgmma_refuses_axes refuses 'na4d bf16 b2 h2 d32 3x4x5x6 w3 fwd' 'k: boxes have 5 coordinates'
 check wgmma_refuses_dilation refuses 'na1d bf16 d32 200 w9 dil9 fwd' '9 apart: boxes have at most'
+check wgmma_refuses_float_gradients refuses 'na1d bf16 out=f32 d32 64 w9 bwd' 'out_dtype f32: boxes of dout are copied'
 older_gpu() {
     ! runs 'capability=80' "$tool" plan 'na1d bf16 d32 64 w9 fwd' --backend cuda --algo wgmma &&
         grep -q "the device's compute capability is not 9.0" "$work/said" &&
@@ -94,6 +100,7 @@ repeats() { # ALGORITHM TYPE
         diff -r "$work/first" "$work/second"
 }
 check mma_same_bits_in_any_order repeats mma bf16
+check wgmma_same_bits_in_any_order repeats wgmma bf16
 for algo in portable unfused naive; do
     check "${algo}_same_bits_in_any_order" repeats "$algo" f32
 done
@@ -107,11 +114,12 @@ spoiled() { # FOLDER: which numbers of the results are not finite
         tail -c $bytes "$work/$1/$file.npy" | od -An -v -w2 -t x2 | sed 's/^ *[7f]f[89a-f].$/not finite/; t; s/.*/finite/'
     done
 }
-spreads_alike() {
-    attend spoiled bf16 'cuda --algo mma' runs '' && attend truth bf16 reference env && spoiled truth >"$work/truth.txt" &&
+spreads_alike() { # ALGORITHM
+    attend spoiled bf16 "cuda --algo $1" runs '' && attend truth bf16 reference env && spoiled truth >"$work/truth.txt" &&
         grep -q 'not finite' "$work/truth.txt" && spoiled spoiled | diff - "$work/truth.txt"
 }
-check mma_spreads_what_is_not_finite spreads_alike
+check mma_spreads_what_is_not_finite spreads_alike mma
+check wgmma_spreads_what_is_not_finite spreads_alike wgmma
 
 # Benchmarks go by the device's clock and its limits.
 column() { # NAME: of the row that bench printed

@@ -20,6 +20,10 @@ suit() { # FILE
     gpu/gpu_unfused.cl) programs=plain-i0-o0 algo=unfused suite=pair ;;
     gpu/gpu_naive.cl) programs=plain-i0-o0 algo=naive ;;
     gpu/gpu_merge.cl) programs='merge-i0 merge-i1' algo='' suite=merging ;;
+    cuda/cu_wgmma_backward* | cuda/cu_wgmma_meet.h | cuda/cu_wgmma_open.h)
+        programs='wgmma-i2-d64 wgmma-backward-i2-d64' algo=wgmma try=verify copies=(late early)
+        problems=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3 bwd' 'na1d bf16 d8 300 w70 dil3 x130 bwd' 'na2d bf16 d8 6x7 w3 dil2 c0x1 bwd')
+        ;;
     cuda/cu_wgmma*)
         programs=wgmma-i2-d64 algo=wgmma try=verify copies=(late early)
         problems=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3 fwd' 'na1d bf16 d8 700 w200 dil3 fwd' 'na3d bf16 d8 5x8x16 w2x8x16 c0x1x0 fwd')
@@ -84,7 +88,8 @@ unspoiled() { # FILE
     build_original && failing_modes >"$work/caught" && [ ! -s "$work/caught" ]
 }
 build_original() { rm -rf "$work/src" && cp -r "$top_srcdir/src" "$work/src" && cp -r "$top_srcdir/include" "$work/" && build; }
-for file in gpu/gpu_tile.cl gpu/gpu_unfused.cl gpu/gpu_naive.cl gpu/gpu_merge.cl cuda/cu_mma.cu cuda/cu_wgmma.cu; do
+for file in gpu/gpu_tile.cl gpu/gpu_unfused.cl gpu/gpu_naive.cl gpu/gpu_merge.cl cuda/cu_mma.cu cuda/cu_wgmma.cu \
+    cuda/cu_wgmma_backward.cu; do
     check "$file as it is passes" unspoiled "$file"
 done
 

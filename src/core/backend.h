@@ -97,6 +97,7 @@ typedef struct nf_algorithm {
     nf_status (*enqueue)(const void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
                          void *workspace, const nf_exec *exec);
     const nf_pair *pair; /* &nf_stub_pair if the algorithm keeps no scores */
+    bool apart;          /* its directions share nothing: prepare is called for each */
 } nf_algorithm;
 
 typedef struct nf_backend {

@@ -52,7 +52,8 @@ static nf_status prepare_part(nf_plan *plan, nf_direction direction)
 static nf_status prepare(nf_plan *plan)
 {
     const nf_choice *choice = plan->selection.choice;
-    const bool split = plan->problem.direction == NF_BOTH && choice[0].algo != choice[1].algo;
+    const bool split =
+        plan->problem.direction == NF_BOTH && (choice[0].algo != choice[1].algo || choice[0].algo->apart);
     nf_status status = prepare_part(plan, split ? NF_FWD : plan->problem.direction);
     if (status == NF_OK && split)
         status = prepare_part(plan, NF_BWD);

@@ -69,7 +69,7 @@ typedef struct cu_plan {
     CUfunction kernels[NF_OPERATIONS][GPU_MAX_LAUNCHES]; /* one per launch */
     CUdeviceptr tables, scratch;                         /* 0 if the plan has none */
     CUdeviceptr staged[NF_ROLES];                        /* of roles in host memory that a launch reads or writes */
-    cu_box_layout boxes[NF_ROLES];                       /* of roles that launches copy boxes of */
+    cu_box_layout boxes[NF_ROLES], all_boxes[NF_ROLES];  /* of roles that launches copy boxes of */
     uint32_t boxed;                                      /* which these are, as bits */
     struct cu_plan *unboxed;                             /* for tensors that lie where boxes cannot be copied from */
     char *host[NF_ROLES];                                /* where they pass through: parts of host_memory */
@@ -90,14 +90,14 @@ void cu_mma_cost(const gpu_device *device, const nf_request *request, double sec
 nf_status cu_mma_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                         const nf_tensor layout[NF_ROLES]);
 
-/* cu_wgmma_plan.c: the same for those of compute capability 9.0. Forward. */
+/* cu_wgmma_plan.c: the same for those of compute capability 9.0. A plan has one direction. */
 nf_status cu_wgmma_supports(const gpu_device *device, const nf_request *request);
 void cu_wgmma_cost(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS]);
 nf_status cu_wgmma_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                           const nf_tensor layout[NF_ROLES]);
-/* The boxes of a role that such a plan has: extents of a column tile, and how far apart its columns are. */
-nf_status cu_wgmma_lay_out(const nf_tensor *tensor, nf_role role, const int64_t *tile, const int64_t *step,
-                           cu_box_layout *layout);
+/* The boxes that such a plan's launch takes; columns: extents of a column tile of the walk that it copies them in. */
+nf_status cu_wgmma_lay_out(const nf_request *request, const nf_tensor layout[NF_ROLES], const gpu_arg *arg,
+                           const int64_t *columns, cu_box_layout *boxes);
 
 /* exec NULL: the plan's stream, no events. */
 nf_status cu_execute(cu_plan *plan, nf_operation operation, const nf_tensor *const io[NF_ROLES], const nf_exec *exec);

@@ -22,6 +22,8 @@ enum { WARPS = 4, ITEMS = WARPS * 32, COLUMNS = 64, GRAIN = DIMS < 64 ? 2 : 4, P
 
 #include "backends/cuda/cu_mma_forward.h"
 
+#include "backends/cuda/cu_backward_ends.h"
+
 #include "backends/cuda/cu_mma_backward.h"
 
 #include "backends/cuda/cu_mma_dq.h"
@@ -30,4 +32,4 @@ enum { WARPS = 4, ITEMS = WARPS * 32, COLUMNS = 64, GRAIN = DIMS < 64 ? 2 : 4, P
 
 #undef static
 
-#define CU_KERNELS(X) FORWARD_KERNELS(X) BACKWARD_KERNELS(X) DQ_KERNELS(X) DKV_KERNELS(X)
+#define CU_KERNELS(X) FORWARD_KERNELS(X) END_KERNELS(X) DQ_KERNELS(X) DKV_KERNELS(X)

@@ -208,12 +208,14 @@ static nf_status lay_out_boxes(cu_plan *plan, const gpu_launch *launch)
     const int64_t *header = plan->gpu->tables;
     nf_status status = NF_OK;
     for (int i = 0; status == NF_OK && i < launch->args_count; i++) {
-        const nf_role role = launch->args[i].role;
-        if (launch->args[i].kind != GPU_ARG_BOXES || !plan->layout[role].rank)
+        const gpu_arg *arg = &launch->args[i];
+        const bool all = arg->kind == GPU_ARG_ALL_BOXES;
+        if ((arg->kind != GPU_ARG_BOXES && !all) || !plan->layout[arg->role].rank)
             continue;
-        status = cu_wgmma_lay_out(&plan->layout[role], role, header + GPU_BY_QUERY + GPU_WALK_COLUMNS,
-                                  header + GPU_STEP, &plan->boxes[role]);
-        plan->boxed |= UINT32_C(1) << role;
+        const int walk = arg->role == NF_Q || arg->role == NF_DOUT ? GPU_BY_KEY : GPU_BY_QUERY;
+        status = cu_wgmma_lay_out(plan->request, plan->layout, arg, header + walk + GPU_WALK_COLUMNS,
+                                  all ? &plan->all_boxes[arg->role] : &plan->boxes[arg->role]);
+        plan->boxed |= UINT32_C(1) << arg->role;
     }
     return status;
 }
@@ -229,6 +231,8 @@ static nf_status build(cu_plan *plan, const shape *s)
         status = allocate(plan, &plan->scratch, plan->gpu->scratch_bytes, "scratch");
     for (int i = 0; status == NF_OK && i < plan->gpu->forward.count; i++)
         status = lay_out_boxes(plan, &plan->gpu->forward.launch[i]);
+    for (int i = 0; status == NF_OK && i < plan->gpu->backward.count; i++)
+        status = lay_out_boxes(plan, &plan->gpu->backward.launch[i]);
     return status == NF_OK ? stage_tensors(plan) : status;
 }
 
@@ -299,7 +303,7 @@ static nf_status execute(void *prepared, nf_operation operation, const nf_tensor
 
 #include "backends/gpu/gpu_algorithm.h"
 
-GPU_ALGORITHM(cu_, wgmma, &nf_stub_pair)
+GPU_ALGORITHM(cu_, wgmma, &nf_stub_pair, .apart = true)
 GPU_ALGORITHM(cu_, mma, &nf_stub_pair)
 GPU_ALGORITHM(cu_, portable, &nf_stub_pair)
 GPU_ALGORITHM(cu_, unfused, &pair)

@@ -106,10 +106,11 @@ static argument argument_of(const call *c, const gpu_arg *arg)
     }
 }
 
-static nf_status find_boxes(const call *c, nf_role role, cu_boxes *boxes)
+static nf_status find_boxes(const call *c, const gpu_arg *arg, cu_boxes *boxes)
 {
-    if (is_present(c, (int)role))
-        return cu_boxes_encode(c->api, &c->plan->boxes[role], memory_of(c, role), boxes);
+    const cu_box_layout *layouts = arg->kind == GPU_ARG_BOXES ? c->plan->boxes : c->plan->all_boxes;
+    if (is_present(c, (int)arg->role))
+        return cu_boxes_encode(c->api, &layouts[arg->role], memory_of(c, arg->role), boxes);
     *boxes = (cu_boxes){.batch = 0};
     return NF_OK;
 }
@@ -121,9 +122,9 @@ static nf_status launch(const call *c, const gpu_launch *l, CUfunction kernel)
     void *places[GPU_MAX_ARGS];
     int boxed = 0;
     for (int i = 0; i < l->args_count; i++) {
-        if (l->args[i].kind == GPU_ARG_BOXES) {
+        if (l->args[i].kind == GPU_ARG_BOXES || l->args[i].kind == GPU_ARG_ALL_BOXES) {
             places[i] = &boxes[boxed];
-            const nf_status status = find_boxes(c, l->args[i].role, &boxes[boxed++]);
+            const nf_status status = find_boxes(c, &l->args[i], &boxes[boxed++]);
             if (status != NF_OK)
                 return status;
             continue;

@@ -9,7 +9,7 @@
  *     full      copies -> consumers              a slot of the ring
  *     emptied   consumers -> loader              done with */
 
-enum { STEP = COLUMNS, RING = 512 / DIMS, HALF_STEP_BYTES = STEP * LINE_BYTES, QUERY_BYTES = ROWS * LINE_BYTES };
+enum { RING = 512 / DIMS, HALF_STEP_BYTES = STEP * LINE_BYTES, QUERY_BYTES = ROWS * LINE_BYTES };
 enum { STEP_KEYS, STEP_VALUES, STEP_KINDS };
 enum { ROW_Q, ROW_OUT, ROW_LSE, ROW_KINDS };
 enum { CHAINS = 4, SLOTS = 2, PLACES = RING / STEP_KINDS + 2, SECTIONS = 2 /* columns of the grid, extra tokens */ };
@@ -114,49 +114,6 @@ static void open_sections(const long *numbers, OPENED *o)
     }
 }
 
-/* The index-th row of a box. Most axes that a problem lacks have one row, and a division takes long. */
-static void find_row(const BOX *rows, int index, int (&position)[RANK])
-{
-    for (int a = RANK - 1; a >= 0; a--) {
-        const int count = rows->count[a];
-        position[a] = rows->begin[a];
-        if (count == 1)
-            continue;
-        const uint rest = (uint)index / (uint)count;
-        position[a] += index - (int)rest * count;
-        index = (int)rest;
-    }
-}
-
-/* What a row sees. Where an axis has one row, that is the hull. */
-static void find_sight_of(const long *numbers, const ITEM *item, const int (&position)[RANK], int row,
-                          SIGHT<ROWS> *sight)
-{
-    for (int a = 0; a < RANK; a++) {
-        int begin = item->hull.begin[a], end = begin + item->hull.count[a];
-        if (item->rows.count[a] > 1)
-            row_sees(numbers, item, a, position[a], &begin, &end);
-        sight->begin[a][row] = begin;
-        sight->end[a][row] = end;
-    }
-}
-
-static void open_rows(const long *numbers, OPENED *o, long batch, long head)
-{
-    const int tensors[ROW_KINDS] = {GPU_Q, GPU_OUT, GPU_LSE}, count = volume(&o->item.rows);
-    for (int r = ITEM_INDEX; r < ROWS; r += ITEMS) {
-        int position[RANK];
-        find_row(&o->item.rows, min(r, count - 1), position);
-        o->lines.coordinates[r] = r < count ? 0 : ABSENT_COLUMN;
-        UNROLLED(int i = 0; i < ROW_KINDS; i++)
-        {
-            o->lines.offset[i][r] =
-                base_of(numbers, tensors[i], batch, head) + place_of(numbers, tensors[i], &o->item.rows, position);
-        }
-        find_sight_of(numbers, &o->item, position, r, &o->sight);
-    }
-}
-
 static void open_item(const CALL *call, SHARED *shared, int slot)
 {
     OPENED *o = &shared->slots[slot];
@@ -170,7 +127,7 @@ static void open_item(const CALL *call, SHARED *shared, int slot)
         o->kv_head = quotient(head * numbers[GPU_KV_HEADS], numbers[GPU_HEADS]);
         open_sections(numbers, o);
     }
-    open_rows(numbers, o, batch, head);
+    open_rows(numbers, &o->item, {GPU_Q, GPU_OUT, GPU_LSE}, batch, head, &o->lines, &o->sight);
     BARRIER();
     copy_lines(query_lines(slot), ROWS, &shared->queries, o->lines.coordinates, ROW_LIMIT, o->lines.offset[ROW_Q], 0);
     cu_copy_async_commit();
@@ -201,57 +158,14 @@ static void open_items(const CALL *call, SHARED *shared)
 
 /* ---- The loader -------------------------------------------------------------------------------------------------- */
 
-/* Which boxes of a tensor an item copies. */
-typedef struct BOXES_AT {
-    int base[4]; /* coordinates but the first, of position 0 of all axes */
-    uint parts;  /* a bit for each of these and each axis that is part of it */
-} BOXES_AT;
-
-static BOXES_AT find_boxes(const BOXES *boxes, const OPENED *o, int section)
-{
-    BOXES_AT at = {};
-    UNROLLED(int i = 0; i < 4; i++)
-    {
-        at.base[i] = (boxes->batch == i + 1 ? (int)o->batch * boxes->per_batch : 0) +
-                     (boxes->head == i + 1 ? (int)o->kv_head * boxes->per_head : 0);
-        UNROLLED(int a = 0; a < RANK; a++)
-        {
-            if (boxes->axis[a] == i + 1) {
-                at.base[i] += o->origin[section][a];
-                at.parts |= 1u << (RANK * i + a);
-            }
-        }
-    }
-    return at;
-}
-
-/* Copies keys or values: the box of a column tile, one for each part of its dimensions. */
-static void copy_boxes(const cu_map *map, const BOXES_AT *boxes, const int (&offset)[RANK], int bytes, cu_address lines,
-                       cu_address full)
-{
-    int at[5] = {0, boxes->base[0], boxes->base[1], boxes->base[2], boxes->base[3]};
-    UNROLLED(int i = 0; i < 4; i++)
-    {
-        UNROLLED(int a = 0; a < RANK; a++)
-        {
-            at[i + 1] += boxes->parts >> (RANK * i + a) & 1 ? offset[a] : 0;
-        }
-    }
-    cu_mbarrier_expect(full, bytes);
-    UNROLLED(int part = 0; part < PARTS; part++)
-    {
-        at[0] = part * PART_DIMS;
-        cu_copy_box(lines + part * PART_BYTES, map, at, full);
-    }
-}
-
 /* The steps of an item's columns of one kind. Boxes are begun as soon as a slot is free; what comes next is found while
  * they are on their way. Returns the half after the last. */
 static uint load_section(const BOXES *const (&boxes)[STEP_KINDS], SHARED *shared, const OPENED *o, int section,
                          uint half)
 {
     const HULL *hull = &o->hull[section];
-    const BOXES_AT keys = find_boxes(boxes[STEP_KEYS], o, section), values = find_boxes(boxes[STEP_VALUES], o, section);
+    const BOXES_AT keys = find_boxes(boxes[STEP_KEYS], o->origin[section], o->batch, o->kv_head);
+    const BOXES_AT values = find_boxes(boxes[STEP_VALUES], o->origin[section], o->batch, o->kv_head);
     const int bytes = hull->volume * PARTS * PART_LINE_BYTES;
     SPOT spot;
     seek_spot(hull, 0, &spot);
@@ -296,25 +210,6 @@ typedef struct ROWS_SUMS {
     float sum[DIMS / 8][4];
     float largest[2], total[2]; /* score seen; this thread's part of the sum of exponentials */
 } ROWS_SUMS;
-
-static void begin_scores(cu_address queries, cu_address keys, float (&s)[STEP / 8][4])
-{
-    UNROLLED(int i = 0; i < DIMS / UNIT; i++)
-    {
-        const int at = i * UNIT / PART_DIMS * PART_BYTES + i * UNIT % PART_DIMS * 2;
-        MULTIPLY_LINES(s, cu_lines_at(queries + at, 0, EIGHT_LINES), cu_lines_at(keys + at, 0, EIGHT_LINES), i > 0);
-    }
-    cu_wgmma_commit();
-}
-
-static void begin_values(const uint (&weights)[STEP / UNIT][4], cu_address values, float (&sum)[DIMS / 8][4])
-{
-    UNROLLED(int i = 0; i < STEP / UNIT; i++)
-    {
-        MULTIPLY_ACROSS(sum, weights[i], cu_lines_at(values + i * UNIT * PART_LINE_BYTES, PART_BYTES, EIGHT_LINES));
-    }
-    cu_wgmma_commit();
-}
 
 static void give_back(const SHARED *shared, uint half)
 {
@@ -370,15 +265,6 @@ static void shrink_sums(const float (&shrink)[2], float (&sum)[DIMS / 8][4])
     }
 }
 
-static void round_weights(const float (&s)[STEP / 8][4], uint (&weights)[STEP / UNIT][4])
-{
-    EACH_EIGHT(j, STEP)
-    {
-        weights[j / 2][j % 2 * 2] = PACK(s[j][0], s[j][1]);
-        weights[j / 2][j % 2 * 2 + 1] = PACK(s[j][2], s[j][3]);
-    }
-}
-
 /* Hides what rows do not see of a step's scores. */
 static void mask(const OPENED *o, const PLACE *place, float (&s)[STEP / 8][4])
 {
@@ -386,17 +272,6 @@ static void mask(const OPENED *o, const PLACE *place, float (&s)[STEP / 8][4])
     uint low, high;
     if (glance<1>(&o->sight, hull, &place->spot, STEP, &low, &high) != SEES_ALL)
         hide<1, STEP>(hull, &place->spot, low, high, &s);
-}
-
-/* Warpgroups take turns: while one multiplies the other weighs. */
-static void take_turn()
-{
-    cu_sync_some(TURNS_BARRIER + GROUP, CONSUMERS);
-}
-
-static void give_turn()
-{
-    cu_arrive_some(TURNS_BARRIER + 1 - GROUP, CONSUMERS);
 }
 
 /* Meets the steps of an item, whose halves of the ring begin at `half`. */
@@ -482,56 +357,6 @@ static void meet_steps_carefully(SHARED *shared, const OPENED *o, cu_address que
 
 /* ---- Results ----------------------------------------------------------------------------------------------------- */
 
-/* Four lanes have a word each of four chunks; now each has one chunk. */
-static void exchange_words(uint (&words)[4])
-{
-    UNROLLED(int apart = 1; apart < 4; apart *= 2)
-    {
-        UNROLLED(int i = 0; i < 4; i++)
-        {
-            if (i & apart)
-                continue;
-            const bool upper = LANE & apart;
-            const uint got = cu_shuffle(upper ? words[i] : words[i | apart], LANE ^ apart);
-            words[i] = upper ? got : words[i];
-            words[i | apart] = upper ? words[i | apart] : got;
-        }
-    }
-}
-
-/* A row's dimensions, rounded: a lane has two of each eight. */
-static void store_row(ushort *to, long step, int dims, bool there, float inverse, const float (&sum)[DIMS / 8][4],
-                      int half)
-{
-    UNROLLED(int four = 0; four < DIMS / 32; four++)
-    {
-        uint words[4];
-        UNROLLED(int i = 0; i < 4; i++)
-        {
-            const float *pair = &sum[4 * four + i][2 * half];
-            words[i] = PACK(pair[0] * inverse, pair[1] * inverse);
-        }
-        exchange_words(words);
-        const int dim = 32 * four + LANE % 4 * 8;
-        if (there)
-            store_words(to + dim * step, step, min(dims - dim, 8), words);
-    }
-}
-
-static void store_row(float *to, long step, int dims, bool there, float inverse, const float (&sum)[DIMS / 8][4],
-                      int half)
-{
-    EACH_EIGHT(j, DIMS)
-    {
-        EACH_HALF(e)
-        {
-            const int dim = 8 * j + LANE % 4 * 2 + e;
-            if (there && dim < dims)
-                to[dim * step] = sum[j][2 * half + e] * inverse;
-        }
-    }
-}
-
 static void store_results(const CALL *call, const OPENED *o, float factor, const ROWS_SUMS *rows)
 {
     const long *numbers = call->numbers;
@@ -551,13 +376,6 @@ static void store_results(const CALL *call, const OPENED *o, float factor, const
             call->lse[o->lines.offset[ROW_LSE][row]] =
                 total == 0 ? -INFINITY : rows->largest[h] * factor * LN_2 + logf(total);
     }
-}
-
-static bool sums_are_finite(const float (&sum)[DIMS / 8][4])
-{
-    float zero = 0;
-    EACH_EIGHT(j, DIMS) zero += sum[j][0] * 0 + sum[j][1] * 0 + sum[j][2] * 0 + sum[j][3] * 0;
-    return zero == 0;
 }
 
 static void meet_items(const CALL *call, SHARED *shared)

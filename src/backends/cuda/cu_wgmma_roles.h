@@ -1,5 +1,7 @@
 /* The roles of a block's warps: two warpgroups multiply; of a third one warp copies boxes, the others open items, one
- * ahead. */
+ * ahead.
+ *
+ * The file that includes this one has COLUMNS of a step. */
 #ifndef NF_CU_WGMMA_ROLES_H
 #define NF_CU_WGMMA_ROLES_H
 
@@ -12,15 +14,16 @@ enum {
     THREADS = CONSUMERS + GROUP_LANES,
     LOADER = CONSUMERS, /* the thread */
     FIRST_OPENER = CONSUMERS + 32,
-    BLOCK_REGISTERS = 168, /* of a thread as the block begins: the most that fit */
-    CONSUMER_REGISTERS = 208,
-    PRODUCER_REGISTERS = 88
+    BLOCK_REGISTERS = 168 /* of a thread as the block begins: the most that fit */
 };
-static_assert(GROUPS * CONSUMER_REGISTERS + PRODUCER_REGISTERS <= (GROUPS + 1) * BLOCK_REGISTERS,
-              "a warpgroup that takes more than others have given waits for ever");
 
 /* Numbers of barriers; 0 is the block's. */
 enum { OPENERS_BARRIER = 1, CONSUMERS_BARRIER, TURNS_BARRIER, /* one per warpgroup */ };
+
+/* Registers of a thread that multiplies, and of any other. A warpgroup that takes more than others have given would
+ * wait for ever. */
+template <int CONSUMER, int PRODUCER>
+constexpr bool REGISTERS_SUFFICE = GROUPS *CONSUMER + PRODUCER <= (GROUPS + 1) * BLOCK_REGISTERS;
 
 /* Those that make tables and copy lines together are the openers. */
 enum { ITEMS = THREADS - FIRST_OPENER };
@@ -35,7 +38,6 @@ enum { ITEMS = THREADS - FIRST_OPENER };
 /* Lines lie in parts of 64 dimensions, as copies of boxes put them. */
 enum {
     ROWS = GROUPS * GROUP_ROWS,
-    COLUMNS = 128,
     PART_DIMS = 64,
     PARTS = DIMS / PART_DIMS,
     PART_CHUNKS = PART_DIMS / 8,
@@ -44,6 +46,6 @@ enum {
     EIGHT_LINES = 8 * PART_LINE_BYTES,
     GRAIN = DIMS / 16
 };
-static_assert((int)ROWS == COLUMNS, "parts of rows are as large as those of columns");
+static_assert(COLUMNS % GROUP_ROWS == 0, "rows may lie in parts as large as those of columns");
 
 #endif

@@ -7,7 +7,7 @@ BEGIN {
 {
     name[NR] = $1
     options[NR] = substr($0, length($1 $2) + 3)
-    warpgroups += $2 == "cu_wgmma.cu"
+    warpgroups += $2 ~ /^cu_wgmma/
 }
 function embed(i) {
     if (folder == "") {

@@ -45,7 +45,9 @@ END {
         for (d = 1; d <= dims; d++)
             printf "mma-i%d-d%d cu_mma.cu -DIN_TYPE=%d -DDIMS=%d\n", narrow, dim[d], narrow, dim[d]
     for (narrow = 2; narrow <= 3; narrow++)
-        for (d = 1; d <= wide_dims; d++)
-            printf "wgmma-i%d-d%d cu_wgmma.cu -DWGMMA=1 -DIN_TYPE=%d -DDIMS=%d\n", narrow, wide_dim[d], narrow,
-                wide_dim[d]
+        for (d = 1; d <= wide_dims; d++) {
+            options = sprintf("-DIN_TYPE=%d -DDIMS=%d", narrow, wide_dim[d])
+            printf "wgmma-i%d-d%d cu_wgmma.cu -DWGMMA=1 %s\n", narrow, wide_dim[d], options
+            printf "wgmma-backward-i%d-d%d cu_wgmma_backward.cu -DWGMMA_BACKWARD=1 %s\n", narrow, wide_dim[d], options
+        }
 }

@@ -53,8 +53,8 @@ static nf_status av_backward(const void *prepared, const nf_tensor *const io[NF_
 
 static const nf_pair pair = {.qk = qk, .av = av, .qk_backward = qk_backward, .av_backward = av_backward};
 
-/* One algorithm, PREFIX##SHAPE: the slots that its shape goes into, and the rest. */
-#define GPU_ALGORITHM(PREFIX, SHAPE, PAIR)                                                                             \
+/* One algorithm, PREFIX##SHAPE: the slots that its shape goes into, and the rest; members may follow. */
+#define GPU_ALGORITHM(PREFIX, SHAPE, ...)                                                                              \
     static nf_status SHAPE##_supports(const void *state, const nf_request *request)                                    \
     {                                                                                                                  \
         return supports(state, request, &SHAPE);                                                                       \
@@ -78,4 +78,4 @@ static const nf_pair pair = {.qk = qk, .av = av, .qk_backward = qk_backward, .av
                                         .forward = forward,                                                            \
                                         .backward = backward,                                                          \
                                         .enqueue = enqueue,                                                            \
-                                        .pair = (PAIR)};
+                                        .pair = __VA_ARGS__};

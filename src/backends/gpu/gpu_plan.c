@@ -279,12 +279,17 @@ void gpu_plan_layout(nf_tensor layout[NF_ROLES], const nf_request *request)
     }
 }
 
+static bool touches(const gpu_arg *arg)
+{
+    return arg->kind == GPU_ARG_TENSOR || arg->kind == GPU_ARG_BOXES || arg->kind == GPU_ARG_ALL_BOXES;
+}
+
 uint32_t gpu_launches_touch(const gpu_launches *launches)
 {
     uint32_t roles = 0;
     for (int i = 0; i < launches->count; i++)
         for (int a = 0; a < launches->launch[i].args_count; a++)
-            if (launches->launch[i].args[a].kind == GPU_ARG_TENSOR || launches->launch[i].args[a].kind == GPU_ARG_BOXES)
+            if (touches(&launches->launch[i].args[a]))
                 roles |= UINT32_C(1) << launches->launch[i].args[a].role;
     return roles;
 }

@@ -32,13 +32,14 @@ typedef struct gpu_device {
 enum { GPU_MAX_ARGS = 32, GPU_MAX_LAUNCHES = 12 };
 
 typedef enum gpu_arg_kind {
-    GPU_ARG_TENSOR, /* the buffer of a role; of an absent one the tables' buffer */
-    GPU_ARG_OFFSET, /* int64: where the role's element [0, 0, ...] lies in its buffer, in elements; -1: the role is
-                       absent */
-    GPU_ARG_TABLES, /* the tables' buffer */
-    GPU_ARG_NONE,    /* int64 -1, an offset as above: whatever the call names, the launch goes without it */
-    GPU_ARG_SCRATCH, /* the scratch buffer */
-    GPU_ARG_BOXES    /* how to copy boxes of the role's tensor, as the backend has it */
+    GPU_ARG_TENSOR,   /* the buffer of a role; of an absent one the tables' buffer */
+    GPU_ARG_OFFSET,   /* int64: where the role's element [0, 0, ...] lies in its buffer, in elements; -1: the role is
+                         absent */
+    GPU_ARG_TABLES,   /* the tables' buffer */
+    GPU_ARG_NONE,     /* int64 -1, an offset as above: whatever the call names, the launch goes without it */
+    GPU_ARG_SCRATCH,  /* the scratch buffer */
+    GPU_ARG_BOXES,    /* how to copy boxes of the role's tensor, as the backend has it: those of a walk's columns, */
+    GPU_ARG_ALL_BOXES /* and those of all that it holds */
 } gpu_arg_kind;
 
 typedef struct gpu_arg {

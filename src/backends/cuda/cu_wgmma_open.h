@@ -1,0 +1,188 @@
+/* The openers of backward on products of warpgroups (cu_wgmma_backward.h): the tables of an item, and the lines of its
+ * rows. */
+#ifndef NF_CU_WGMMA_OPEN_H
+#define NF_CU_WGMMA_OPEN_H
+
+/* ---- Columns ----------------------------------------------------------------------------------------------------- */
+
+/* By one thread: the tiles of an item's hull, `count` of them from `first` on. */
+template <int WALK>
+static void open_section(const ITEM *item, long first, long count, int source, SECTION<WALK> *section)
+{
+    measure_hull(item, &section->hull);
+    section->first = first;
+    section->steps = (int)count;
+    section->source = source;
+    for (int a = 0; a < RANK; a++) {
+        section->origin[a] = item->hull.origin[a];
+        section->between[a] = item->hull.step[a];
+    }
+}
+
+/* ---- Queries as rows --------------------------------------------------------------------------------------------- */
+
+static long items_of(const long *numbers, const OPENED<BY_QUERY> *)
+{
+    return count_items(numbers);
+}
+
+/* Keys of the grid, then extra tokens. */
+static void open_keys(const long *numbers, OPENED<BY_QUERY> *o)
+{
+    count_tiles(&o->item);
+    open_section(&o->item, 0, o->item.tiles, OF_GRID, &o->section[0]);
+    o->section[1].steps = 0;
+    if (numbers[GPU_EXTRA]) {
+        ITEM extra;
+        extra_columns(numbers, &extra);
+        open_section(&extra, 0, extra.tiles, OF_EXTRA, &o->section[1]);
+    }
+}
+
+/* Makes an item's tables. Returns which tokens the rows are. */
+static int open_tables(const CALL<BY_QUERY> *call, OPENED<BY_QUERY> *o)
+{
+    const long *numbers = call->numbers;
+    const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], stream = quotient(o->index, in_walk);
+    const long batch = quotient(stream, numbers[GPU_HEADS]), head = stream - batch * numbers[GPU_HEADS];
+    open_shared_item(numbers, GPU_BY_QUERY, o->index - stream * in_walk, &o->item);
+    BARRIER();
+    if (ITEM_INDEX == ITEMS - 1) { /* a thread that has one row, not two */
+        o->batch = batch;
+        o->head = quotient(head * numbers[GPU_KV_HEADS], numbers[GPU_HEADS]);
+        o->partial = NULL;
+        open_keys(numbers, o);
+    }
+    open_rows(numbers, &o->item, {GPU_Q, GPU_DOUT, GPU_DELTA, GPU_DQ}, batch, head, &o->lines, &o->sight);
+    for (int r = ITEM_INDEX; r < ROWS; r += ITEMS) /* whose offsets this thread has found */
+        o->terms[r] = call->terms[o->lines.offset[ROW_TERMS][r]];
+    BARRIER();
+    return OF_GRID;
+}
+
+/* ---- Keys as rows ------------------------------------------------------------------------------------------------ */
+
+static long runs_of_extra(const long *numbers)
+{
+    return (numbers[GPU_EXTRA] + ROWS - 1) / ROWS;
+}
+
+static long items_of_extra(const long *numbers)
+{
+    return runs_of_extra(numbers) * numbers[GPU_KV_HEADS] * numbers[GPU_BATCH] * numbers[GPU_SPLITS];
+}
+
+static long items_of(const long *numbers, const OPENED<BY_KEY> *)
+{
+    return items_of_extra(numbers) + numbers[GPU_BY_KEY + GPU_WALK_ITEMS] * numbers[GPU_KV_HEADS] * numbers[GPU_BATCH];
+}
+
+/* The queries that see the rows, of a group of heads: parts `begin` to `end` of so many. */
+static void open_queries(const CALL<BY_KEY> *call, long batch, long kv_head, long begin, long end, long parts,
+                         int source, OPENED<BY_KEY> *o)
+{
+    const long *numbers = call->numbers;
+    const long group = quotient(numbers[GPU_HEADS], numbers[GPU_KV_HEADS]), tiles = o->item.tiles * group;
+    if (ITEM_INDEX == 0) {
+        const long first = quotient(tiles * begin, parts);
+        o->batch = batch;
+        o->head = kv_head * group;
+        open_section(&o->item, first, quotient(tiles * end, parts) - first, source, &o->section[0]);
+    }
+    open_hull(numbers, &o->item, {GPU_DELTA}, batch, kv_head * group, &o->section[0].hull);
+}
+
+static int open_grid_tables(const CALL<BY_KEY> *call, long index, OPENED<BY_KEY> *o)
+{
+    const long *numbers = call->numbers;
+    const long in_walk = numbers[GPU_BY_KEY + GPU_WALK_ITEMS], stream = quotient(index, in_walk);
+    const long batch = quotient(stream, numbers[GPU_KV_HEADS]), kv_head = stream - batch * numbers[GPU_KV_HEADS];
+    open_shared_item(numbers, GPU_BY_KEY, index - stream * in_walk, &o->item);
+    BARRIER();
+    if (ITEM_INDEX == 0) {
+        count_tiles(&o->item);
+        o->partial = NULL;
+    }
+    open_rows(numbers, &o->item, {GPU_K, GPU_V, GPU_DK, GPU_DV}, batch, kv_head, &o->lines, &o->sight);
+    BARRIER();
+    open_queries(call, batch, kv_head, 0, 1, 1, OF_GRID, o);
+    return OF_GRID;
+}
+
+/* Extra tokens, which all queries see: one part of those. */
+static int open_extra_tables(const CALL<BY_KEY> *call, OPENED<BY_KEY> *o)
+{
+    const long *numbers = call->numbers;
+    const long runs = runs_of_extra(numbers), streams = numbers[GPU_KV_HEADS] * numbers[GPU_BATCH];
+    const long run = quotient(o->index, runs), split = quotient(run, streams), stream = run - split * streams;
+    const long batch = quotient(stream, numbers[GPU_KV_HEADS]), kv_head = stream - batch * numbers[GPU_KV_HEADS];
+    const int begin = (int)(o->index - run * runs) * ROWS;
+    if (ITEM_INDEX == 0) {
+        extra_box(begin, min((int)numbers[GPU_EXTRA] - begin, (int)ROWS), &o->item.rows);
+        see_all_queries(numbers, COLUMNS, &o->item);
+        o->partial = partial_of(numbers, call->scratch, split, stream, begin);
+    }
+    BARRIER();
+    place_rows(numbers, &o->item.rows, {GPU_EXTRA_K, GPU_EXTRA_V, GPU_DEXTRA_K, GPU_DEXTRA_V}, batch, kv_head,
+               &o->lines);
+    open_queries(call, batch, kv_head, split, split + 1, numbers[GPU_SPLITS], OF_EXTRA, o);
+    return OF_EXTRA;
+}
+
+/* Those of extra tokens, which see the most, come first. */
+static int open_tables(const CALL<BY_KEY> *call, OPENED<BY_KEY> *o)
+{
+    const long extra = items_of_extra(call->numbers);
+    return o->index < extra ? open_extra_tables(call, o) : open_grid_tables(call, o->index - extra, o);
+}
+
+/* ---- Items ------------------------------------------------------------------------------------------------------- */
+
+template <int WALK> static void open_item(const CALL<WALK> *call, SHARED<WALK> *shared, int slot)
+{
+    OPENED<WALK> *o = &shared->slots[slot];
+    const int source = open_tables(call, o);
+    ROLLED for (int part = 0; part < KINDS * GROUPS; part++)
+    {
+        const int kind = part / GROUPS, group = part % GROUPS, first = group * GROUP_ROWS;
+        copy_lines(row_lines(slot, kind, group), GROUP_ROWS, &shared->rows[source][kind], o->lines.coordinates + first,
+                   ROW_LIMIT, o->lines.offset[kind] + first, 0);
+    }
+    cu_copy_async_commit();
+    cu_copy_async_wait<0>();
+    cu_fence_async();
+}
+
+/* Which item comes next: one whose sums were not finite again, or the next, or none. */
+template <int WALK> static void choose_item(const long *numbers, SHARED<WALK> *shared, OPENED<WALK> *o, bool first)
+{
+    const bool again = !first && !o->idle && o->not_finite && !o->careful;
+    if (!again) {
+        o->index = shared->next;
+        shared->next += GROUP_COUNT;
+    }
+    o->careful = again;
+    o->not_finite = 0;
+    o->idle = o->index >= items_of(numbers, o);
+    shared->idle = o->idle ? shared->idle + 1 : 0;
+    o->stop = shared->idle == SLOTS; /* so that no slot holds an item that may have to be met again */
+}
+
+template <int WALK> static void open_items(const CALL<WALK> *call, SHARED<WALK> *shared)
+{
+    bool stop = false;
+    for (uint number = 0; !stop; number++) {
+        const int slot = number % SLOTS;
+        OPENED<WALK> *o = &shared->slots[slot];
+        wait_for_free(shared->closed, number, SLOTS);
+        if (ITEM_INDEX == 0)
+            choose_item(call->numbers, shared, o, number < SLOTS);
+        BARRIER();
+        stop = o->stop;
+        if (!o->idle)
+            open_item(call, shared, slot);
+        cu_mbarrier_arrive(cu_address_of(&shared->opened[slot]));
+    }
+}
+
+#endif
