@@ -281,7 +281,7 @@ static int meet_item(const CALL<WALK> *call, SHARED<WALK> *shared, OPENED<WALK> 
         meet_steps(&m, steps, half, &rows);
     UNROLLED(int i = 0; i < SUMS<WALK>; i++) finite = sums_are_finite(rows.of[i]) && finite;
     if (!finite)
-        o->not_finite = 1;
+        LOCAL_OR(&o->not_finite, 1);
     store_gradients(call, o, &rows);
     return steps;
 }
