@@ -101,25 +101,51 @@ repeats() { # ALGORITHM TYPE
 }
 check mma_same_bits_in_any_order repeats mma bf16
 check wgmma_same_bits_in_any_order repeats wgmma bf16
+check mma_f32_same_bits_in_any_order repeats mma f32
 for algo in portable unfused naive; do
     check "${algo}_same_bits_in_any_order" repeats "$algo" f32
 done
 
 # What is not finite reaches all that see it and nothing else: verify tries that with keys and values, here it is the query
 # and the gradient, too.
-bytes=$((9 * 11 * 2 * 8 * 2)) # of the numbers of a file
-printf '\xc0\x7f' | dd of="$work/bf16.npy" bs=1 seek=$(($(wc -c <"$work/bf16.npy") - bytes + 50 * 16)) conv=notrunc 2>"$work/said"
-spoiled() { # FOLDER: which numbers of the results are not finite
+numbers=$((9 * 11 * 2 * 8)) # of a file
+put() { # FILE SIZE BYTES: in place of one of its numbers, each of so many bytes
+    printf "$3" | dd of="$1" bs=1 seek=$(($(wc -c <"$1") - (numbers - 50 * 8) * $2)) conv=notrunc 2>"$work/said"
+}
+cp "$work/f32.npy" "$work/large.npy"
+put "$work/large.npy" 4 '\xff\xff\x7f\x7f' # the largest f32
+put "$work/bf16.npy" 2 '\xc0\x7f'
+put "$work/f32.npy" 4 '\x00\x00\xc0\x7f'
+spoiled() { # FOLDER SIZE: which numbers of the results are not finite
     for file in out dq dk dv; do
-        tail -c $bytes "$work/$1/$file.npy" | od -An -v -w2 -t x2 | sed 's/^ *[7f]f[89a-f].$/not finite/; t; s/.*/finite/'
+        tail -c $((numbers * $2)) "$work/$1/$file.npy" | od -An -v -w$2 -t x$2 |
+            sed 's/^ *[7f]f[89a-f][0-9a-f]*$/not finite/; t; s/.*/finite/'
     done
 }
-spreads_alike() { # ALGORITHM
-    attend spoiled bf16 "cuda --algo $1" runs '' && attend truth bf16 reference env && spoiled truth >"$work/truth.txt" &&
-        grep -q 'not finite' "$work/truth.txt" && spoiled spoiled | diff - "$work/truth.txt"
+spreads_alike() { # ALGORITHM TYPE SIZE
+    attend spoiled "$2" "cuda --algo $1" runs '' && attend truth "$2" reference env && spoiled truth "$3" >"$work/truth.txt" &&
+        grep -q 'not finite' "$work/truth.txt" && spoiled spoiled "$3" | diff - "$work/truth.txt"
 }
-check mma_spreads_what_is_not_finite spreads_alike mma
-check wgmma_spreads_what_is_not_finite spreads_alike wgmma
+check mma_spreads_what_is_not_finite spreads_alike mma bf16 2
+check wgmma_spreads_what_is_not_finite spreads_alike wgmma bf16 2
+check mma_f32_spreads_what_is_not_finite spreads_alike mma f32 4
+
+# What rounds to infinity as bf16, or is too large to be scaled, is finite as f32.
+weigh_large() { # QUERY VALUE OUT BACKEND COMMAND...
+    local large=$work/large.npy small=$work/small.npy out=$3 backend=$4
+    local q=${!1} v=${!2}
+    shift 4
+    # shellcheck disable=SC2086
+    "$@" "$tool" run 'na2d f32 w5x4 fwd' --backend $backend --q "$q" --k "$small" --v "$v" --out "$out"
+}
+takes() { # QUERY VALUE: large or small
+    weigh_large "$1" "$2" "$work/large_out.npy" 'cuda --algo mma' runs '' &&
+        weigh_large "$1" "$2" "$work/large_truth.npy" reference env &&
+        "$top_builddir/tests/compare_npy" "$work/large_out.npy" "$work/large_truth.npy" 1e-6
+}
+"$top_builddir/tests/make_npy" "$work/small.npy" f4 C 1 1 9 11 2 8
+check mma_f32_takes_the_largest_values takes small large
+check mma_f32_takes_the_largest_queries takes large small
 
 # Benchmarks go by the device's clock and its limits.
 column() { # NAME: of the row that bench printed

@@ -12,8 +12,8 @@ orders=(forward reverse random greedy greedy-reverse)
 
 # What a file's faults show in: programs, how the backend is made to run them, problems, and how copies land that a kernel does
 # not wait for. Problems have several tiles, partial and full; grouped heads, extra tokens, dilation; a NaN where nobody sees it.
-suit() { # FILE
-    algo=portable suite= copies=(late) try=crosscheck
+suit() { # FILE [f32]
+    algo=portable tiny= suite= copies=(late) try=crosscheck
     programs='r2-i0-o0-t64 r2-i0-o0-t32'
     problems=('na2d f32 h4/2 d20/36 9x11 w5x3 s2x1 x3 both' 'na1d f32 d8 130 w60 both' 'na2d f32 d8 6x7 w3 dil2 c0x1 both')
     case $1 in
@@ -31,6 +31,11 @@ suit() { # FILE
     cuda/cu_mma*)
         programs=mma-i2-d32 algo=mma copies=(late early)
         problems=('na2d bf16 h4/2 d20/28 9x11 w5x3 s2x1 x3 both' 'na1d bf16 d8 300 w200 both' 'na2d bf16 d8 6x7 w3 dil2 c0x1 both')
+        ;;
+    esac
+    case $1,${2-} in
+    cuda/cu_mma_split.h, | *,f32)
+        programs=mma-i0-d32 problems=("${problems[@]/bf16/f32}") tiny='na1d f32 d8 20 w9 both' # for denormal numbers
         ;;
     esac
 }
@@ -56,6 +61,9 @@ passes() { # ORDER COPIES
         on_mock "$work/mock" "$settings" timeout 60 env NEARFIELD_DEVICE=0 "$tool" $try --backend cuda --algo "$algo" \
             "${problems[@]}" && books_balance >/dev/null || return
     fi
+    if [ -n "$tiny" ]; then
+        on_mock "$work/mock" "$settings" timeout 60 "$tool" verify --backend cuda --algo "$algo" "$tiny" || return
+    fi
     if [ -n "$suite" ] && [ -x "$interop" ]; then
         on_mock "$work/mock" "$settings" env CK_FORK=no CK_RUN_CASE="$suite" timeout 60 "$interop"
     fi
@@ -75,9 +83,9 @@ failing_modes() {
     done
 }
 
-mutant() { # FILE EXPRESSION
+mutant() { # FILE EXPRESSION [f32]
     plant "$1" "$2" || { echo "the edit changes nothing in $1"; return 1; }
-    suit "$1"
+    suit "$1" "${3-}"
     build || return
     failing_modes >"$work/caught"
     [ -s "$work/caught" ]
@@ -88,8 +96,8 @@ unspoiled() { # FILE
     build_original && failing_modes >"$work/caught" && [ ! -s "$work/caught" ]
 }
 build_original() { rm -rf "$work/src" && cp -r "$top_srcdir/src" "$work/src" && cp -r "$top_srcdir/include" "$work/" && build; }
-for file in gpu/gpu_tile.cl gpu/gpu_unfused.cl gpu/gpu_naive.cl gpu/gpu_merge.cl cuda/cu_mma.cu cuda/cu_wgmma.cu \
-    cuda/cu_wgmma_backward.cu; do
+for file in gpu/gpu_tile.cl gpu/gpu_unfused.cl gpu/gpu_naive.cl gpu/gpu_merge.cl cuda/cu_mma.cu cuda/cu_mma_split.h \
+    cuda/cu_wgmma.cu cuda/cu_wgmma_backward.cu; do
     check "$file as it is passes" unspoiled "$file"
 done
 
@@ -102,12 +110,13 @@ while IFS='|' read -r name file expression; do
         continue
     fi
     name=$(echo "$name" | sed 's/ *$//')
+    read -r file type <<<"$file"
     : >"$work/caught"
     if [[ $file = *gpu_merge.cl* ]] && [ ! -x "$interop" ]; then
         skip "$name" 'built without Check'
         continue
     fi
-    check "$name" mutant "$(echo "$file" | tr -d ' ')" "${expression# }"
+    check "$name" mutant "$file" "${expression# }" "$type"
     printf '%-44s caught in %s\n' "$name" "$(cat "$work/caught")"
 done <"$top_srcdir/tests/cuda_mutants.list"
 [ "$left" -eq 0 ] || skip 'other faults' "$left of $listed, which CUDA_MUTANTS=all plants, too"

@@ -7,25 +7,35 @@
 #ifndef NF_CU_MMA_BACKWARD_H
 #define NF_CU_MMA_BACKWARD_H
 
+/* Columns that a barrier hands over at once. */
+enum {
+    BACKWARD_STEP = SPLIT         ? (DIMS < 64 ? 32 : 16)
+                    : DIMS <= 64  ? 64
+                    : DIMS == 128 ? 32
+                                  : 16
+};
+
 /* ---- What both walks share --------------------------------------------------------------------------------------- */
 
 static SOURCE open_dout(const long *numbers, const void *dout, long dout_at)
 {
-    if (!out_is_float(numbers))
+    if (IN_TYPE == 0 || !out_is_float(numbers))
         return open_source(numbers, GPU_DOUT, (const IN *)dout + dout_at, numbers[GPU_VALUE_DIM]);
     return SOURCE{(const float *)dout + dout_at, STRIDE(GPU_DOUT, GPU_STRIDE_DIM), (int)numbers[GPU_VALUE_DIM], true,
                   false};
 }
 
 /* Shared memory begins with the lines of both tensors of the rows, then those of the columns, STEP of them, of two
- * stages. */
+ * stages, of which f32 with many dimensions has room for one. What f32 copies comes last. */
 template <int BLOCKS, int STEP> struct STAGES {
     enum {
         ROWS = WARPS * UNIT * BLOCKS,
-        ROW_LINES = ROWS * LINE_BYTES,
-        COLUMN_LINES = STEP * LINE_BYTES,
+        ROW_LINES = PIECES * ROWS * LINE_BYTES,
+        COLUMN_LINES = PIECES * STEP * LINE_BYTES,
         STAGE_LINES = 2 * COLUMN_LINES,
-        ALL_LINES = 2 * ROW_LINES + 2 * STAGE_LINES
+        STAGE_COUNT = SPLIT && DIMS > MOST_DIMS_OF_BLOCKS ? 1 : 2,
+        RAW_LINES = STEP * RAW_LINE_BYTES,
+        ALL_LINES = 2 * ROW_LINES + STAGE_COUNT * STAGE_LINES + 2 * RAW_LINES
     };
 
     /* Where a warp's rows begin. */
@@ -36,9 +46,48 @@ template <int BLOCKS, int STEP> struct STAGES {
 
     static cu_address columns(cu_address lines, int number)
     {
-        return lines + 2 * ROW_LINES + number % 2 * STAGE_LINES;
+        return lines + 2 * ROW_LINES + number % STAGE_COUNT * STAGE_LINES;
+    }
+
+    /* Where columns of both tensors are copied to. */
+    static cu_address copied(cu_address lines, int number)
+    {
+        return SPLIT ? lines + 2 * ROW_LINES + STAGE_COUNT * STAGE_LINES : columns(lines, number);
+    }
+
+    enum { COPIED_LINES = SPLIT ? (int)RAW_LINES : (int)COLUMN_LINES }; /* of one tensor */
+
+    /* Waits for the columns of both tensors that this thread has begun to copy. A barrier must follow. */
+    static void land(cu_address lines, int number, const SOURCE *first, const SOURCE *second, float scale, bool careful)
+    {
+        cu_copy_async_wait<0>();
+        if (STAGE_COUNT == 1)
+            BARRIER(); /* all have done with the stage */
+        split_lines<STEP>(copied(lines, number), columns(lines, number), first, scale, careful);
+        split_lines<STEP>(copied(lines, number) + COPIED_LINES, columns(lines, number) + COLUMN_LINES, second, 1,
+                          careful);
+    }
+
+    /* Begins to copy the lines of both tensors of the rows. */
+    template <int N>
+    static void fetch(cu_address lines, const SOURCE *first, const SOURCE *second, const LINES<ROWS, N> *rows,
+                      int first_lines, int second_lines, float scale, bool careful)
+    {
+        fetch_rows(lines, columns(lines, 0), first, rows, first_lines, scale, careful);
+        fetch_rows(lines + ROW_LINES, columns(lines, 0), second, rows, second_lines, 1, careful);
+        if (SPLIT)
+            BARRIER(); /* columns are copied to the same place */
     }
 };
+
+/* Another walk of an item is a careful one. */
+static void be_careful(bool *careful)
+{
+    if (ITEM_INDEX == 0)
+        *careful = true;
+    if (SPLIT)
+        BARRIER(); /* it says how rows are split */
+}
 
 template <int BLOCKS> static void clear(float (*sum)[DIMS / 8][4])
 {
@@ -56,7 +105,8 @@ template <int BLOCKS, int STEP>
 static void add_product(float (*weights)[STEP / 8][4], const HULL *hull, const SPOT *spot, const MASK<BLOCKS> *mask,
                         bool careful, cu_address columns, int dims, float (*sum)[DIMS / 8][4])
 {
-    uint rounded[BLOCKS][STEP / UNIT][4], seen[BLOCKS][STEP / UNIT][4];
+    WEIGHTS<STEP> rounded[BLOCKS];
+    uint seen[BLOCKS][STEP / UNIT][4];
     round_weights<BLOCKS, STEP>(weights, rounded);
     if (careful) {
         weigh_sight<BLOCKS, STEP>(hull, spot, mask, seen);
@@ -64,6 +114,29 @@ static void add_product(float (*weights)[STEP / 8][4], const HULL *hull, const S
     } else {
         accumulate<BLOCKS, STEP>(rounded, columns, dims, sum);
     }
+}
+
+/* Dimensions `first` and the next of a row that is there, as far as there are any: as one word, if pairs are aligned.
+ */
+static void store_pair(ushort *to, long step, bool there, bool pairs, int first, int dims, float low, float high)
+{
+    const uint pair = PACK(low, high);
+    if (there && pairs && first + 1 < dims)
+        *(uint *)(to + first) = pair;
+    else if (there && first < dims) {
+        to[first * step] = (ushort)pair;
+        if (first + 1 < dims)
+            to[(first + 1) * step] = (ushort)(pair >> 16);
+    }
+}
+
+static void store_pair(float *to, long step, bool there, bool pairs, int first, int dims, float low, float high)
+{
+    (void)pairs;
+    if (there && first < dims)
+        to[first * step] = low;
+    if (there && first + 1 < dims)
+        to[(first + 1) * step] = high;
 }
 
 /* Writes the dimensions of rows, times a factor. */
@@ -82,14 +155,8 @@ static void store_sums(IN *x, long step, const LINES<ROWS, N> *rows, int which, 
             UNROLLED(int j = 0; j < DIMS / 8; j++)
             {
                 const int first = 8 * j + LANE % 4 * 2;
-                const uint pair = PACK(sum[b][j][2 * h] * factor, sum[b][j][2 * h + 1] * factor);
-                if (there && pairs && first + 1 < dims)
-                    *(uint *)(to + first) = pair;
-                else if (there && first < dims) {
-                    to[first * step] = (IN)pair;
-                    if (first + 1 < dims)
-                        to[(first + 1) * step] = (IN)(pair >> 16);
-                }
+                store_pair(to, step, there, pairs, first, dims, sum[b][j][2 * h] * factor,
+                           sum[b][j][2 * h + 1] * factor);
             }
         }
     }

@@ -5,9 +5,7 @@
 
 enum {
     DKV_BLOCKS = 1,
-    DKV_STEP = DIMS <= 64    ? 64
-               : DIMS == 128 ? 32
-                             : 16,
+    DKV_STEP = BACKWARD_STEP,
     GRADIENTS_APART = DIMS > 128 /* registers hold one of dk and dv: two groups for the same rows */
 };
 
@@ -55,11 +53,11 @@ typedef struct QUERY_WALK {
 static void copy_queries(const QUERY_WALK *q, int number, const SPOT *spot)
 {
     const PLACED<DKV_COLUMN_TENSORS> *hull = &q->tables->hull;
-    const cu_address to = DKV_AT::columns(q->lines, number);
+    const cu_address to = DKV_AT::copied(q->lines, number);
     const uint *coordinates = hull->coordinates + spot->column;
     copy_lines(to, DKV_STEP, &q->tables->q, coordinates, spot->limit, hull->offset[DKV_Q] + spot->column,
                tile_place(hull, DKV_Q, spot));
-    copy_lines(to + DKV_AT::COLUMN_LINES, DKV_STEP, &q->tables->dout, coordinates, spot->limit,
+    copy_lines(to + DKV_AT::COPIED_LINES, DKV_STEP, &q->tables->dout, coordinates, spot->limit,
                hull->offset[DKV_DOUT] + spot->column, tile_place(hull, DKV_DOUT, spot));
     if (ITEM_INDEX < DKV_STEP && is_between(0, coordinates[ITEM_INDEX], spot->limit))
         cu_copy_async_8(cu_address_of(q->terms + number % 2 * DKV_STEP + ITEM_INDEX),
@@ -72,6 +70,7 @@ static void copy_queries(const QUERY_WALK *q, int number, const SPOT *spot)
 static void gradient_by_column(const QUERY_WALK *q, int number, const SPOT *spot, VIEW view,
                                const MASK<DKV_BLOCKS> *mask, SCORES s, SCORES ds)
 {
+    const float factor = q->factor / query_scale(q->tables->careful);
     UNROLLED(int j = 0; j < DKV_STEP / 8; j++)
     {
         uint at[2];
@@ -81,7 +80,7 @@ static void gradient_by_column(const QUERY_WALK *q, int number, const SPOT *spot
         {
             UNROLLED(int e = 0; e < 4; e++)
             {
-                const float p = cu_exp2(s[b][j][e] * q->factor - terms[e % 2].lse);
+                const float p = cu_exp2(s[b][j][e] * factor - terms[e % 2].lse);
                 const float d = p * (ds[b][j][e] - terms[e % 2].delta);
                 const bool seen = view == SEES_ALL || is_between(mask->low[b][e / 2], at[e % 2], mask->high[b][e / 2]);
                 s[b][j][e] = seen ? p : 0;
@@ -124,14 +123,12 @@ template <bool DKEYS, bool DVALUES> static void walk_queries(const QUERY_WALK *q
         clear<DKV_BLOCKS>(dvalues);
     if (q->spots == 0)
         return;
-    copy_lines(q->lines, DKV_ROWS, &tables->keys[tables->more], tables->rows.coordinates, ROW_LIMIT,
-               tables->rows.offset[DKV_KEY], 0);
-    copy_lines(q->lines + DKV_AT::ROW_LINES, DKV_ROWS, &tables->values[tables->more], tables->rows.coordinates,
-               ROW_LIMIT, tables->rows.offset[DKV_VALUE], 0);
+    DKV_AT::fetch(q->lines, &tables->keys[tables->more], &tables->values[tables->more], &tables->rows, DKV_KEY,
+                  DKV_VALUE, 1, tables->careful);
     seek_spot(&tables->hull, tables->first_tile, &spot);
     copy_queries(q, 0, &spot);
     for (int number = 0; number < q->spots; number++) {
-        cu_copy_async_wait<0>();
+        DKV_AT::land(q->lines, number, &tables->q, &tables->dout, query_scale(tables->careful), tables->careful);
         BARRIER();
         const VIEW view = look(&tables->sight, &tables->hull, &spot, DKV_STEP, &mask);
         next = spot;
@@ -174,14 +171,14 @@ template <bool DKEYS, bool DVALUES> static void find_key_gradients(const QUERY_W
             (DKEYS && is_not_finite<DKV_BLOCKS>(dkeys)) || (DVALUES && is_not_finite<DKV_BLOCKS>(dvalues));
         if (!cu_barrier_or(not_finite && !q->tables->careful))
             break;
-        if (ITEM_INDEX == 0)
-            q->tables->careful = true;
+        be_careful(&q->tables->careful);
     }
     const int dims = q->tables->q.dims, value_dims = q->tables->dout.dims;
+    const float scale = to->scale / query_scale(q->tables->careful);
     if (DKEYS && to->partial)
-        store_partial(to->partial, to->pitch, rows, dims, dkeys, to->scale);
+        store_partial(to->partial, to->pitch, rows, dims, dkeys, scale);
     else if (DKEYS && to->dkeys)
-        store_sums<DKV_BLOCKS>(to->dkeys, to->dkey_step, rows, DKV_DKEY, dims, dkeys, to->scale);
+        store_sums<DKV_BLOCKS>(to->dkeys, to->dkey_step, rows, DKV_DKEY, dims, dkeys, scale);
     if (DVALUES && to->partial)
         store_partial(to->partial + dims, to->pitch, rows, value_dims, dvalues, 1);
     else if (DVALUES && to->dvalues)

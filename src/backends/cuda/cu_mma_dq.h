@@ -32,11 +32,11 @@ template <int BLOCKS, int STEP> static void copy_keys(const KEY_WALK<BLOCKS, STE
     typedef STAGES<BLOCKS, STEP> AT;
     const int more = number >= k->grid_spots;
     const PLACED<2> *hull = &k->tables->hull[more];
-    const cu_address to = AT::columns(k->lines, number);
+    const cu_address to = AT::copied(k->lines, number);
     const uint *coordinates = hull->coordinates + spot->column;
     copy_lines(to, STEP, &k->tables->keys[more], coordinates, spot->limit, hull->offset[0] + spot->column,
                tile_place(hull, 0, spot));
-    copy_lines(to + AT::COLUMN_LINES, STEP, &k->tables->values[more], coordinates, spot->limit,
+    copy_lines(to + AT::COPIED_LINES, STEP, &k->tables->values[more], coordinates, spot->limit,
                hull->offset[1] + spot->column, tile_place(hull, 1, spot));
     cu_copy_async_commit();
 }
@@ -55,6 +55,7 @@ template <int BLOCKS, int STEP>
 static void gradient_by_row(const KEY_WALK<BLOCKS, STEP> *k, const HULL *hull, const SPOT *spot, VIEW view,
                             const MASK<BLOCKS> *mask, float (*s)[STEP / 8][4], float (*ds)[STEP / 8][4])
 {
+    const float factor = k->factor / query_scale(k->tables->careful);
     UNROLLED(int b = 0; b < BLOCKS; b++)
     {
         const TERMS terms[2] = {k->tables->terms[lane_row<BLOCKS>(b, 0)], k->tables->terms[lane_row<BLOCKS>(b, 1)]};
@@ -64,7 +65,7 @@ static void gradient_by_row(const KEY_WALK<BLOCKS, STEP> *k, const HULL *hull, c
             lane_coordinates(hull, spot, j, at);
             UNROLLED(int e = 0; e < 4; e++)
             {
-                const float p = cu_exp2(s[b][j][e] * k->factor - terms[e / 2].lse);
+                const float p = cu_exp2(s[b][j][e] * factor - terms[e / 2].lse);
                 const bool seen = view == SEES_ALL || is_between(mask->low[b][e / 2], at[e % 2], mask->high[b][e / 2]);
                 ds[b][j][e] = seen ? p * (ds[b][j][e] - terms[e / 2].delta) : 0;
             }
@@ -99,13 +100,13 @@ template <int BLOCKS, int STEP> static void walk_keys(const KEY_WALK<BLOCKS, STE
     clear<BLOCKS>(sum);
     if (k->spots == 0)
         return;
-    copy_lines(k->lines, AT::ROWS, &tables->q, tables->rows.coordinates, ROW_LIMIT, tables->rows.offset[DQ_Q], 0);
-    copy_lines(k->lines + AT::ROW_LINES, AT::ROWS, &tables->dout, tables->rows.coordinates, ROW_LIMIT,
-               tables->rows.offset[DQ_DOUT], 0);
+    AT::fetch(k->lines, &tables->q, &tables->dout, &tables->rows, DQ_Q, DQ_DOUT, query_scale(tables->careful),
+              tables->careful);
     seek_spot(&tables->hull[k->grid_spots == 0], 0, &spot);
     copy_keys(k, 0, &spot);
     for (int number = 0; number < k->spots; number++) {
-        cu_copy_async_wait<0>();
+        const int more = number >= k->grid_spots;
+        AT::land(k->lines, number, &tables->keys[more], &tables->values[more], 1, tables->careful);
         BARRIER();
         /* Before the next spot is found, of which there is more to keep: registers are scarce. */
         const VIEW view = look(&tables->sight, &tables->hull[number >= k->grid_spots], &spot, STEP, &mask);
@@ -166,8 +167,7 @@ template <int BLOCKS, int STEP> static void find_query_gradients(const KEY_WALK<
         walk_keys(k, sum);
         if (!cu_barrier_or(is_not_finite<BLOCKS>(sum) && !k->tables->careful))
             break;
-        if (ITEM_INDEX == 0)
-            k->tables->careful = true;
+        be_careful(&k->tables->careful);
     }
     store_sums<BLOCKS>(k->tables->dq, k->tables->dq_step, &k->tables->rows, DQ_DQ, k->tables->q.dims, sum,
                        k->tables->scale);
@@ -202,9 +202,9 @@ template <int BLOCKS, int STEP> static void find_query_gradients(const KEY_WALK<
         find_query_gradients(&keys);                                                                                   \
     }
 
-DEFINE_DQ(mma_backward_dq_64, 1, DIMS <= 64 ? 64 : DIMS == 128 ? 32 : 16)
-#if DIMS <= 128
-DEFINE_DQ(mma_backward_dq_128, 2, DIMS <= 64 ? 32 : 16)
+DEFINE_DQ(mma_backward_dq_64, 1, BACKWARD_STEP)
+#if IN_TYPE != 0 && DIMS <= MOST_DIMS_OF_BLOCKS /* pieces of two blocks of rows are too many for registers */
+DEFINE_DQ(mma_backward_dq_128, 2, BACKWARD_STEP / 2)
 #define DQ_KERNELS(X) X(mma_backward_dq_64) X(mma_backward_dq_128)
 #else
 #define DQ_KERNELS(X) X(mma_backward_dq_64)

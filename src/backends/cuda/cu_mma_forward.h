@@ -7,8 +7,11 @@
 enum { STEP_KEYS, STEP_VALUES, STEP_KINDS, QUERY_LINES = STEP_KINDS, SOURCES }; /* tensors of columns */
 enum { ROW_Q, ROW_OUT, ROW_LSE, ROW_KINDS };                                    /* tensors of rows */
 enum {
-    STEP = DIMS > 128 ? 32 : 64, /* keys, or values, that a barrier hands over at once */
-    STEP_BYTES = STEP * LINE_BYTES,
+    STEP = SPLIT        ? 2048 / DIMS
+           : DIMS > 128 ? 32
+                        : 64, /* keys, or values, that a barrier hands over at once */
+    STEP_BYTES = PIECES * STEP * LINE_BYTES,
+    RAW_BYTES = STEP * RAW_LINE_BYTES,
     PLACES = 4
 };
 
@@ -19,14 +22,19 @@ typedef struct PLACE {
 } PLACE;
 
 /* Tables of a block. The launch gives it lines: those of its queries, then a ring of steps, keys and values
- * alternating. Both together fit a multiprocessor of 164 KiB twice; cu_mma_plan.c counts them, too. */
+ * alternating. Both together fit a multiprocessor of 164 KiB twice; cu_mma_plan.c counts them, too. f32 has a step of
+ * keys and one of values, and after them the same as they are copied, which fits one of 228 KiB twice. */
 template <int BLOCKS> struct FORWARD {
     enum {
         ROWS = WARPS * UNIT * BLOCKS,
+        ROW_BYTES = PIECES * ROWS * LINE_BYTES,
         LINES_BYTES = 64 << 10,
         MOST_STEPS = 4,
-        ROOM = (LINES_BYTES - ROWS * LINE_BYTES) / STEP_BYTES,
-        RING = ROOM < MOST_STEPS ? ROOM : MOST_STEPS
+        ROOM = (LINES_BYTES - ROW_BYTES) / STEP_BYTES,
+        RING = SPLIT               ? STEP_KINDS
+               : ROOM < MOST_STEPS ? ROOM
+                                   : MOST_STEPS,
+        AHEAD = SPLIT ? RING : RING - 1 /* half steps that are on their way while one is met */
     };
     const long *numbers;
     ITEM item;
@@ -41,14 +49,14 @@ template <int BLOCKS> struct FORWARD {
     float total[BLOCKS][2][ITEMS]; /* of a lane's columns, the exponentials of its rows */
     long batch, head;              /* of the item */
     long index;
-    bool careful, extra;                          /* its columns are extra tokens */
-    unsigned char not_finite[STEP * LINE_CHUNKS]; /* of values: see clean_lines */
+    bool careful, extra;                                   /* its columns are extra tokens */
+    unsigned char not_finite[PIECES * STEP * LINE_CHUNKS]; /* of values: see clean_lines */
 };
 
 /* What a call is about. */
 typedef struct CALL {
     const long *numbers;
-    const ushort *q, *k, *v, *extra_k, *extra_v;
+    const IN *q, *k, *v, *extra_k, *extra_v;
     void *out;
     float *lse; /* or NULL */
 } CALL;
@@ -65,7 +73,14 @@ template <int BLOCKS> static cu_address warp_lines()
 template <int BLOCKS> static cu_address slot_lines(int slot)
 {
     DYNAMIC_SHARED(memory);
-    return cu_address_of(memory) + FORWARD<BLOCKS>::ROWS * LINE_BYTES + slot * STEP_BYTES;
+    return cu_address_of(memory) + FORWARD<BLOCKS>::ROW_BYTES + slot * STEP_BYTES;
+}
+
+/* Where half steps are copied to: in turns, as they are met. */
+template <int BLOCKS> static cu_address copied_lines(int slot)
+{
+    enum { RING = FORWARD<BLOCKS>::RING };
+    return SPLIT ? slot_lines<BLOCKS>(RING) + slot * RAW_BYTES : slot_lines<BLOCKS>(slot);
 }
 
 /* ---- Steps ------------------------------------------------------------------------------------------------------- */
@@ -104,18 +119,26 @@ template <int BLOCKS> static void copy_step(const FORWARD<BLOCKS> *shared, cu_ad
     cu_copy_async_commit();
 }
 
-/* Waits for the slot at hand, and gives the one before, which all have done with, to keys or values of a step. Half
- * steps are RING - 1 ahead of those that are met. */
+/* Waits for the slot at hand, and gives the one before, which all have done with, to keys or values of a step. Of f32
+ * it is the slot at hand whose copies have been split. */
 template <int BLOCKS> static void take_slot(const FORWARD<BLOCKS> *shared, int slot, int step, int kind)
 {
-    enum { RING = FORWARD<BLOCKS>::RING };
-    cu_copy_async_wait<RING - 2>();
+    enum { RING = FORWARD<BLOCKS>::RING, AHEAD = FORWARD<BLOCKS>::AHEAD };
+    cu_copy_async_wait<AHEAD - 1>();
+    split_lines<STEP>(copied_lines<BLOCKS>(slot), slot_lines<BLOCKS>(slot), &shared->source[kind], 1, shared->careful);
     BARRIER();
-    const int half = STEP_KINDS * step + kind + RING - 1;
-    copy_step(shared, slot_lines<BLOCKS>(slot ? slot - 1 : RING - 1), half / STEP_KINDS, half % STEP_KINDS);
+    const int half = STEP_KINDS * step + kind + AHEAD, free = SPLIT ? slot : slot ? slot - 1 : RING - 1;
+    copy_step(shared, copied_lines<BLOCKS>(free), half / STEP_KINDS, half % STEP_KINDS);
 }
 
 /* ---- Softmax ----------------------------------------------------------------------------------------------------- */
+
+/* 2 to the power of a score less its row's largest, times the factor. The largest scores of f32 are large: base would
+ * be far from what is left of them. */
+static float weight_of(float score, float top, float factor, float base)
+{
+    return cu_exp2(SPLIT ? (score - (top == -INFINITY ? 0 : top)) * factor : fmaf(score, factor, -base));
+}
 
 /* Turns scores of a block of rows into weights, and shrinks what has been summed to match. A factor of 1 changes no
  * bit, so that it may be left out where all rows have it. */
@@ -130,14 +153,14 @@ static void weigh(float factor, float (*s)[4], float (*sum)[4], float *largest, 
         top = row_max(top);
         /* A row that has seen nothing, or only NaN, has no max: any finite base serves, and NaN must get through. */
         const float base = top == -INFINITY ? 0 : top * factor;
-        shrink[h] = top == old ? 1 : cu_exp2(old * factor - base);
+        shrink[h] = top == old ? 1 : SPLIT ? weight_of(old, top, factor, base) : cu_exp2(old * factor - base);
         if (LANE % 4 == 0)
             largest[h * UNIT / 2] = top;
         EACH_EIGHT(j, STEP)
         {
             EACH_HALF(e)
             {
-                s[j][2 * h + e] = cu_exp2(fmaf(s[j][2 * h + e], factor, -base));
+                s[j][2 * h + e] = weight_of(s[j][2 * h + e], top, factor, base);
                 part += s[j][2 * h + e];
             }
         }
@@ -159,16 +182,16 @@ static void weigh(float factor, float (*s)[4], float (*sum)[4], float *largest, 
 
 template <int BLOCKS> static void meet_columns(FORWARD<BLOCKS> *shared, float (*sum)[DIMS / 8][4])
 {
-    enum { RING = FORWARD<BLOCKS>::RING };
+    enum { RING = FORWARD<BLOCKS>::RING, AHEAD = FORWARD<BLOCKS>::AHEAD };
     const HULL *hull = &shared->hull;
     const SIGHT<FORWARD<BLOCKS>::ROWS> *sight = &shared->sight;
     int slot = 0;
-    ROLLED for (int half = 0; half < RING - 1; half++)
-        copy_step(shared, slot_lines<BLOCKS>(half), half / STEP_KINDS, half % STEP_KINDS);
+    ROLLED for (int half = 0; half < AHEAD; half++)
+        copy_step(shared, copied_lines<BLOCKS>(half), half / STEP_KINDS, half % STEP_KINDS);
     ROLLED for (int step = 0; step < shared->steps; step++)
     {
         const SPOT *spot = &shared->places[step % PLACES].spot;
-        uint weights[BLOCKS][STEP / UNIT][4];
+        WEIGHTS<STEP> weights[BLOCKS];
         uint low, high;
         take_slot(shared, slot, step, STEP_KEYS);
         if (ITEM_INDEX == step % WARPS * LANES)
@@ -186,7 +209,7 @@ template <int BLOCKS> static void meet_columns(FORWARD<BLOCKS> *shared, float (*
         slot = slot + 1 == RING ? 0 : slot + 1;
         take_slot(shared, slot, step, STEP_VALUES);
         if (shared->careful) {
-            clean_lines<STEP>(slot_lines<BLOCKS>(slot), shared->not_finite, ITEM_INDEX, ITEMS);
+            clean_lines<PIECES * STEP>(slot_lines<BLOCKS>(slot), shared->not_finite, ITEM_INDEX, ITEMS);
             BARRIER();
         }
         if (view != SEES_NOTHING) {
@@ -225,7 +248,7 @@ template <int BLOCKS> static void open_tensors(const CALL *call, FORWARD<BLOCKS>
     if (ITEM_INDEX == 0) {
         find_first_places(shared);
         shared->steps = shared->hull.tiles * spots_of_tile(&shared->hull, STEP);
-        shared->factor = SCALE * LOG2_E;
+        shared->factor = SCALE * LOG2_E / query_scale(shared->careful);
     }
     BARRIER();
 }
@@ -268,8 +291,8 @@ template <int BLOCKS> static void open_rows(const CALL *call, FORWARD<BLOCKS> *s
     find_sight(numbers, &shared->item, &shared->sight);
     place_rows(numbers, &shared->item.rows, tensors, batch, head, &shared->lines);
     BARRIER();
-    copy_lines(cu_address_of(memory), FORWARD<BLOCKS>::ROWS, &shared->source[QUERY_LINES], shared->lines.coordinates,
-               ROW_LIMIT, shared->lines.offset[ROW_Q], 0);
+    fetch_rows(cu_address_of(memory), slot_lines<BLOCKS>(0), &shared->source[QUERY_LINES], &shared->lines, ROW_Q,
+               query_scale(careful), careful);
 }
 
 /* Where the results of a warp wait to be stored: floats, in place of the lines. Fours of neighboring rows lie permuted,
@@ -362,17 +385,17 @@ template <int BLOCKS> static void run_forward(const CALL *call)
 }
 
 #define DEFINE_FORWARD(NAME, BLOCKS)                                                                                   \
-    KERNEL __launch_bounds__(ITEMS, 2) void NAME(const long *numbers, char *scratch, const ushort *q, long q_at,       \
-                                                 const ushort *k, long k_at, const ushort *v, long v_at,               \
-                                                 const ushort *extra_k, long extra_k_at, const ushort *extra_v,        \
-                                                 long extra_v_at, void *out, long out_at, float *lse, long lse_at)     \
+    KERNEL __launch_bounds__(ITEMS, 2) void NAME(const long *numbers, char *scratch, const IN *q, long q_at,           \
+                                                 const IN *k, long k_at, const IN *v, long v_at, const IN *extra_k,    \
+                                                 long extra_k_at, const IN *extra_v, long extra_v_at, void *out,       \
+                                                 long out_at, float *lse, long lse_at)                                 \
     {                                                                                                                  \
         const CALL call = {numbers, q, k, v, extra_k, extra_v, out, lse_at >= 0 ? lse : NULL};                         \
         run_forward<BLOCKS>(&call);                                                                                    \
     }
 
 DEFINE_FORWARD(mma_forward_64, 1)
-#if DIMS <= 128
+#if DIMS <= MOST_DIMS_OF_BLOCKS
 DEFINE_FORWARD(mma_forward_128, 2)
 #define FORWARD_KERNELS(X) X(mma_forward_64) X(mma_forward_128)
 #else

@@ -18,9 +18,13 @@ enum {
     MOST_BLOCKS = 2, /* of them, for which a warp loads its columns once */
     MOST_DIMS_OF_BLOCKS = 128,
     MOST_DIMS = 256,
+    MOST_F32_DIMS = 128,
     COLUMNS = 64,
     ELEMENT_BYTES = 2,
-    LINES_BYTES = 64 << 10, /* of lines of a block in forward, at most */
+    PIECES = 3, /* that f32 is split into (cu_mma_split.h) */
+    MOST_F32_DIMS_OF_BLOCKS = 64,
+    F32_STEP_ELEMENTS = 2048, /* of columns that are met at once */
+    LINES_BYTES = 64 << 10,   /* of lines of a block in forward, at most */
     MOST_STEPS = 4,
     TABLE_BYTES = 16 << 10,          /* of what kernels declare themselves, at most */
     QUERY_BYTES = 2 * sizeof(float), /* that backward keeps: its lse and delta */
@@ -34,52 +38,71 @@ static const double MULTIPLIES_PER_SECOND = 7e11;
 static const double ONE_BLOCK_SLOWNESS = 1.25; /* shared memory is as busy as the tensor cores */
 static const double SOFTMAX_MULTIPLIES = 32;   /* per score */
 static const double ITEM_MULTIPLIES = 2e6;     /* to open and end an item: 3 us */
+static const double F32_SLOWNESS = 6;          /* products of pieces that take the place of one */
+static const double F32_QUERY_SCALE = 65536;   /* that queries may be multiplied by */
 
-static int64_t program_dims(const nf_problem *p)
+/* The least of so many dimensions that are enough, or 0. */
+static int64_t enough(const int64_t *dims, size_t count, int64_t wanted)
 {
-    static const int64_t dims[] = {
-#define DIMS(n) n,
-        GPU_AHEAD_MMA_DIMS(DIMS)
-#undef DIMS
-    };
-    const int64_t wanted = nf_max64(p->head_dim, p->value_dim);
-    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
+    for (size_t i = 0; i < count; i++)
         if (wanted <= dims[i])
             return dims[i];
     return 0;
 }
 
-/* Bytes of the lines of a block: of its rows, and of a ring of steps of columns (cu_mma_forward.h). */
-static int64_t line_bytes(int64_t rows, int64_t dims)
+static int64_t program_dims(const nf_problem *p)
 {
-    const int64_t line = ELEMENT_BYTES * dims, step = dims > MOST_DIMS_OF_BLOCKS ? COLUMNS / 2 : COLUMNS;
-    const int64_t steps = nf_min64((LINES_BYTES - rows * line) / (step * line), MOST_STEPS);
-    return (rows + steps * step) * line;
+#define DIMS(n) n,
+    static const int64_t dims[] = {GPU_AHEAD_MMA_DIMS(DIMS)}, f32_dims[] = {GPU_AHEAD_MMA_F32_DIMS(DIMS)};
+#undef DIMS
+    const int64_t wanted = nf_max64(p->head_dim, p->value_dim);
+    return p->dtype == NF_F32 ? enough(f32_dims, sizeof f32_dims / sizeof *f32_dims, wanted)
+                              : enough(dims, sizeof dims / sizeof *dims, wanted);
+}
+
+/* Bytes of lines as products read them, and as f32 waits to be split into them. */
+static int64_t bytes_of(const nf_problem *p, int64_t lines, int64_t waiting, int64_t dims)
+{
+    return p->dtype == NF_F32 ? (lines * PIECES * ELEMENT_BYTES + waiting * (int64_t)sizeof(float)) * dims
+                              : lines * ELEMENT_BYTES * dims;
+}
+
+/* Of the lines of a block: of its rows, and of a ring of steps of columns (cu_mma_forward.h). */
+static int64_t line_bytes(const nf_problem *p, int64_t rows, int64_t dims)
+{
+    const int64_t f32_step = F32_STEP_ELEMENTS / dims, step = dims > MOST_DIMS_OF_BLOCKS ? COLUMNS / 2 : COLUMNS;
+    const int64_t room = LINES_BYTES / (ELEMENT_BYTES * dims) - rows, steps = nf_min64(room / step, MOST_STEPS);
+    return p->dtype == NF_F32 ? bytes_of(p, rows + 2 * f32_step, 2 * f32_step, dims)
+                              : bytes_of(p, rows + steps * step, 0, dims);
 }
 
 /* The same of dq, and of dk and dv: of both tensors of the rows, and of steps of both tensors of the columns, two in
  * turns (cu_mma_backward.h). */
-static int64_t backward_step(int64_t rows, int64_t dims)
+static int64_t backward_step(const nf_problem *p, int64_t rows, int64_t dims)
 {
     const int64_t step = dims <= 64 ? 64 : dims <= MOST_DIMS_OF_BLOCKS ? 32 : 16;
+    if (p->dtype == NF_F32)
+        return dims < 64 ? 32 : 16;
     return rows > BLOCK_ROWS ? step / 2 : step;
 }
 
-static int64_t dq_line_bytes(int64_t rows, int64_t dims)
+static int64_t dq_line_bytes(const nf_problem *p, int64_t rows, int64_t dims)
 {
-    return (2 * rows + 4 * backward_step(rows, dims)) * ELEMENT_BYTES * dims;
+    const int64_t stages = p->dtype == NF_F32 && dims > MOST_F32_DIMS_OF_BLOCKS ? 1 : 2;
+    const int64_t columns = 2 * backward_step(p, rows, dims);
+    return bytes_of(p, 2 * rows + stages * columns, columns, dims);
 }
 
-static int64_t dkv_line_bytes(int64_t dims)
+static int64_t dkv_line_bytes(const nf_problem *p, int64_t dims)
 {
-    return dq_line_bytes(BLOCK_ROWS, dims) + 2 * backward_step(BLOCK_ROWS, dims) * QUERY_BYTES;
+    return dq_line_bytes(p, BLOCK_ROWS, dims) + 2 * backward_step(p, BLOCK_ROWS, dims) * QUERY_BYTES;
 }
 
 /* Bytes that the hungriest of a plan's launches takes. */
 static int64_t most_line_bytes(const nf_problem *p, int64_t rows, int64_t dims)
 {
-    const int64_t forward = p->direction & NF_FWD ? line_bytes(rows, dims) : 0;
-    return p->direction & NF_BWD ? nf_max64(forward, nf_max64(dq_line_bytes(rows, dims), dkv_line_bytes(dims)))
+    const int64_t forward = p->direction & NF_FWD ? line_bytes(p, rows, dims) : 0;
+    return p->direction & NF_BWD ? nf_max64(forward, nf_max64(dq_line_bytes(p, rows, dims), dkv_line_bytes(p, dims)))
                                  : forward;
 }
 
@@ -91,11 +114,9 @@ static int64_t tokens(const nf_problem *p, bool keys)
     return product;
 }
 
-nf_status cu_check_matrices(const gpu_device *device, const nf_problem *p, int64_t most_dims)
+static nf_status check_numbers(const gpu_device *device, const nf_problem *p, int64_t most_dims, double least_scale)
 {
     const double scale = nf_problem_scale(p);
-    if (p->dtype != NF_BF16 && p->dtype != NF_F16)
-        return nf_fail(NF_ERR_UNSUPPORTED, "dtype %s: tensor cores multiply bf16 and f16", nf_dtype_name(p->dtype));
     if (!device->matrices)
         return nf_fail(NF_ERR_UNSUPPORTED, "the device's compute capability is below 8.0: it has no such tensor cores");
     if (nf_max64(p->head_dim, p->value_dim) > most_dims)
@@ -103,9 +124,17 @@ nf_status cu_check_matrices(const gpu_device *device, const nf_problem *p, int64
                        "head_dim %" PRId64 ", value_dim %" PRId64
                        ": these kernels for tensor cores take at most %" PRId64,
                        p->head_dim, p->value_dim, most_dims);
-    if (!(scale >= FLT_MIN && scale <= FLT_MAX / 2))
-        return nf_fail(NF_ERR_UNSUPPORTED, "scale %g: kernels for tensor cores take normal numbers above 0", scale);
+    if (!(scale >= least_scale && scale <= FLT_MAX / 2))
+        return nf_fail(NF_ERR_UNSUPPORTED, "scale %g: these kernels for tensor cores take from %.2g to %.2g", scale,
+                       least_scale, (double)FLT_MAX / 2);
     return NF_OK;
+}
+
+nf_status cu_check_matrices(const gpu_device *device, const nf_problem *p, int64_t most_dims)
+{
+    if (p->dtype != NF_BF16 && p->dtype != NF_F16)
+        return nf_fail(NF_ERR_UNSUPPORTED, "dtype %s: tensor cores multiply bf16 and f16", nf_dtype_name(p->dtype));
+    return check_numbers(device, p, most_dims, FLT_MIN);
 }
 
 static nf_status check_problem(const gpu_device *device, const nf_problem *p)
@@ -114,7 +143,8 @@ static nf_status check_problem(const gpu_device *device, const nf_problem *p)
     if (p->direction & NF_BWD && rows > MOST_ROWS)
         return nf_fail(NF_ERR_UNSUPPORTED, "%.0f queries or keys of all heads: kernels for tensor cores number %d",
                        rows, (int)MOST_ROWS);
-    return cu_check_matrices(device, p, MOST_DIMS);
+    return p->dtype == NF_F32 ? check_numbers(device, p, MOST_F32_DIMS, FLT_MIN * F32_QUERY_SCALE)
+                              : cu_check_matrices(device, p, MOST_DIMS);
 }
 
 static void write_options(const gpu_shape *shape, const nf_problem *problem, nf_text *text)
@@ -122,9 +152,17 @@ static void write_options(const gpu_shape *shape, const nf_problem *problem, nf_
     nf_text_printf(text, "-DIN_TYPE=%d -DDIMS=%d", (int)problem->dtype, (int)shape->out_dims);
 }
 
-static gpu_walk_cost walk_cost(int64_t blocks, int64_t dims)
+/* With which row tiles may have two blocks: dq of f32 has one at a time. */
+static int64_t most_dims_of_blocks(const nf_problem *p)
 {
-    const double slowness = blocks == 1 ? ONE_BLOCK_SLOWNESS : 1;
+    if (p->dtype != NF_F32)
+        return MOST_DIMS_OF_BLOCKS;
+    return p->direction & NF_BWD ? 0 : MOST_F32_DIMS_OF_BLOCKS;
+}
+
+static gpu_walk_cost walk_cost(const nf_problem *p, int64_t blocks, int64_t dims)
+{
+    const double slowness = (blocks == 1 ? ONE_BLOCK_SLOWNESS : 1) * (p->dtype == NF_F32 ? F32_SLOWNESS : 1);
     return (gpu_walk_cost){.rows = blocks * BLOCK_ROWS,
                            .together = blocks * BLOCK_ROWS,
                            .pair = (double)(blocks * BLOCK_ROWS) * (2 * (double)dims + SOFTMAX_MULTIPLIES) * slowness,
@@ -135,7 +173,7 @@ static gpu_walk_cost walk_cost(int64_t blocks, int64_t dims)
 static nf_status choose(gpu_shape *shape, const gpu_device *device, const nf_request *request)
 {
     const nf_problem *p = request->problem;
-    const int64_t dims = program_dims(p), most = dims <= MOST_DIMS_OF_BLOCKS ? MOST_BLOCKS : 1;
+    const int64_t dims = program_dims(p), most = dims <= most_dims_of_blocks(p) ? MOST_BLOCKS : 1;
     gpu_shape tried = {.rank = GPU_MAX_RANK,
                        .real_size = sizeof(float),
                        .query_size = QUERY_BYTES,
@@ -150,7 +188,7 @@ static nf_status choose(gpu_shape *shape, const gpu_device *device, const nf_req
         tried.local_bytes = most_line_bytes(p, tried.rows, dims);
         if (tried.group_items > device->group_items || tried.local_bytes + TABLE_BYTES > device->launch_local_bytes)
             continue;
-        const gpu_walk_cost by_query = walk_cost(blocks, dims), by_key = walk_cost(1, dims);
+        const gpu_walk_cost by_query = walk_cost(p, blocks, dims), by_key = walk_cost(p, 1, dims);
         double groups;
         const double multiplies = gpu_shape_cut(&tried, request, &by_query, &by_key, &groups);
         tried.seconds = multiplies / fmin((double)nf_max64(device->units, 1), groups) / MULTIPLIES_PER_SECOND;
@@ -227,8 +265,8 @@ static void add_backward(gpu_plan *plan, const gpu_shape *shape, const nf_proble
     backward->count = 0;
     add_launch(backward, &delta, (heads * header[GPU_QUERIES] - 1) / DELTA_QUERIES + 1, 0);
     add_launch(backward, &dq[shape->rows > BLOCK_ROWS], heads * header[GPU_BY_QUERY + GPU_WALK_ITEMS],
-               dq_line_bytes(shape->rows, dims));
-    add_launch(backward, &dkv, gradients * kv_heads * key_items, dkv_line_bytes(dims));
+               dq_line_bytes(p, shape->rows, dims));
+    add_launch(backward, &dkv, gradients * kv_heads * key_items, dkv_line_bytes(p, dims));
     if (p->extra)
         add_launch(backward, &extra_sum, (kv_heads * p->extra * (p->head_dim + p->value_dim) - 1) / THREADS + 1, 0);
 }
@@ -245,7 +283,7 @@ nf_status cu_mma_create(gpu_plan **plan, const gpu_device *device, const nf_requ
     if (request->problem->direction & NF_FWD) {
         gpu_launch *forward = &(*plan)->forward.launch[0];
         forward->kernel = shape.rows == BLOCK_ROWS ? "mma_forward_64" : "mma_forward_128";
-        forward->local_bytes = (size_t)line_bytes(shape.rows, shape.out_dims);
+        forward->local_bytes = (size_t)line_bytes(request->problem, shape.rows, shape.out_dims);
     }
     if (request->problem->direction & NF_BWD)
         add_backward(*plan, &shape, request->problem);

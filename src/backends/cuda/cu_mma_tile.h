@@ -20,14 +20,17 @@ enum {
     CHUNK_LANES = 8,    /* lanes that copy chunks of one line side by side */
     LINE_BYTES = 2 * DIMS,
     LINE_CHUNKS = DIMS / CHUNK_ELEMENTS,
-    ABSENT_COLUMN = 0x7f /* a coordinate of columns that no tile has */
+    SPLIT = IN_TYPE == 0, /* elements are split into so many pieces: lines are there once for each (cu_mma_split.h) */
+    PIECES = SPLIT ? 3 : 1,
+    RAW_LINE_BYTES = SPLIT ? 4 * DIMS : 0, /* of elements that wait to be split */
+    ABSENT_COLUMN = 0x7f                   /* a coordinate of columns that no tile has */
 };
 
 #define LANE ((int)threadIdx.x % LANES)
 #define UNROLLED UNROLL for
 #define ROLLED _Pragma("unroll 1")
 
-#if IN_TYPE == 2
+#if IN_TYPE != 3 /* pieces of f32 are bf16, too */
 #define MULTIPLY_ADD cu_mma_bf16
 #define MULTIPLY_LINES cu_wgmma_lines_bf16
 #define MULTIPLY_ACROSS cu_wgmma_across_bf16

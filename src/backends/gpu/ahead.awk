@@ -8,9 +8,17 @@
     gsub(/[^0-9]+/, " ")
     split($0, plain, " ")
 }
-/GPU_AHEAD_MMA_DIMS/ {
+/define GPU_AHEAD_MMA/ {
+    type_of_16_bits = /MMA_DIMS/
+    sub(/.*\(D\)/, "")
     gsub(/[^0-9]+/, " ")
-    dims = split($0, dim, " ")
+    if (type_of_16_bits)
+        dims = split($0, dim, " ")
+    else
+        f32_dims = split($0, f32_dim, " ")
+}
+function mma(type, dim) {
+    printf "mma-i%d-d%d cu_mma.cu -DIN_TYPE=%d -DDIMS=%d\n", type, dim, type, dim
 }
 /GPU_AHEAD_WGMMA_DIMS/ {
     gsub(/[^0-9]+/, " ")
@@ -43,7 +51,9 @@ END {
     }
     for (narrow = 2; narrow <= 3; narrow++)
         for (d = 1; d <= dims; d++)
-            printf "mma-i%d-d%d cu_mma.cu -DIN_TYPE=%d -DDIMS=%d\n", narrow, dim[d], narrow, dim[d]
+            mma(narrow, dim[d])
+    for (d = 1; d <= f32_dims; d++)
+        mma(0, f32_dim[d])
     for (narrow = 2; narrow <= 3; narrow++)
         for (d = 1; d <= wide_dims; d++) {
             options = sprintf("-DIN_TYPE=%d -DDIMS=%d", narrow, wide_dim[d])

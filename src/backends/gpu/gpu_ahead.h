@@ -17,8 +17,10 @@
 /* Of gpu_unfused.cl and gpu_naive.cl: one program per pair of element types. */
 enum { GPU_AHEAD_PLAIN_RANK = 4, GPU_AHEAD_PLAIN_ITEMS = 64 };
 
-/* Of the cuda backend's kernels for tensor cores (cu_mma.cu), one program per type of 16 bits and dimensions. */
+/* Of the cuda backend's kernels for tensor cores (cu_mma.cu), one program per type of 16 bits and dimensions, and one
+ * per dimensions of f32. */
 #define GPU_AHEAD_MMA_DIMS(D) D(32) D(64) D(128) D(256)
+#define GPU_AHEAD_MMA_F32_DIMS(D) D(32) D(64) D(128)
 /* The same of those for compute capability 9.0 (cu_wgmma.cu). */
 #define GPU_AHEAD_WGMMA_DIMS(D) D(64) D(128)
 
