@@ -14,7 +14,7 @@ typedef struct ROWS_TERMS {
 } ROWS_TERMS;
 
 /* A step's scores, later weights, and gradients of those, later of scores; and both rounded, the latter first. */
-template <int WALK> struct WEIGHTS {
+template <int WALK> struct WEIGHED {
     float s[STEP / 8][4], d[STEP / 8][4];
     uint rounded[SUMS<WALK>][STEP / UNIT][4];
 };
@@ -68,7 +68,7 @@ static void find_gradients(const MEETING<BY_KEY> *m, uint stage, const float (&s
 }
 
 /* Columns that rows do not see have no weights, whatever their terms and lines are. */
-template <int WALK> static void mask(const OPENED<WALK> *o, const PLACE *place, WEIGHTS<WALK> *w)
+template <int WALK> static void mask(const OPENED<WALK> *o, const PLACE *place, WEIGHED<WALK> *w)
 {
     const HULL *hull = &o->section[place->section].hull;
     uint low, high;
@@ -88,7 +88,7 @@ template <int WALK> static void mask(const OPENED<WALK> *o, const PLACE *place, 
     }
 }
 
-template <int WALK> static void round_both(WEIGHTS<WALK> *w)
+template <int WALK> static void round_both(WEIGHED<WALK> *w)
 {
     round_weights(w->d, w->rounded[0]);
     if (WALK == BY_KEY)
@@ -98,7 +98,7 @@ template <int WALK> static void round_both(WEIGHTS<WALK> *w)
 /* ---- Steps ------------------------------------------------------------------------------------------------------- */
 
 /* Adds to sums what a step, whose halves of the ring begin at `half`, contributes: begun. */
-template <int WALK> static void begin_sums(const WEIGHTS<WALK> *w, uint half, ROWS_SUMS<WALK> *rows)
+template <int WALK> static void begin_sums(const WEIGHED<WALK> *w, uint half, ROWS_SUMS<WALK> *rows)
 {
     UNROLLED(int i = 0; i < SUMS<WALK>; i++) begin_values(w->rounded[i], ring_lines(half + i), rows->of[i]);
 }
@@ -126,7 +126,7 @@ template <int WALK> static void wait_for_step(const SHARED<WALK> *shared, uint h
 }
 
 /* While scores are weighed, their gradients are multiplied. */
-template <int WALK> static void weigh_step(const MEETING<WALK> *m, uint half, WEIGHTS<WALK> *w)
+template <int WALK> static void weigh_step(const MEETING<WALK> *m, uint half, WEIGHED<WALK> *w)
 {
     const uint stage = half / KINDS % STAGES;
     cu_wgmma_wait<1>();
@@ -145,7 +145,7 @@ template <int WALK> static void weigh_step(const MEETING<WALK> *m, uint half, WE
 template <int WALK> static void meet_steps(const MEETING<WALK> *m, int steps, uint half, ROWS_SUMS<WALK> *rows)
 {
     const SHARED<WALK> *shared = m->shared;
-    WEIGHTS<WALK> w;
+    WEIGHED<WALK> w;
     wait_for_step(shared, half);
     take_turn();
     cu_wgmma_begin();
@@ -178,7 +178,7 @@ template <int WALK> static void meet_steps(const MEETING<WALK> *m, int steps, ui
 
 /* What is not finite of columns reaches the rows that see it, and no others. */
 template <int WALK>
-static void add_carefully(const MEETING<WALK> *m, const WEIGHTS<WALK> *w, uint half, ROWS_SUMS<WALK> *rows)
+static void add_carefully(const MEETING<WALK> *m, const WEIGHED<WALK> *w, uint half, ROWS_SUMS<WALK> *rows)
 {
     SHARED<WALK> *shared = m->shared;
     const PLACE *place = &shared->places[half / KINDS % STAGES];
@@ -209,7 +209,7 @@ static void meet_steps_carefully(const MEETING<WALK> *m, int steps, uint half, R
 {
     ROLLED for (int step = 0; step < steps; step++, half += KINDS)
     {
-        WEIGHTS<WALK> w;
+        WEIGHED<WALK> w;
         wait_for_step(m->shared, half);
         cu_wgmma_begin();
         begin_scores(m->rows[OF_SCORES], ring_lines(half + OF_SCORES), w.s);
