@@ -38,6 +38,9 @@ static const double MULTIPLIES_PER_SECOND = 1.9e12;
 static const double SOFTMAX_MULTIPLIES = 48; /* per score */
 static const double ITEM_MULTIPLIES = 3e6;   /* to open and end an item: 1.5 us, most of it beside other work */
 
+/* Backward has run on the host alone: it is for those who ask for it, until a GPU has. */
+static const double BACKWARD_PENALTY = 100;
+
 /* A plan has one direction. */
 static bool is_backward(const nf_request *request)
 {
@@ -104,6 +107,7 @@ static nf_status choose(gpu_shape *shape, const gpu_device *device, const nf_req
 void cu_wgmma_cost(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS])
 {
     gpu_shape_cost(choose, device, request, seconds);
+    seconds[NF_BWD - 1] *= BACKWARD_PENALTY;
 }
 
 /* ---- Boxes ------------------------------------------------------------------------------------------------------- */
