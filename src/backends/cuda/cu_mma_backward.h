@@ -8,12 +8,7 @@
 #define NF_CU_MMA_BACKWARD_H
 
 /* Columns that a barrier hands over at once. */
-enum {
-    BACKWARD_STEP = SPLIT         ? (DIMS < 64 ? 32 : 16)
-                    : DIMS <= 64  ? 64
-                    : DIMS == 128 ? 32
-                                  : 16
-};
+enum { BACKWARD_STEP = SPLIT ? (DIMS < 64 ? 32 : 16) : DIMS <= 64 ? 64 : DIMS == 128 ? 32 : 16 };
 
 /* ---- What both walks share --------------------------------------------------------------------------------------- */
 

@@ -39,7 +39,7 @@ static const double ONE_BLOCK_SLOWNESS = 1.25; /* shared memory is as busy as th
 static const double SOFTMAX_MULTIPLIES = 32;   /* per score */
 static const double ITEM_MULTIPLIES = 2e6;     /* to open and end an item: 3 us */
 static const double F32_SLOWNESS = 6;          /* products of pieces that take the place of one */
-static const double F32_QUERY_SCALE = 65536;   /* that queries may be multiplied by */
+static const double F32_QUERY_SCALE = 0x1p24;  /* that queries may be multiplied by */
 
 /* The least of so many dimensions that are enough, or 0. */
 static int64_t enough(const int64_t *dims, size_t count, int64_t wanted)

@@ -60,11 +60,11 @@ static void copy_lines(cu_address raw, int count, const SOURCE *source, const ui
 /* ---- Pieces ------------------------------------------------------------------------------------------------------ */
 
 /* bf16 has the exponents of f32 and fewer bits below, so that pieces of what is less than 2^-109 are lost. Queries that
- * are so small may meet keys as large as 1 / them: they are multiplied by this, which makes all their bits pieces.
- * Where that is too much for them their sums are not finite, and careful walks do without it. */
+ * are so small may meet keys as large as 1 / them: they are multiplied by this, which makes normal numbers of all their
+ * pieces. Where that is too much for them their sums are not finite, and careful walks do without it. */
 static float query_scale(bool careful)
 {
-    return careful ? 1 : 65536;
+    return careful ? 1 : 0x1p24f;
 }
 
 /* What rounds to bf16 as a finite number, where x is one. */
