@@ -12,7 +12,7 @@ orders=(forward reverse random greedy greedy-reverse)
 
 # What a file's faults show in: programs, how the backend is made to run them, problems, and how copies land that a kernel does
 # not wait for. Problems have several tiles, partial and full; grouped heads, extra tokens, dilation; a NaN where nobody sees it.
-suit() { # FILE [f32]
+suit() { # FILE [f32|f32-d128]
     algo=portable tiny= suite= copies=(late) try=crosscheck
     programs='r2-i0-o0-t64 r2-i0-o0-t32'
     problems=('na2d f32 h4/2 d20/36 9x11 w5x3 s2x1 x3 both' 'na1d f32 d8 130 w60 both' 'na2d f32 d8 6x7 w3 dil2 c0x1 both')
@@ -34,6 +34,7 @@ suit() { # FILE [f32]
         ;;
     esac
     case $1,${2-} in
+    *,f32-d128) programs=mma-i0-d128 problems=('na1d f32 h2/1 d100/70 100 w60 c1 x1 both') ;;
     cuda/cu_mma_split.h, | *,f32)
         programs=mma-i0-d32 problems=("${problems[@]/bf16/f32}") tiny='na1d f32 d8 20 w9 both' # for denormal numbers
         ;;
@@ -83,7 +84,7 @@ failing_modes() {
     done
 }
 
-mutant() { # FILE EXPRESSION [f32]
+mutant() { # FILE EXPRESSION [f32|f32-d128]
     plant "$1" "$2" || { echo "the edit changes nothing in $1"; return 1; }
     suit "$1" "${3-}"
     build || return
