@@ -44,24 +44,22 @@ for order in "${!orders[@]}"; do
     done
 done
 
-# Forward by products of warpgroups, where boxes can be copied: problems that are drawn rarely let them. Each has many row
-# tiles for few multiprocessors, partial tiles, or values that are not finite and nobody sees.
+# Products of warpgroups, where boxes can be copied: problems that are drawn rarely let them. Each has several row tiles,
+# partial tiles; verify adds values that are not finite and that nobody sees, and takes long.
 algo=wgmma
-boxed=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3 fwd' 'na3d bf16 out=f32 b2 h3 d16 9x8x7 w3x5x3 dil1x1x2 fwd'
-    'na1d f16 b2 h2 d128/120 200 w90 x130 fwd' 'na4d f16 b2 h1 d32 3x4x5x6 w2x3x3x3 fwd'
-    'na2d bf16 h1 d40/72 6x7 w3 c0x1 k1:5x0:7 fwd' 'na1d f16 d8 700 w200 dil3 fwd')
-boxed_backward=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3 bwd' 'na3d bf16 h3 d16 5x8x7 w3x5x3 dil1x1x2 x2 bwd'
-    'na1d f16 b2 h2/1 d128/120 200 w90 x130 bwd' 'na1d f16 d8 400 w100 dil3 both' 'na2d bf16 d8 6x7 w3 dil2 c0x1 bwd')
-boxes() { # SETTINGS PROBLEM...
-    runs "$1" "$tool" verify --backend cuda --algo wgmma "${@:2}"
+boxed=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3' 'na3d bf16 h3 d16 5x8x7 w3x5x3 dil1x1x2 x2' 'na1d f16 h2/1 d128/120 200 w90 x130'
+    'na4d f16 b2 h1 d32 3x4x5x6 w2x3x3x3' 'na2d bf16 h1 d40/72 6x7 w3 c0x1 k1:5x0:7' 'na1d f16 d8 700 w200 dil3')
+boxes() { # SETTINGS COMMAND PROBLEM...
+    runs "$1" "$tool" "$2" --backend cuda --algo wgmma "${@:3}"
 }
 for order in "${!orders[@]}"; do
-    check "wgmma_${orders[order]}_order" boxes "order=$order" "${boxed[@]}"
-    check "wgmma_${orders[order]}_order_copies_at_once" boxes "order=$order;copies=1" "${boxed[@]}"
-    # In half of the modes: each takes long.
-    check "wgmma_backward_${orders[order]}_order" boxes "order=$order;copies=$((order % 2))" "${boxed_backward[@]}"
+    check "wgmma_${orders[order]}_order" boxes "order=$order" crosscheck "${boxed[@]}"
+    check "wgmma_${orders[order]}_order_copies_at_once" boxes "order=$order;copies=1" crosscheck "${boxed[@]}"
 done
-check wgmma_backward_many_units boxes 'units=132' 'na1d bf16 h2 d32 300 w9 x5 bwd'
+check wgmma_many_units boxes 'units=132' crosscheck 'na1d bf16 h2 d32 300 w9 x5'
+kinds=("${boxed[0]} fwd" "${boxed[0]} bwd" 'na3d bf16 out=f32 h3 d16 5x8x7 w3x5x3 dil1x1x2 fwd' 'na1d f16 d128 140 w40 x3 fwd')
+[ "$cases" -le 15 ] || kinds+=("${boxed[@]/%/ both}")
+check wgmma_all_data boxes 'order=2' verify "${kinds[@]}"
 refuses() { # PROBLEM WORDS
     ! runs '' "$tool" plan "$1" --backend cuda --algo wgmma && grep -q -F -e "$2" "$work/said"
 }
