@@ -66,10 +66,11 @@ for algo in mma portable unfused naive; do
     step "verify-$algo" "$tool" verify --backend cuda --algo $algo --cases $((cases / 10 + 1))
 done
 # Problems that are drawn rarely let boxes be copied.
-boxed=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3 fwd' 'na3d f16 b2 h3 d64 9x8x7 w3x5x3 dil1x1x2 fwd' 'na1d bf16 h2 d128 300 w200 fwd')
+boxed=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3' 'na3d f16 b2 h3 d64 9x8x7 w3x5x3 dil1x1x2' 'na1d bf16 h2 d128 1000 w300')
+[ ${#quick[@]} -eq 0 ] || boxed=('na1d bf16 h2 d24/32 80 w9 x3')
 if "$tool" plan "${boxed[0]}" --backend cuda --algo wgmma >"$out/wgmma.txt" 2>&1; then
-    step verify-wgmma "$tool" verify --backend cuda --algo wgmma "${boxed[@]}"
-    step verify-wgmma-backward "$tool" verify --backend cuda --algo wgmma "${boxed[@]/%fwd/bwd}"
+    step verify-wgmma timeout 60 "$tool" verify --backend cuda --algo wgmma "${boxed[@]/%/ fwd}"
+    step verify-wgmma-backward timeout 60 "$tool" verify --backend cuda --algo wgmma "${boxed[@]/%/ bwd}"
 else
     echo "SKIP verify-wgmma: $(cat "$out/wgmma.txt")"
 fi

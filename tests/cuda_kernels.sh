@@ -57,7 +57,7 @@ for order in "${!orders[@]}"; do
     check "wgmma_${orders[order]}_order_copies_at_once" boxes "order=$order;copies=1" crosscheck "${boxed[@]}"
 done
 check wgmma_many_units boxes 'units=132' crosscheck 'na1d bf16 h2 d32 300 w9 x5'
-kinds=("${boxed[0]} fwd" "${boxed[0]} bwd" 'na3d bf16 out=f32 h3 d16 5x8x7 w3x5x3 dil1x1x2 fwd' 'na1d f16 d128 140 w40 x3 fwd')
+kinds=("${boxed[0]} fwd" "${boxed[0]} bwd" 'na2d bf16 out=f32 d16 5x8 w3 dil1x2 fwd' 'na1d f16 d128 70 w40 x3 fwd')
 [ "$cases" -le 15 ] || kinds+=("${boxed[@]/%/ both}")
 check wgmma_all_data boxes 'order=2' verify "${kinds[@]}"
 refuses() { # PROBLEM WORDS

@@ -84,17 +84,6 @@ static void be_careful(bool *careful)
         BARRIER(); /* it says how rows are split */
 }
 
-template <int BLOCKS> static void clear(float (*sum)[DIMS / 8][4])
-{
-    UNROLLED(int b = 0; b < BLOCKS; b++)
-    {
-        UNROLLED(int j = 0; j < DIMS / 8; j++)
-        {
-            sum[b][j][0] = sum[b][j][1] = sum[b][j][2] = sum[b][j][3] = 0;
-        }
-    }
-}
-
 /* sum += weights times the dimensions of columns. */
 template <int BLOCKS, int STEP>
 static void add_product(float (*weights)[STEP / 8][4], const HULL *hull, const SPOT *spot, const MASK<BLOCKS> *mask,

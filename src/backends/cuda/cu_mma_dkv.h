@@ -118,9 +118,9 @@ template <bool DKEYS, bool DVALUES> static void walk_queries(const QUERY_WALK *q
     MASK<DKV_BLOCKS> mask;
     SPOT spot, next;
     if (DKEYS)
-        clear<DKV_BLOCKS>(dkeys);
+        clear<DKV_BLOCKS, DIMS>(dkeys);
     if (DVALUES)
-        clear<DKV_BLOCKS>(dvalues);
+        clear<DKV_BLOCKS, DIMS>(dvalues);
     if (q->spots == 0)
         return;
     DKV_AT::fetch(q->lines, &tables->keys[tables->more], &tables->values[tables->more], &tables->rows, DKV_KEY,

@@ -97,7 +97,7 @@ template <int BLOCKS, int STEP> static void walk_keys(const KEY_WALK<BLOCKS, STE
     const DQ_TABLES<AT::ROWS> *tables = k->tables;
     MASK<BLOCKS> mask;
     SPOT spot, next;
-    clear<BLOCKS>(sum);
+    clear<BLOCKS, DIMS>(sum);
     if (k->spots == 0)
         return;
     AT::fetch(k->lines, &tables->q, &tables->dout, &tables->rows, DQ_Q, DQ_DOUT, query_scale(tables->careful),

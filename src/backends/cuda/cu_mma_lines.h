@@ -186,6 +186,17 @@ template <int BLOCKS> static bool is_not_finite(float (*sum)[DIMS / 8][4])
     return zero != 0;
 }
 
+template <int BLOCKS, int N> static void clear(float (*sum)[N / 8][4])
+{
+    UNROLLED(int b = 0; b < BLOCKS; b++)
+    {
+        UNROLLED(int j = 0; j < N / 8; j++)
+        {
+            sum[b][j][0] = sum[b][j][1] = sum[b][j][2] = sum[b][j][3] = 0;
+        }
+    }
+}
+
 #if IN_TYPE == 0
 #include "backends/cuda/cu_mma_split.h"
 #else

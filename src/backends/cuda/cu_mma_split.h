@@ -168,13 +168,7 @@ template <int BLOCKS, int N> static void multiply(cu_address rows, cu_address co
     enum { ROW_PIECE = WARPS * UNIT * BLOCKS * LINE_BYTES, COLUMN_PIECE = N * LINE_BYTES };
     const cu_address row = rows + ACROSS_LINE, column = columns + ALONG_LINE;
     const uint row_chunk = ACROSS_CHUNK, column_chunk = ALONG_CHUNK;
-    UNROLLED(int b = 0; b < BLOCKS; b++)
-    {
-        UNROLLED(int j = 0; j < N / 8; j++)
-        {
-            sum[b][j][0] = sum[b][j][1] = sum[b][j][2] = sum[b][j][3] = 0;
-        }
-    }
+    clear<BLOCKS, N>(sum);
     UNROLLED(int i = 0; i < DIMS / UNIT; i++)
     {
         if (PAST_DIMS(i, dims))

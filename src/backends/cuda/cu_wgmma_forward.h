@@ -118,13 +118,11 @@ static void open_item(const CALL *call, SHARED *shared, int slot)
 {
     OPENED *o = &shared->slots[slot];
     const long *numbers = call->numbers;
-    const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], stream = quotient(o->index, in_walk);
-    const long batch = quotient(stream, numbers[GPU_HEADS]), head = stream - batch * numbers[GPU_HEADS];
-    open_shared_item(numbers, GPU_BY_QUERY, o->index - stream * in_walk, &o->item);
-    BARRIER();
+    long batch, head;
+    open_queries_of(numbers, o->index, &o->item, &batch, &head);
     if (ITEM_INDEX == ITEMS - 1) { /* a thread that has one row, not two */
         o->batch = batch;
-        o->kv_head = quotient(head * numbers[GPU_KV_HEADS], numbers[GPU_HEADS]);
+        o->kv_head = keys_head(numbers, head);
         open_sections(numbers, o);
     }
     open_rows(numbers, &o->item, {GPU_Q, GPU_OUT, GPU_LSE}, batch, head, &o->lines, &o->sight);
@@ -423,31 +421,6 @@ static void init_barriers(SHARED *shared)
     cu_mbarrier_init_done();
 }
 
-/* The columns of a tile: the same for all items. */
-static void put_columns(const long *numbers, SHARED *shared)
-{
-    int tile[RANK];
-    for (int a = 0; a < RANK; a++)
-        tile[a] = (int)numbers[GPU_BY_QUERY + GPU_WALK_COLUMNS + a];
-    for (int c = (int)threadIdx.x; c < COLUMNS; c += THREADS) {
-        int coordinate[RANK];
-        const bool there = find_coordinates(tile, c, coordinate);
-        for (int i = 0; i < SLOTS; i++) {
-            put_coordinates(&shared->slots[i].hull[0], c, there, coordinate);
-            shared->slots[i].hull[1].coordinates[c] = (uint)c;
-        }
-    }
-}
-
-/* Lines that boxes are too short to fill would be whatever memory held, and zero weights make NaN of some of that. */
-static void clear_ring()
-{
-    const uint zeros[4] = {};
-    for (int i = (int)threadIdx.x; i < RING * HALF_STEP_BYTES / 16; i += THREADS)
-        cu_store_16(ring_lines(0) + i * 16, zeros);
-    cu_fence_async();
-}
-
 KERNEL __launch_bounds__(THREADS, 1) void wgmma_forward(const long *numbers, char *scratch, const ushort *q, long q_at,
                                                         const __grid_constant__ BOXES k,
                                                         const __grid_constant__ BOXES v,
@@ -463,8 +436,9 @@ KERNEL __launch_bounds__(THREADS, 1) void wgmma_forward(const long *numbers, cha
         shared->next = GROUP_INDEX;
         shared->idle = 0;
     }
-    put_columns(numbers, shared);
-    clear_ring();
+    for (int i = 0; i < SLOTS; i++)
+        put_columns_of(numbers, &shared->slots[i].hull[0], &shared->slots[i].hull[1]);
+    clear_lines(ring_lines(0), RING * HALF_STEP_BYTES);
     __syncthreads();
     if (threadIdx.x < CONSUMERS) {
         cu_take_registers<CONSUMER_REGISTERS>();

@@ -318,33 +318,14 @@ template <int WALK> static void init_barriers(SHARED<WALK> *shared)
     cu_mbarrier_init_done();
 }
 
-/* The columns of a tile by query: the same for all items. */
 static void put_columns(const long *numbers, SHARED<BY_QUERY> *shared)
 {
-    int tile[RANK];
-    for (int a = 0; a < RANK; a++)
-        tile[a] = (int)numbers[GPU_BY_QUERY + GPU_WALK_COLUMNS + a];
-    for (int c = (int)threadIdx.x; c < COLUMNS; c += THREADS) {
-        int coordinate[RANK];
-        const bool there = find_coordinates(tile, c, coordinate);
-        for (int i = 0; i < SLOTS; i++) {
-            put_coordinates(&shared->slots[i].section[0].hull, c, there, coordinate);
-            shared->slots[i].section[1].hull.coordinates[c] = (uint)c;
-        }
-    }
+    for (OPENED<BY_QUERY> &o : shared->slots)
+        put_columns_of(numbers, &o.section[0].hull, &o.section[1].hull);
 }
 
 static void put_columns(const long *, SHARED<BY_KEY> *)
 {
-}
-
-/* Lines that boxes are too short to fill would be whatever memory held, and zero weights make NaN of some of that. */
-static void clear_ring()
-{
-    const uint zeros[4] = {};
-    for (int i = (int)threadIdx.x; i < RING * HALF_STEP_BYTES / 16; i += THREADS)
-        cu_store_16(ring_lines(0) + i * 16, zeros);
-    cu_fence_async();
 }
 
 /* A block of a walk. sources of the rows: by kind, of the grid and of extra tokens. */
@@ -360,7 +341,7 @@ template <int WALK> static void run_block(const CALL<WALK> *call, const SOURCE (
         shared->idle = 0;
     }
     put_columns(call->numbers, shared);
-    clear_ring();
+    clear_lines(ring_lines(0), RING * HALF_STEP_BYTES);
     __syncthreads();
     if (threadIdx.x < CONSUMERS) {
         cu_take_registers<CONSUMER_REGISTERS<WALK>>();

@@ -43,13 +43,11 @@ static void open_keys(const long *numbers, OPENED<BY_QUERY> *o)
 static int open_tables(const CALL<BY_QUERY> *call, OPENED<BY_QUERY> *o)
 {
     const long *numbers = call->numbers;
-    const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], stream = quotient(o->index, in_walk);
-    const long batch = quotient(stream, numbers[GPU_HEADS]), head = stream - batch * numbers[GPU_HEADS];
-    open_shared_item(numbers, GPU_BY_QUERY, o->index - stream * in_walk, &o->item);
-    BARRIER();
+    long batch, head;
+    open_queries_of(numbers, o->index, &o->item, &batch, &head);
     if (ITEM_INDEX == ITEMS - 1) { /* a thread that has one row, not two */
         o->batch = batch;
-        o->head = quotient(head * numbers[GPU_KV_HEADS], numbers[GPU_HEADS]);
+        o->head = keys_head(numbers, head);
         o->partial = NULL;
         open_keys(numbers, o);
     }

@@ -6,6 +6,16 @@
 
 enum { STEP = COLUMNS };
 
+/* By all threads of a block. Lines that boxes are too short to fill would be whatever memory held, and zero weights
+ * make NaN of some of that. */
+static void clear_lines(cu_address first, int bytes)
+{
+    const uint zeros[4] = {};
+    for (int i = (int)threadIdx.x; i < bytes / 16; i += THREADS)
+        cu_store_16(first + i * 16, zeros);
+    cu_fence_async();
+}
+
 /* ---- Products ---------------------------------------------------------------------------------------------------- */
 
 /* Later lines of the same, so many bytes on. */

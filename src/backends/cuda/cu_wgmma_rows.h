@@ -2,6 +2,24 @@
 #ifndef NF_CU_WGMMA_ROWS_H
 #define NF_CU_WGMMA_ROWS_H
 
+/* Opens the index-th item by query, of all batches and heads, as open_shared_item does. Ends with one that all may
+ * read.
+ */
+static void open_queries_of(const long *numbers, long index, ITEM *item, long *batch, long *head)
+{
+    const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], stream = quotient(index, in_walk);
+    *batch = quotient(stream, numbers[GPU_HEADS]);
+    *head = stream - *batch * numbers[GPU_HEADS];
+    open_shared_item(numbers, GPU_BY_QUERY, index - stream * in_walk, item);
+    BARRIER();
+}
+
+/* The head of keys and values that a head of queries meets. */
+static long keys_head(const long *numbers, long head)
+{
+    return quotient(head * numbers[GPU_KV_HEADS], numbers[GPU_HEADS]);
+}
+
 /* The index-th row of a box. Most axes that a problem lacks have one row, and a division takes long. */
 static void find_row(const BOX *rows, int index, int (&position)[RANK])
 {
@@ -45,6 +63,20 @@ static void open_rows(const long *numbers, const ITEM *item, const int (&tensors
                 base_of(numbers, tensors[i], batch, head) + place_of(numbers, tensors[i], &item->rows, position);
         }
         find_sight_of(numbers, item, position, r, sight);
+    }
+}
+
+/* By all threads of a block: the columns of a tile by query, the same for all items, and extra tokens. */
+static void put_columns_of(const long *numbers, HULL *grid, HULL *extra)
+{
+    int tile[RANK];
+    for (int a = 0; a < RANK; a++)
+        tile[a] = (int)numbers[GPU_BY_QUERY + GPU_WALK_COLUMNS + a];
+    for (int c = (int)threadIdx.x; c < COLUMNS; c += THREADS) {
+        int coordinate[RANK];
+        const bool there = find_coordinates(tile, c, coordinate);
+        put_coordinates(grid, c, there, coordinate);
+        extra->coordinates[c] = (uint)c;
     }
 }
 
