@@ -60,6 +60,10 @@ static bool is_supported(const host_map *map)
            map->element_bytes == ELEMENT && map->box[0] * ELEMENT == LINE;
 }
 
+/* Bytes of finite numbers that no test has: kernels meet an item again whose sums are not finite, and would be right.
+ */
+enum { BOX_POISON = 0x45 };
+
 void host_copy_box(unsigned to, const void *map, const int at[HOST_MAP_RANK], unsigned barrier)
 {
     host_async *async = host_async_here();
@@ -85,7 +89,7 @@ void host_copy_box(unsigned to, const void *map, const int at[HOST_MAP_RANK], un
     } else if (async->boxes_count == HOST_BOXES) {
         host_fault("too many boxes are on their way");
     } else {
-        memset(place, HOST_POISON, box.bytes);
+        memset(place, BOX_POISON, box.bytes);
         async->boxes[async->boxes_count++] = box;
     }
     told_before(order); /* what this thread wrote there itself included */
