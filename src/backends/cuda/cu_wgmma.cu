@@ -1,18 +1,7 @@
 /* Kernels for the tensor cores of compute capability 9.0: products of warpgroups, and copies of boxes. One program per
  * type of the inputs and per DIMS, the dimensions that lines have in shared memory: head_dim and value_dim are padded
  * to it by zeros. */
-#include "backends/cuda/cu_words.h"
-
-#ifdef __CUDACC__
-#include "backends/cuda/cu_wgmma_ptx.h"
-#else
-#include "warpgroup.h"
-#endif
-
-#include "backends/gpu/gpu_tables.h"
-
-#define RANK 4
-#define OUT_TYPE IN_TYPE
+#include "backends/cuda/cu_wgmma_words.h"
 
 /* What the text calls static is the device's; nothing but it follows. */
 #define static static __device__

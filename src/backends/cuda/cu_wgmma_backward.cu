@@ -1,17 +1,6 @@
 /* Backward for the tensor cores of compute capability 9.0, as cu_wgmma.cu has forward. A program of its own: registers
  * hold fewer columns of a step, as there are two products to weigh, and walks are cut for that. */
-#include "backends/cuda/cu_words.h"
-
-#ifdef __CUDACC__
-#include "backends/cuda/cu_wgmma_ptx.h"
-#else
-#include "warpgroup.h"
-#endif
-
-#include "backends/gpu/gpu_tables.h"
-
-#define RANK 4
-#define OUT_TYPE IN_TYPE
+#include "backends/cuda/cu_wgmma_words.h"
 
 /* What the text calls static is the device's; nothing but it follows. */
 #define static static __device__

@@ -10,7 +10,6 @@
 
 enum { OF_SCORES, OF_WEIGHTS, KINDS };
 enum {
-    SLOTS = 2,
     RING = 512 / DIMS, /* of lines of one tensor */
     STAGES = RING / KINDS,
     GROUP_BYTES = GROUP_ROWS * LINE_BYTES,

@@ -12,7 +12,7 @@
 enum { RING = 512 / DIMS, HALF_STEP_BYTES = STEP * LINE_BYTES, QUERY_BYTES = ROWS * LINE_BYTES };
 enum { STEP_KEYS, STEP_VALUES, STEP_KINDS };
 enum { ROW_Q, ROW_OUT, ROW_LSE, ROW_KINDS };
-enum { CHAINS = 4, SLOTS = 2, PLACES = RING / STEP_KINDS + 2, SECTIONS = 2 /* columns of the grid, extra tokens */ };
+enum { CHAINS = 4, PLACES = RING / STEP_KINDS + 2, SECTIONS = 2 /* columns of the grid, extra tokens */ };
 static_assert(RING % STEP_KINDS == 0, "keys lie in the even slots");
 
 /* What a call is about. */
@@ -79,16 +79,9 @@ static cu_address ring_lines(uint half)
 
 /* ---- Openers ----------------------------------------------------------------------------------------------------- */
 
-/* Which item comes next: one whose sums were not finite again, or the next, or none. */
-static void choose_item(SHARED *shared, OPENED *o, bool first)
+static long items_of(const long *numbers, const OPENED *)
 {
-    const bool again = !first && !o->idle && o->not_finite && !o->careful;
-    if (!again) {
-        o->index = shared->next;
-        shared->next += GROUP_COUNT;
-    }
-    o->careful = again;
-    o->not_finite = 0;
+    return count_items(numbers);
 }
 
 static void open_section(const ITEM *item, int section, OPENED *o)
@@ -131,27 +124,6 @@ static void open_item(const CALL *call, SHARED *shared, int slot)
     cu_copy_async_commit();
     cu_copy_async_wait<0>();
     cu_fence_async();
-}
-
-static void open_items(const CALL *call, SHARED *shared)
-{
-    bool stop = false;
-    for (uint number = 0; !stop; number++) {
-        const int slot = number % SLOTS;
-        OPENED *o = &shared->slots[slot];
-        wait_for_free(shared->closed, number, SLOTS);
-        if (ITEM_INDEX == 0) {
-            choose_item(shared, o, number < SLOTS);
-            o->idle = o->index >= count_items(call->numbers);
-            shared->idle = o->idle ? shared->idle + 1 : 0;
-            o->stop = shared->idle == SLOTS; /* so that no slot holds an item that may have to be met again */
-        }
-        BARRIER();
-        stop = o->stop;
-        if (!o->idle)
-            open_item(call, shared, slot);
-        cu_mbarrier_arrive(cu_address_of(&shared->opened[slot]));
-    }
 }
 
 /* ---- The loader -------------------------------------------------------------------------------------------------- */

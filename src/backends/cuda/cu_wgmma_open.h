@@ -151,36 +151,4 @@ template <int WALK> static void open_item(const CALL<WALK> *call, SHARED<WALK> *
     cu_fence_async();
 }
 
-/* Which item comes next: one whose sums were not finite again, or the next, or none. */
-template <int WALK> static void choose_item(const long *numbers, SHARED<WALK> *shared, OPENED<WALK> *o, bool first)
-{
-    const bool again = !first && !o->idle && o->not_finite && !o->careful;
-    if (!again) {
-        o->index = shared->next;
-        shared->next += GROUP_COUNT;
-    }
-    o->careful = again;
-    o->not_finite = 0;
-    o->idle = o->index >= items_of(numbers, o);
-    shared->idle = o->idle ? shared->idle + 1 : 0;
-    o->stop = shared->idle == SLOTS; /* so that no slot holds an item that may have to be met again */
-}
-
-template <int WALK> static void open_items(const CALL<WALK> *call, SHARED<WALK> *shared)
-{
-    bool stop = false;
-    for (uint number = 0; !stop; number++) {
-        const int slot = number % SLOTS;
-        OPENED<WALK> *o = &shared->slots[slot];
-        wait_for_free(shared->closed, number, SLOTS);
-        if (ITEM_INDEX == 0)
-            choose_item(call->numbers, shared, o, number < SLOTS);
-        BARRIER();
-        stop = o->stop;
-        if (!o->idle)
-            open_item(call, shared, slot);
-        cu_mbarrier_arrive(cu_address_of(&shared->opened[slot]));
-    }
-}
-
 #endif

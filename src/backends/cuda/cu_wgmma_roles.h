@@ -17,6 +17,8 @@ enum {
     BLOCK_REGISTERS = 168 /* of a thread as the block begins: the most that fit */
 };
 
+enum { SLOTS = 2 }; /* of items: the one that is met, and the next */
+
 /* Numbers of barriers; 0 is the block's. */
 enum { OPENERS_BARRIER = 1, CONSUMERS_BARRIER, TURNS_BARRIER, /* one per warpgroup */ };
 

@@ -1,4 +1,4 @@
-/* The rows of an item. */
+/* What openers do, forward and backward: which item comes next, its rows and columns. */
 #ifndef NF_CU_WGMMA_ROWS_H
 #define NF_CU_WGMMA_ROWS_H
 
@@ -77,6 +77,44 @@ static void put_columns_of(const long *numbers, HULL *grid, HULL *extra)
         const bool there = find_coordinates(tile, c, coordinate);
         put_coordinates(grid, c, there, coordinate);
         extra->coordinates[c] = (uint)c;
+    }
+}
+
+/* ---- Items in turns ---------------------------------------------------------------------------------------------- */
+
+/* Forward and backward have an OPENED, a SHARED and a CALL of their own, items_of and open_item with them, and SLOTS.
+ */
+
+/* Which item comes next: one whose sums were not finite again, or the next, or none. */
+template <class SHARED, class OPENED>
+static void choose_item(const long *numbers, SHARED *shared, OPENED *o, bool first)
+{
+    const bool again = !first && !o->idle && o->not_finite && !o->careful;
+    if (!again) {
+        o->index = shared->next;
+        shared->next += GROUP_COUNT;
+    }
+    o->careful = again;
+    o->not_finite = 0;
+    o->idle = o->index >= items_of(numbers, o);
+    shared->idle = o->idle ? shared->idle + 1 : 0;
+    o->stop = shared->idle == SLOTS; /* so that no slot holds an item that may have to be met again */
+}
+
+template <class CALL, class SHARED> static void open_items(const CALL *call, SHARED *shared)
+{
+    bool stop = false;
+    for (uint number = 0; !stop; number++) {
+        const int slot = number % SLOTS;
+        auto *o = &shared->slots[slot];
+        wait_for_free(shared->closed, number, SLOTS);
+        if (ITEM_INDEX == 0)
+            choose_item(call->numbers, shared, o, number < SLOTS);
+        BARRIER();
+        stop = o->stop;
+        if (!o->idle)
+            open_item(call, shared, slot);
+        cu_mbarrier_arrive(cu_address_of(&shared->opened[slot]));
     }
 }
 
