@@ -24,9 +24,16 @@ static cu_lines lines_on(cu_lines lines, int bytes)
     return lines + (bytes >> 4);
 }
 
+/* All lanes have the same address. The compiler knows that of what a shuffle returns: it then finds the addresses of
+ * products in registers of the warp, of which there are plenty, and products begin closely one after the other. */
+static cu_lines find_lines(cu_address first, int wide)
+{
+    return cu_lines_at(cu_shuffle(first, 0), wide, EIGHT_LINES);
+}
+
 static void begin_scores(cu_address queries, cu_address keys, float (&s)[STEP / 8][4])
 {
-    const cu_lines a = cu_lines_at(queries, 0, EIGHT_LINES), b = cu_lines_at(keys, 0, EIGHT_LINES);
+    const cu_lines a = find_lines(queries, 0), b = find_lines(keys, 0);
     UNROLLED(int i = 0; i < DIMS / UNIT; i++)
     {
         const int at = i * UNIT / PART_DIMS * PART_BYTES + i * UNIT % PART_DIMS * 2;
@@ -37,7 +44,7 @@ static void begin_scores(cu_address queries, cu_address keys, float (&s)[STEP / 
 
 static void begin_values(const uint (&weights)[STEP / UNIT][4], cu_address values, float (&sum)[DIMS / 8][4])
 {
-    const cu_lines b = cu_lines_at(values, PART_BYTES, EIGHT_LINES);
+    const cu_lines b = find_lines(values, PART_BYTES);
     UNROLLED(int i = 0; i < STEP / UNIT; i++) MULTIPLY_ACROSS(sum, weights[i], lines_on(b, i * UNIT * PART_LINE_BYTES));
     cu_wgmma_commit();
 }
