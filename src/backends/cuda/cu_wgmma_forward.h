@@ -235,13 +235,28 @@ static void shrink_sums(const float (&shrink)[2], float (&sum)[DIMS / 8][4])
     }
 }
 
-/* Hides what rows do not see of a step's scores. */
-static void mask(const OPENED *o, const PLACE *place, float (&s)[STEP / 8][4])
-{
-    const HULL *hull = &o->hull[place->section];
+/* What a warp sees of a step: low and high as of glance. */
+typedef struct SEEN {
+    const HULL *hull;
+    const PLACE *place;
+    VIEW view;
     uint low, high;
-    if (glance<1>(&o->sight, hull, &place->spot, STEP, &low, &high) != SEES_ALL)
-        hide<1, STEP>(hull, &place->spot, low, high, &s);
+} SEEN;
+
+static SEEN see_step(const SHARED *shared, const OPENED *o, uint half)
+{
+    SEEN seen;
+    seen.place = &shared->places[half / STEP_KINDS % PLACES];
+    seen.hull = &o->hull[seen.place->section];
+    seen.view = glance<1>(&o->sight, seen.hull, &seen.place->spot, STEP, &seen.low, &seen.high);
+    return seen;
+}
+
+/* Hides what rows do not see of a step's scores. */
+static void mask(const SEEN *seen, float (&s)[STEP / 8][4])
+{
+    if (seen->view != SEES_ALL)
+        hide<1, STEP>(seen->hull, &seen->place->spot, seen->low, seen->high, &s);
 }
 
 /* Meets the steps of an item, whose halves of the ring begin at `half`. */
@@ -255,10 +270,11 @@ static void meet_steps(const SHARED *shared, const OPENED *o, cu_address queries
     cu_wgmma_begin();
     begin_scores(queries, ring_lines(half), s);
     give_turn();
+    SEEN seen = see_step(shared, o, half); /* while products are on their way */
     cu_wgmma_wait<0>();
     cu_wgmma_hold(s);
     give_back(shared, half);
-    mask(o, &shared->places[half / STEP_KINDS % PLACES], s);
+    mask(&seen, s);
     weigh(factor, s, rows, shrink);
     round_weights(s, weights);
     ROLLED for (int step = 1; step < steps; step++)
@@ -271,10 +287,11 @@ static void meet_steps(const SHARED *shared, const OPENED *o, cu_address queries
         begin_scores(queries, ring_lines(half), s);
         begin_values(weights, ring_lines(half - 1), rows->sum);
         give_turn();
+        seen = see_step(shared, o, half);
         cu_wgmma_wait<1>();
         cu_wgmma_hold(s);
         give_back(shared, half);
-        mask(o, &shared->places[half / STEP_KINDS % PLACES], s);
+        mask(&seen, s);
         weigh(factor, s, rows, shrink);
         cu_wgmma_wait<0>();
         cu_wgmma_hold(rows->sum);
@@ -296,17 +313,16 @@ static void meet_steps_carefully(SHARED *shared, const OPENED *o, cu_address que
 {
     ROLLED for (int step = 0; step < steps; step++, half += STEP_KINDS)
     {
-        const PLACE *place = &shared->places[half / STEP_KINDS % PLACES];
         float s[STEP / 8][4], shrink[2];
-        uint weights[STEP / UNIT][4], low, high;
+        uint weights[STEP / UNIT][4];
         wait_for_use(shared->full, half, RING);
-        const HULL *hull = &o->hull[place->section];
+        const SEEN seen = see_step(shared, o, half);
         cu_wgmma_begin();
         begin_scores(queries, ring_lines(half), s);
         cu_wgmma_wait<0>();
         cu_wgmma_hold(s);
         give_back(shared, half);
-        mask(o, place, s);
+        mask(&seen, s);
         weigh(factor, s, rows, shrink);
         shrink_sums(shrink, rows->sum);
         round_weights(s, weights);
@@ -319,8 +335,8 @@ static void meet_steps_carefully(SHARED *shared, const OPENED *o, cu_address que
         begin_values(weights, ring_lines(half + 1), rows->sum);
         cu_wgmma_wait<0>();
         cu_wgmma_hold(rows->sum);
-        const VIEW view = glance<1>(&o->sight, hull, &place->spot, STEP, &low, &high);
-        spread_nan<1, STEP>(hull, &place->spot, view, low, high, shared->not_finite, &rows->sum);
+        spread_nan<1, STEP>(seen.hull, &seen.place->spot, seen.view, seen.low, seen.high, shared->not_finite,
+                            &rows->sum);
         give_back(shared, half + 1);
     }
 }

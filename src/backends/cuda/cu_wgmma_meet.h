@@ -67,22 +67,33 @@ static void find_gradients(const MEETING<BY_KEY> *m, uint stage, const float (&s
     }
 }
 
-/* Columns that rows do not see have no weights, whatever their terms and lines are. */
-template <int WALK> static void mask(const OPENED<WALK> *o, const PLACE *place, WEIGHED<WALK> *w)
-{
-    const HULL *hull = &o->section[place->section].hull;
+/* What a warp sees of a step: low and high as of glance. */
+typedef struct SEEN {
+    VIEW view;
     uint low, high;
-    MASK<1> seen;
-    if (glance<1>(&o->sight, hull, &place->spot, STEP, &low, &high) == SEES_ALL)
+} SEEN;
+
+template <int WALK> static SEEN see_step(const OPENED<WALK> *o, const PLACE *place)
+{
+    SEEN seen;
+    seen.view = glance<1>(&o->sight, &o->section[place->section].hull, &place->spot, STEP, &seen.low, &seen.high);
+    return seen;
+}
+
+/* Columns that rows do not see have no weights, whatever their terms and lines are. */
+template <int WALK> static void mask(const OPENED<WALK> *o, const PLACE *place, const SEEN *seen, WEIGHED<WALK> *w)
+{
+    MASK<1> mask;
+    if (seen->view == SEES_ALL)
         return;
-    share_mask(low, high, &seen);
+    share_mask(seen->low, seen->high, &mask);
     EACH_EIGHT(j, STEP)
     {
         uint at[2];
-        lane_coordinates(hull, &place->spot, j, at);
+        lane_coordinates(&o->section[place->section].hull, &place->spot, j, at);
         UNROLLED(int e = 0; e < 4; e++)
         {
-            if (!is_between(seen.low[0][e / 2], at[e % 2], seen.high[0][e / 2]))
+            if (!is_between(mask.low[0][e / 2], at[e % 2], mask.high[0][e / 2]))
                 w->s[j][e] = w->d[j][e] = 0;
         }
     }
@@ -129,6 +140,8 @@ template <int WALK> static void wait_for_step(const SHARED<WALK> *shared, uint h
 template <int WALK> static void weigh_step(const MEETING<WALK> *m, uint half, WEIGHED<WALK> *w)
 {
     const uint stage = half / KINDS % STAGES;
+    const PLACE *place = &m->shared->places[stage];
+    const SEEN seen = see_step(m->o, place);
     cu_wgmma_wait<1>();
     cu_wgmma_hold(w->s);
     weigh(m, stage, w->s);
@@ -137,7 +150,7 @@ template <int WALK> static void weigh_step(const MEETING<WALK> *m, uint half, WE
     if (SUMS<WALK> < KINDS)
         give_back(m->shared, half + OF_WEIGHTS);
     find_gradients(m, stage, w->s, w->d);
-    mask(m->o, &m->shared->places[stage], w);
+    mask(m->o, place, &seen, w);
     round_both(w);
 }
 
@@ -182,8 +195,7 @@ static void add_carefully(const MEETING<WALK> *m, const WEIGHED<WALK> *w, uint h
 {
     SHARED<WALK> *shared = m->shared;
     const PLACE *place = &shared->places[half / KINDS % STAGES];
-    const HULL *hull = &m->o->section[place->section].hull;
-    uint low, high;
+    const SEEN seen = see_step(m->o, place);
     cu_sync_some(CONSUMERS_BARRIER, CONSUMERS); /* nobody multiplies them, or reads the notes of the step before */
     UNROLLED(int i = 0; i < SUMS<WALK>; i++)
     {
@@ -195,10 +207,10 @@ static void add_carefully(const MEETING<WALK> *m, const WEIGHED<WALK> *w, uint h
     begin_sums(w, half, rows);
     cu_wgmma_wait<0>();
     hold_sums(rows);
-    const VIEW view = glance<1>(&m->o->sight, hull, &place->spot, STEP, &low, &high);
     UNROLLED(int i = 0; i < SUMS<WALK>; i++)
     {
-        spread_nan<1, STEP>(hull, &place->spot, view, low, high, shared->not_finite[i], &rows->of[i]);
+        spread_nan<1, STEP>(&m->o->section[place->section].hull, &place->spot, seen.view, seen.low, seen.high,
+                            shared->not_finite[i], &rows->of[i]);
     }
     give_back_met(shared, half);
 }
