@@ -56,7 +56,8 @@ static void place_rows(const long *numbers, const BOX *rows, const int (&tensors
                        LINES<ROWS, N> *lines)
 {
     const int count = volume(rows);
-    for (int r = ITEM_INDEX; r < ROWS; r += ITEMS) {
+    ROLLED for (int r = ITEM_INDEX; r < ROWS; r += ITEMS)
+    {
         int position[RANK];
         position_at(rows, min(r, count - 1), position);
         lines->coordinates[r] = r < count ? 0 : ABSENT_COLUMN;

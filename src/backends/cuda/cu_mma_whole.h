@@ -50,7 +50,8 @@ static void copy_lines(cu_address lines, int count, const SOURCE *source, const 
     for (int line = ITEM_INDEX / CHUNK_LANES; line < count; line += ITEMS / CHUNK_LANES) {
         const bool there = is_between(0, coordinates[line], limit);
         const long place = there ? base + offset[line] : 0;
-        for (int chunk = ITEM_INDEX % CHUNK_LANES; chunk < chunks; chunk += CHUNK_LANES) {
+        ROLLED for (int chunk = ITEM_INDEX % CHUNK_LANES; chunk < chunks; chunk += CHUNK_LANES)
+        {
             const int first = chunk * CHUNK_ELEMENTS;
             const int elements = there ? max(min(dims - first, (int)CHUNK_ELEMENTS), 0) : 0;
             const cu_address to = chunk_address(lines, line, chunk);

@@ -48,7 +48,7 @@ template <int WALK> struct SECTION {
 
 /* An item. */
 template <int WALK> struct OPENED {
-    long index, batch, head; /* the first head of its columns */
+    long index, batch, row_head, column_head; /* the first of columns of several heads */
     ITEM item;
     SECTION<WALK> section[SECTIONS<WALK>];
     SIGHT<ROWS> sight;
@@ -67,6 +67,16 @@ typedef struct PLACE {
     int section;
 } PLACE;
 
+/* What a call is about: in shared memory, as those that load and open have few registers. */
+template <int WALK> struct CALL {
+    const long *numbers;
+    char *scratch;
+    const TERMS *terms;
+    SOURCE rows[SOURCES][KINDS];
+    const BOXES *boxes[SOURCES][KINDS]; /* of columns; by key, SOURCES are those of the rows */
+    ushort *gradients[SUMS<WALK>];      /* NULL: not asked for */
+};
+
 /* After the lines: those of the rows of both slots, by tensor and warpgroup, then the ring. */
 template <int WALK> struct SHARED {
     unsigned long opened[SLOTS], closed[SLOTS], full[RING], emptied[RING];
@@ -75,17 +85,8 @@ template <int WALK> struct SHARED {
     PLACE places[STAGES];
     long next; /* item to be opened */
     int idle;  /* slots in a row that were opened without an item */
-    SOURCE rows[SOURCES][KINDS];
+    CALL<WALK> call;
     unsigned char not_finite[SUMS<WALK>][STEP * LINE_CHUNKS]; /* of columns: see clean_lines */
-};
-
-/* What a call is about. */
-template <int WALK> struct CALL {
-    const long *numbers;
-    char *scratch;
-    const TERMS *terms;
-    const BOXES *boxes[SOURCES][KINDS]; /* of columns; by key, SOURCES are those of the rows */
-    ushort *gradients[SUMS<WALK>];      /* NULL: not asked for */
 };
 
 template <int WALK> static SHARED<WALK> *shared_tables()
@@ -146,7 +147,7 @@ static void find_both(const CALL<WALK> *call, const OPENED<WALK> *o, const SECTI
 {
     UNROLLED(int kind = 0; kind < KINDS; kind++)
     {
-        at[kind] = find_boxes(call->boxes[section->source][kind], section->origin, o->batch, o->head + head);
+        at[kind] = find_boxes(call->boxes[section->source][kind], section->origin, o->batch, o->column_head + head);
     }
 }
 

@@ -340,21 +340,20 @@ static void put_columns(const long *, SHARED<BY_KEY> *)
 {
 }
 
-/* A block of a walk. sources of the rows: by kind, of the grid and of extra tokens. */
-template <int WALK> static void run_block(const CALL<WALK> *call, const SOURCE (&rows)[SOURCES][KINDS])
+template <int WALK> static void run_block(const CALL<WALK> &asked)
 {
     static_assert(REGISTERS_SUFFICE<CONSUMER_REGISTERS<WALK>, PRODUCER_REGISTERS<WALK>>, "a block has as many");
     SHARED<WALK> *shared = shared_tables<WALK>();
     if (threadIdx.x == 0) {
         init_barriers(shared);
-        for (int i = 0; i < SOURCES * KINDS; i++)
-            shared->rows[i / KINDS][i % KINDS] = rows[i / KINDS][i % KINDS];
+        shared->call = asked;
         shared->next = GROUP_INDEX;
         shared->idle = 0;
     }
-    put_columns(call->numbers, shared);
+    put_columns(asked.numbers, shared);
     clear_lines(ring_lines(0), RING * HALF_STEP_BYTES);
     __syncthreads();
+    const CALL<WALK> *call = &shared->call;
     if (threadIdx.x < CONSUMERS) {
         cu_take_registers<CONSUMER_REGISTERS<WALK>>();
         meet_items(call, shared);
@@ -376,12 +375,12 @@ KERNEL __launch_bounds__(THREADS,
 {
     const SOURCE queries = open_source(numbers, GPU_Q, q + q_at, numbers[GPU_HEAD_DIM]);
     const SOURCE gradients = open_source(numbers, GPU_DOUT, dout + dout_at, numbers[GPU_VALUE_DIM]);
-    const CALL<BY_QUERY> call = {numbers,
-                                 scratch,
-                                 (const TERMS *)(scratch + numbers[GPU_SCRATCH_DELTA]),
-                                 {{&k, &v}, {&extra_k, &extra_v}},
-                                 {dq + dq_at}};
-    run_block(&call, {{queries, gradients}, {queries, gradients}});
+    run_block(CALL<BY_QUERY>{numbers,
+                             scratch,
+                             (const TERMS *)(scratch + numbers[GPU_SCRATCH_DELTA]),
+                             {{queries, gradients}, {queries, gradients}},
+                             {{&k, &v}, {&extra_k, &extra_v}},
+                             {dq + dq_at}});
 }
 
 KERNEL __launch_bounds__(THREADS, 1) void wgmma_backward_dkv(
@@ -391,14 +390,15 @@ KERNEL __launch_bounds__(THREADS, 1) void wgmma_backward_dkv(
     ushort *dk, long dk_at, ushort *dv, long dv_at)
 {
     const long dims = numbers[GPU_HEAD_DIM], value_dims = numbers[GPU_VALUE_DIM];
-    const CALL<BY_KEY> call = {numbers,
-                               scratch,
-                               (const TERMS *)(scratch + numbers[GPU_SCRATCH_DELTA]),
-                               {{&q, &dout}, {&all_q, &all_dout}},
-                               {dk_at >= 0 ? dk + dk_at : NULL, dv_at >= 0 ? dv + dv_at : NULL}};
-    run_block(&call, {{open_source(numbers, GPU_K, k + k_at, dims), open_source(numbers, GPU_V, v + v_at, value_dims)},
+    run_block(
+        CALL<BY_KEY>{numbers,
+                     scratch,
+                     (const TERMS *)(scratch + numbers[GPU_SCRATCH_DELTA]),
+                     {{open_source(numbers, GPU_K, k + k_at, dims), open_source(numbers, GPU_V, v + v_at, value_dims)},
                       {open_source(numbers, GPU_EXTRA_K, extra_k + extra_k_at, dims),
-                       open_source(numbers, GPU_EXTRA_V, extra_v + extra_v_at, value_dims)}});
+                       open_source(numbers, GPU_EXTRA_V, extra_v + extra_v_at, value_dims)}},
+                     {{&q, &dout}, {&all_q, &all_dout}},
+                     {dk_at >= 0 ? dk + dk_at : NULL, dv_at >= 0 ? dv + dv_at : NULL}});
 }
 
 #define WGMMA_BACKWARD_KERNELS(X) X(wgmma_backward_dq) X(wgmma_backward_dkv)

@@ -47,7 +47,7 @@ static int open_tables(const CALL<BY_QUERY> *call, OPENED<BY_QUERY> *o)
     open_queries_of(numbers, o->index, &o->item, &batch, &head);
     if (ITEM_INDEX == ITEMS - 1) { /* a thread that has one row, not two */
         o->batch = batch;
-        o->head = keys_head(numbers, head);
+        o->column_head = keys_head(numbers, head);
         o->partial = NULL;
         open_keys(numbers, o);
     }
@@ -75,35 +75,41 @@ static long items_of(const long *numbers, const OPENED<BY_KEY> *)
     return items_of_extra(numbers) + numbers[GPU_BY_KEY + GPU_WALK_ITEMS] * numbers[GPU_KV_HEADS] * numbers[GPU_BATCH];
 }
 
+/* By one thread: the batch and heads. Others find them in shared memory, as they have few registers. */
+static void open_stream(const long *numbers, long stream, OPENED<BY_KEY> *o)
+{
+    o->batch = quotient(stream, numbers[GPU_KV_HEADS]);
+    o->row_head = stream - o->batch * numbers[GPU_KV_HEADS];
+    o->column_head = o->row_head * quotient(numbers[GPU_HEADS], numbers[GPU_KV_HEADS]);
+}
+
 /* The queries that see the rows, of a group of heads: parts `begin` to `end` of so many. */
-static void open_queries(const CALL<BY_KEY> *call, long batch, long kv_head, long begin, long end, long parts,
-                         int source, OPENED<BY_KEY> *o)
+static void open_queries(const CALL<BY_KEY> *call, long begin, long end, long parts, int source, OPENED<BY_KEY> *o)
 {
     const long *numbers = call->numbers;
-    const long group = quotient(numbers[GPU_HEADS], numbers[GPU_KV_HEADS]), tiles = o->item.tiles * group;
     if (ITEM_INDEX == 0) {
+        const long group = quotient(numbers[GPU_HEADS], numbers[GPU_KV_HEADS]), tiles = o->item.tiles * group;
         const long first = quotient(tiles * begin, parts);
-        o->batch = batch;
-        o->head = kv_head * group;
         open_section(&o->item, first, quotient(tiles * end, parts) - first, source, &o->section[0]);
     }
-    open_hull(numbers, &o->item, {GPU_DELTA}, batch, kv_head * group, &o->section[0].hull);
+    open_hull(numbers, &o->item, {GPU_DELTA}, o->batch, o->column_head, &o->section[0].hull);
 }
 
 static int open_grid_tables(const CALL<BY_KEY> *call, long index, OPENED<BY_KEY> *o)
 {
     const long *numbers = call->numbers;
     const long in_walk = numbers[GPU_BY_KEY + GPU_WALK_ITEMS], stream = quotient(index, in_walk);
-    const long batch = quotient(stream, numbers[GPU_KV_HEADS]), kv_head = stream - batch * numbers[GPU_KV_HEADS];
     open_shared_item(numbers, GPU_BY_KEY, index - stream * in_walk, &o->item);
-    BARRIER();
     if (ITEM_INDEX == 0) {
-        count_tiles(&o->item);
+        open_stream(numbers, stream, o);
         o->partial = NULL;
     }
-    open_rows(numbers, &o->item, {GPU_K, GPU_V, GPU_DK, GPU_DV}, batch, kv_head, &o->lines, &o->sight);
     BARRIER();
-    open_queries(call, batch, kv_head, 0, 1, 1, OF_GRID, o);
+    if (ITEM_INDEX == 0)
+        count_tiles(&o->item);
+    open_rows(numbers, &o->item, {GPU_K, GPU_V, GPU_DK, GPU_DV}, o->batch, o->row_head, &o->lines, &o->sight);
+    BARRIER();
+    open_queries(call, 0, 1, 1, OF_GRID, o);
     return OF_GRID;
 }
 
@@ -112,18 +118,19 @@ static int open_extra_tables(const CALL<BY_KEY> *call, OPENED<BY_KEY> *o)
 {
     const long *numbers = call->numbers;
     const long runs = runs_of_extra(numbers), streams = numbers[GPU_KV_HEADS] * numbers[GPU_BATCH];
-    const long run = quotient(o->index, runs), split = quotient(run, streams), stream = run - split * streams;
-    const long batch = quotient(stream, numbers[GPU_KV_HEADS]), kv_head = stream - batch * numbers[GPU_KV_HEADS];
-    const int begin = (int)(o->index - run * runs) * ROWS;
+    const long run = quotient(o->index, runs), split = quotient(run, streams);
     if (ITEM_INDEX == 0) {
+        const long stream = run - split * streams;
+        const int begin = (int)(o->index - run * runs) * ROWS;
+        open_stream(numbers, stream, o);
         extra_box(begin, min((int)numbers[GPU_EXTRA] - begin, (int)ROWS), &o->item.rows);
         see_all_queries(numbers, COLUMNS, &o->item);
         o->partial = partial_of(numbers, call->scratch, split, stream, begin);
     }
     BARRIER();
-    place_rows(numbers, &o->item.rows, {GPU_EXTRA_K, GPU_EXTRA_V, GPU_DEXTRA_K, GPU_DEXTRA_V}, batch, kv_head,
+    place_rows(numbers, &o->item.rows, {GPU_EXTRA_K, GPU_EXTRA_V, GPU_DEXTRA_K, GPU_DEXTRA_V}, o->batch, o->row_head,
                &o->lines);
-    open_queries(call, batch, kv_head, split, split + 1, numbers[GPU_SPLITS], OF_EXTRA, o);
+    open_queries(call, split, split + 1, numbers[GPU_SPLITS], OF_EXTRA, o);
     return OF_EXTRA;
 }
 
@@ -143,7 +150,7 @@ template <int WALK> static void open_item(const CALL<WALK> *call, SHARED<WALK> *
     ROLLED for (int part = 0; part < KINDS * GROUPS; part++)
     {
         const int kind = part / GROUPS, group = part % GROUPS, first = group * GROUP_ROWS;
-        copy_lines(row_lines(slot, kind, group), GROUP_ROWS, &shared->rows[source][kind], o->lines.coordinates + first,
+        copy_lines(row_lines(slot, kind, group), GROUP_ROWS, &call->rows[source][kind], o->lines.coordinates + first,
                    ROW_LIMIT, o->lines.offset[kind] + first, 0);
     }
     cu_copy_async_commit();

@@ -53,7 +53,8 @@ static void open_rows(const long *numbers, const ITEM *item, const int (&tensors
                       LINES<ROWS, N> *lines, SIGHT<ROWS> *sight)
 {
     const int count = volume(&item->rows);
-    for (int r = ITEM_INDEX; r < ROWS; r += ITEMS) {
+    ROLLED for (int r = ITEM_INDEX; r < ROWS; r += ITEMS)
+    {
         int position[RANK];
         find_row(&item->rows, min(r, count - 1), position);
         lines->coordinates[r] = r < count ? 0 : ABSENT_COLUMN;
@@ -103,18 +104,18 @@ static void choose_item(const long *numbers, SHARED *shared, OPENED *o, bool fir
 
 template <class CALL, class SHARED> static void open_items(const CALL *call, SHARED *shared)
 {
-    bool stop = false;
-    for (uint number = 0; !stop; number++) {
+    for (uint number = 0;; number++) {
         const int slot = number % SLOTS;
         auto *o = &shared->slots[slot];
         wait_for_free(shared->closed, number, SLOTS);
         if (ITEM_INDEX == 0)
             choose_item(call->numbers, shared, o, number < SLOTS);
         BARRIER();
-        stop = o->stop;
         if (!o->idle)
             open_item(call, shared, slot);
         cu_mbarrier_arrive(cu_address_of(&shared->opened[slot]));
+        if (o->stop)
+            return;
     }
 }
 
