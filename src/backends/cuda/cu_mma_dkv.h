@@ -70,11 +70,12 @@ static void copy_queries(const QUERY_WALK *q, int number, const SPOT *spot)
 static void gradient_by_column(const QUERY_WALK *q, int number, const SPOT *spot, VIEW view,
                                const MASK<DKV_BLOCKS> *mask, SCORES s, SCORES ds)
 {
-    const float factor = q->factor / query_scale(q->tables->careful);
+    const float factor = scaled_back(q->factor, q->tables->careful);
+    const int lane = cu_anew(LANE);
     UNROLLED(int j = 0; j < DKV_STEP / 8; j++)
     {
         uint at[2];
-        const TERMS *terms = q->terms + number % 2 * DKV_STEP + 8 * j + LANE % 4 * 2;
+        const TERMS *terms = q->terms + number % 2 * DKV_STEP + 8 * j + lane % 4 * 2;
         lane_coordinates(&q->tables->hull, spot, j, at);
         UNROLLED(int b = 0; b < DKV_BLOCKS; b++)
         {
@@ -174,7 +175,7 @@ template <bool DKEYS, bool DVALUES> static void find_key_gradients(const QUERY_W
         be_careful(&q->tables->careful);
     }
     const int dims = q->tables->q.dims, value_dims = q->tables->dout.dims;
-    const float scale = to->scale / query_scale(q->tables->careful);
+    const float scale = scaled_back(to->scale, q->tables->careful);
     if (DKEYS && to->partial)
         store_partial(to->partial, to->pitch, rows, dims, dkeys, scale);
     else if (DKEYS && to->dkeys)

@@ -55,7 +55,7 @@ template <int BLOCKS, int STEP>
 static void gradient_by_row(const KEY_WALK<BLOCKS, STEP> *k, const HULL *hull, const SPOT *spot, VIEW view,
                             const MASK<BLOCKS> *mask, float (*s)[STEP / 8][4], float (*ds)[STEP / 8][4])
 {
-    const float factor = k->factor / query_scale(k->tables->careful);
+    const float factor = scaled_back(k->factor, k->tables->careful);
     UNROLLED(int b = 0; b < BLOCKS; b++)
     {
         const TERMS terms[2] = {k->tables->terms[lane_row<BLOCKS>(b, 0)], k->tables->terms[lane_row<BLOCKS>(b, 1)]};

@@ -248,7 +248,7 @@ template <int BLOCKS> static void open_tensors(const CALL *call, FORWARD<BLOCKS>
     if (ITEM_INDEX == 0) {
         find_first_places(shared);
         shared->steps = shared->hull.tiles * spots_of_tile(&shared->hull, STEP);
-        shared->factor = SCALE * LOG2_E / query_scale(shared->careful);
+        shared->factor = scaled_back(SCALE * LOG2_E, shared->careful);
     }
     BARRIER();
 }

@@ -67,6 +67,12 @@ static float query_scale(bool careful)
     return careful ? 1 : 0x1p24f;
 }
 
+/* A sum over scaled queries, or a factor of it, as if they were not. */
+static float scaled_back(float x, bool careful)
+{
+    return careful ? x : x * 0x1p-24f;
+}
+
 /* What rounds to bf16 as a finite number, where x is one. */
 static float rounds_finite(float x)
 {

@@ -70,6 +70,12 @@ static float query_scale(bool careful)
     return 1;
 }
 
+static float scaled_back(float x, bool careful)
+{
+    (void)careful;
+    return x;
+}
+
 template <int COUNT>
 static void split_lines(cu_address raw, cu_address lines, const SOURCE *source, float scale, bool careful)
 {
