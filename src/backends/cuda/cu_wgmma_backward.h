@@ -79,7 +79,7 @@ template <int WALK> struct CALL {
 
 /* After the lines: those of the rows of both slots, by tensor and warpgroup, then the ring. */
 template <int WALK> struct SHARED {
-    unsigned long opened[SLOTS], closed[SLOTS], full[RING], emptied[RING];
+    unsigned long planned[SLOTS], opened[SLOTS], closed[SLOTS], full[RING], emptied[RING];
     float lse[WALK == BY_KEY ? STAGES : 1][STEP], delta[WALK == BY_KEY ? STAGES : 1][STEP]; /* of columns */
     OPENED<WALK> slots[SLOTS];
     PLACE places[STAGES];
@@ -192,9 +192,11 @@ static uint load_section(const CALL<WALK> *call, SHARED<WALK> *shared, const OPE
 template <int WALK> static void load_steps(const CALL<WALK> *call, SHARED<WALK> *shared)
 {
     uint half = 0;
+    if (LANE == 0)
+        fetch_maps(call->boxes[OF_GRID]);
     for (uint number = 0;; number++) {
         const OPENED<WALK> *o = &shared->slots[number % SLOTS];
-        wait_for_use(shared->opened, number, SLOTS);
+        wait_for_use(shared->planned, number, SLOTS);
         if (o->stop)
             return;
         for (int i = 0; i < SECTIONS<WALK>; i++)

@@ -34,6 +34,13 @@ static BOXES_AT find_boxes(const BOXES *boxes, const int (&origin)[RANK], long b
     return at;
 }
 
+/* By one thread, of those of a block's columns. */
+template <int N> static void fetch_maps(const BOXES *const (&boxes)[N])
+{
+    for (const BOXES *of : boxes)
+        cu_fetch_map(&of->map);
+}
+
 /* Copies the box of a column tile, one for each part of its dimensions. Its bytes come to the barrier `full`, at which
  * the calling thread arrives. */
 static void copy_boxes(const cu_map *map, const BOXES_AT *boxes, const int (&offset)[RANK], int bytes, cu_address lines,

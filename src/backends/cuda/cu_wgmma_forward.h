@@ -4,7 +4,8 @@
  * this one.
  *
  * Who hands over to whom, by barriers that count arrivals:
- *     opened    openers -> loader, consumers     the tables of a slot, and the queries of the item
+ *     planned   openers -> loader                the steps of a slot
+ *     opened    openers -> consumers             its other tables, and the queries of the item
  *     closed    loader, consumers -> openers     the same slot, done with
  *     full      copies -> consumers              a slot of the ring
  *     emptied   consumers -> loader              done with */
@@ -32,7 +33,7 @@ typedef struct PLACE {
 
 /* An item. */
 typedef struct OPENED {
-    long index, batch, kv_head;
+    long index, batch, row_head, column_head;
     ITEM item;
     HULL hull[SECTIONS];
     int origin[SECTIONS][RANK], between[SECTIONS][RANK]; /* tensor index of position 0, and from one to the next */
@@ -47,7 +48,7 @@ typedef struct OPENED {
 
 /* After the lines: those of the queries of both slots, then the ring. */
 typedef struct SHARED {
-    unsigned long opened[SLOTS], closed[SLOTS], full[RING], emptied[RING];
+    unsigned long planned[SLOTS], opened[SLOTS], closed[SLOTS], full[RING], emptied[RING];
     OPENED slots[SLOTS];
     PLACE places[PLACES];
     long next; /* item to be opened */
@@ -107,18 +108,17 @@ static void open_sections(const long *numbers, OPENED *o)
     }
 }
 
-static void open_item(const CALL *call, SHARED *shared, int slot)
+static void open_steps(const CALL *call, OPENED *o)
+{
+    open_queries_of(call->numbers, o);
+    if (ITEM_INDEX == ITEMS - 1) /* a thread that has one row, not two */
+        open_sections(call->numbers, o);
+}
+
+static void open_rows(const CALL *call, SHARED *shared, int slot)
 {
     OPENED *o = &shared->slots[slot];
-    const long *numbers = call->numbers;
-    long batch, head;
-    open_queries_of(numbers, o->index, &o->item, &batch, &head);
-    if (ITEM_INDEX == ITEMS - 1) { /* a thread that has one row, not two */
-        o->batch = batch;
-        o->kv_head = keys_head(numbers, head);
-        open_sections(numbers, o);
-    }
-    open_rows(numbers, &o->item, {GPU_Q, GPU_OUT, GPU_LSE}, batch, head, &o->lines, &o->sight);
+    find_rows(call->numbers, &o->item, {GPU_Q, GPU_OUT, GPU_LSE}, o->batch, o->row_head, &o->lines, &o->sight);
     BARRIER();
     copy_lines(query_lines(slot), ROWS, &shared->queries, o->lines.coordinates, ROW_LIMIT, o->lines.offset[ROW_Q], 0);
     cu_copy_async_commit();
@@ -134,8 +134,8 @@ static uint load_section(const BOXES *const (&boxes)[STEP_KINDS], SHARED *shared
                          uint half)
 {
     const HULL *hull = &o->hull[section];
-    const BOXES_AT keys = find_boxes(boxes[STEP_KEYS], o->origin[section], o->batch, o->kv_head);
-    const BOXES_AT values = find_boxes(boxes[STEP_VALUES], o->origin[section], o->batch, o->kv_head);
+    const BOXES_AT keys = find_boxes(boxes[STEP_KEYS], o->origin[section], o->batch, o->column_head);
+    const BOXES_AT values = find_boxes(boxes[STEP_VALUES], o->origin[section], o->batch, o->column_head);
     const int bytes = hull->volume * PARTS * PART_LINE_BYTES;
     SPOT spot;
     seek_spot(hull, 0, &spot);
@@ -159,9 +159,10 @@ static uint load_section(const BOXES *const (&boxes)[STEP_KINDS], SHARED *shared
 static void load_steps(const CALL *call, SHARED *shared)
 {
     uint half = 0;
+    fetch_maps(call->boxes[0]);
     for (uint number = 0;; number++) {
         const OPENED *o = &shared->slots[number % SLOTS];
-        wait_for_use(shared->opened, number, SLOTS);
+        wait_for_use(shared->planned, number, SLOTS);
         if (o->stop)
             return;
         UNROLLED(int section = 0; section < SECTIONS; section++)
@@ -399,6 +400,7 @@ static void meet_items(const CALL *call, SHARED *shared)
 static void init_barriers(SHARED *shared)
 {
     for (int i = 0; i < SLOTS; i++) {
+        cu_mbarrier_init(cu_address_of(&shared->planned[i]), ITEMS);
         cu_mbarrier_init(cu_address_of(&shared->opened[i]), ITEMS);
         cu_mbarrier_init(cu_address_of(&shared->closed[i]), CONSUMERS + 1);
     }

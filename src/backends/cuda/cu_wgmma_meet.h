@@ -320,6 +320,7 @@ template <int WALK> static void meet_items(const CALL<WALK> *call, SHARED<WALK> 
 template <int WALK> static void init_barriers(SHARED<WALK> *shared)
 {
     for (int i = 0; i < SLOTS; i++) {
+        cu_mbarrier_init(cu_address_of(&shared->planned[i]), ITEMS);
         cu_mbarrier_init(cu_address_of(&shared->opened[i]), ITEMS);
         cu_mbarrier_init(cu_address_of(&shared->closed[i]), CONSUMERS + LANES);
     }

@@ -39,23 +39,21 @@ static void open_keys(const long *numbers, OPENED<BY_QUERY> *o)
     }
 }
 
-/* Makes an item's tables. Returns which tokens the rows are. */
-static int open_tables(const CALL<BY_QUERY> *call, OPENED<BY_QUERY> *o)
+static void open_steps(const CALL<BY_QUERY> *call, OPENED<BY_QUERY> *o)
 {
-    const long *numbers = call->numbers;
-    long batch, head;
-    open_queries_of(numbers, o->index, &o->item, &batch, &head);
+    open_queries_of(call->numbers, o);
     if (ITEM_INDEX == ITEMS - 1) { /* a thread that has one row, not two */
-        o->batch = batch;
-        o->column_head = keys_head(numbers, head);
         o->partial = NULL;
-        open_keys(numbers, o);
+        open_keys(call->numbers, o);
     }
-    open_rows(numbers, &o->item, {GPU_Q, GPU_DOUT, GPU_DELTA, GPU_DQ}, batch, head, &o->lines, &o->sight);
+}
+
+static void open_tables(const CALL<BY_QUERY> *call, OPENED<BY_QUERY> *o)
+{
+    find_rows(call->numbers, &o->item, {GPU_Q, GPU_DOUT, GPU_DELTA, GPU_DQ}, o->batch, o->row_head, &o->lines,
+              &o->sight);
     for (int r = ITEM_INDEX; r < ROWS; r += ITEMS) /* whose offsets this thread has found */
         o->terms[r] = call->terms[o->lines.offset[ROW_TERMS][r]];
-    BARRIER();
-    return OF_GRID;
 }
 
 /* ---- Keys as rows ------------------------------------------------------------------------------------------------ */
@@ -95,26 +93,23 @@ static void open_queries(const CALL<BY_KEY> *call, long begin, long end, long pa
     open_hull(numbers, &o->item, {GPU_DELTA}, o->batch, o->column_head, &o->section[0].hull);
 }
 
-static int open_grid_tables(const CALL<BY_KEY> *call, long index, OPENED<BY_KEY> *o)
+static void open_grid_steps(const CALL<BY_KEY> *call, long index, OPENED<BY_KEY> *o)
 {
     const long *numbers = call->numbers;
     const long in_walk = numbers[GPU_BY_KEY + GPU_WALK_ITEMS], stream = quotient(index, in_walk);
     open_shared_item(numbers, GPU_BY_KEY, index - stream * in_walk, &o->item);
-    if (ITEM_INDEX == 0) {
+    if (ITEM_INDEX == ITEMS - 1) { /* the others have axes */
         open_stream(numbers, stream, o);
         o->partial = NULL;
     }
     BARRIER();
     if (ITEM_INDEX == 0)
         count_tiles(&o->item);
-    open_rows(numbers, &o->item, {GPU_K, GPU_V, GPU_DK, GPU_DV}, o->batch, o->row_head, &o->lines, &o->sight);
-    BARRIER();
     open_queries(call, 0, 1, 1, OF_GRID, o);
-    return OF_GRID;
 }
 
-/* Extra tokens, which all queries see: one part of those. */
-static int open_extra_tables(const CALL<BY_KEY> *call, OPENED<BY_KEY> *o)
+/* Extra tokens are seen by all queries: one part of those. */
+static void open_extra_steps(const CALL<BY_KEY> *call, OPENED<BY_KEY> *o)
 {
     const long *numbers = call->numbers;
     const long runs = runs_of_extra(numbers), streams = numbers[GPU_KV_HEADS] * numbers[GPU_BATCH];
@@ -128,30 +123,40 @@ static int open_extra_tables(const CALL<BY_KEY> *call, OPENED<BY_KEY> *o)
         o->partial = partial_of(numbers, call->scratch, split, stream, begin);
     }
     BARRIER();
-    place_rows(numbers, &o->item.rows, {GPU_EXTRA_K, GPU_EXTRA_V, GPU_DEXTRA_K, GPU_DEXTRA_V}, o->batch, o->row_head,
-               &o->lines);
     open_queries(call, split, split + 1, numbers[GPU_SPLITS], OF_EXTRA, o);
-    return OF_EXTRA;
 }
 
-/* Those of extra tokens, which see the most, come first. */
-static int open_tables(const CALL<BY_KEY> *call, OPENED<BY_KEY> *o)
+/* Items of extra tokens, which see the most, come first. */
+static void open_steps(const CALL<BY_KEY> *call, OPENED<BY_KEY> *o)
 {
     const long extra = items_of_extra(call->numbers);
-    return o->index < extra ? open_extra_tables(call, o) : open_grid_tables(call, o->index - extra, o);
+    if (o->index < extra)
+        open_extra_steps(call, o);
+    else
+        open_grid_steps(call, o->index - extra, o);
 }
 
-/* ---- Items ------------------------------------------------------------------------------------------------------- */
+static void open_tables(const CALL<BY_KEY> *call, OPENED<BY_KEY> *o)
+{
+    if (o->section[0].source == OF_GRID)
+        find_rows(call->numbers, &o->item, {GPU_K, GPU_V, GPU_DK, GPU_DV}, o->batch, o->row_head, &o->lines, &o->sight);
+    else
+        place_rows(call->numbers, &o->item.rows, {GPU_EXTRA_K, GPU_EXTRA_V, GPU_DEXTRA_K, GPU_DEXTRA_V}, o->batch,
+                   o->row_head, &o->lines);
+}
 
-template <int WALK> static void open_item(const CALL<WALK> *call, SHARED<WALK> *shared, int slot)
+/* ---- Rows -------------------------------------------------------------------------------------------------------- */
+
+template <int WALK> static void open_rows(const CALL<WALK> *call, SHARED<WALK> *shared, int slot)
 {
     OPENED<WALK> *o = &shared->slots[slot];
-    const int source = open_tables(call, o);
+    open_tables(call, o);
+    BARRIER();
     ROLLED for (int part = 0; part < KINDS * GROUPS; part++)
     {
         const int kind = part / GROUPS, group = part % GROUPS, first = group * GROUP_ROWS;
-        copy_lines(row_lines(slot, kind, group), GROUP_ROWS, &call->rows[source][kind], o->lines.coordinates + first,
-                   ROW_LIMIT, o->lines.offset[kind] + first, 0);
+        copy_lines(row_lines(slot, kind, group), GROUP_ROWS, &call->rows[o->section[0].source][kind],
+                   o->lines.coordinates + first, ROW_LIMIT, o->lines.offset[kind] + first, 0);
     }
     cu_copy_async_commit();
     cu_copy_async_wait<0>();

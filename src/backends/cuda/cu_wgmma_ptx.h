@@ -65,6 +65,12 @@ typedef struct __align__(64) cu_map
 }
 cu_map;
 
+/* The first copy that uses a map would wait for it. */
+static __device__ __forceinline__ void cu_fetch_map(const cu_map *map)
+{
+    asm volatile("prefetch.tensormap [%0];" : : "l"(map) : "memory");
+}
+
 /* Begins to copy the box at these coordinates, the fastest first, to shared memory; its bytes come to the barrier. What
  * lies outside of the tensor is zeros. */
 static __device__ __forceinline__ void cu_copy_box(cu_address to, const cu_map *map, const int (&at)[5],

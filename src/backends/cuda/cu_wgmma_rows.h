@@ -2,22 +2,23 @@
 #ifndef NF_CU_WGMMA_ROWS_H
 #define NF_CU_WGMMA_ROWS_H
 
-/* Opens the index-th item by query, of all batches and heads, as open_shared_item does. Ends with one that all may
- * read.
- */
-static void open_queries_of(const long *numbers, long index, ITEM *item, long *batch, long *head)
-{
-    const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], stream = quotient(index, in_walk);
-    *batch = quotient(stream, numbers[GPU_HEADS]);
-    *head = stream - *batch * numbers[GPU_HEADS];
-    open_shared_item(numbers, GPU_BY_QUERY, index - stream * in_walk, item);
-    BARRIER();
-}
-
 /* The head of keys and values that a head of queries meets. */
 static long keys_head(const long *numbers, long head)
 {
     return quotient(head * numbers[GPU_KV_HEADS], numbers[GPU_HEADS]);
+}
+
+/* Opens an item by query, as open_shared_item does. Ends with one that all may read. */
+template <class OPENED> static void open_queries_of(const long *numbers, OPENED *o)
+{
+    const long in_walk = numbers[GPU_BY_QUERY + GPU_WALK_ITEMS], stream = quotient(o->index, in_walk);
+    open_shared_item(numbers, GPU_BY_QUERY, o->index - stream * in_walk, &o->item);
+    if (ITEM_INDEX == ITEMS - 1) { /* the others have axes */
+        o->batch = quotient(stream, numbers[GPU_HEADS]);
+        o->row_head = stream - o->batch * numbers[GPU_HEADS];
+        o->column_head = keys_head(numbers, o->row_head);
+    }
+    BARRIER();
 }
 
 /* The index-th row of a box. Most axes that a problem lacks have one row, and a division takes long. */
@@ -49,7 +50,7 @@ static void find_sight_of(const long *numbers, const ITEM *item, const int (&pos
 
 /* By all openers: where tensors have the rows of an item, and what those see. */
 template <int N>
-static void open_rows(const long *numbers, const ITEM *item, const int (&tensors)[N], long batch, long head,
+static void find_rows(const long *numbers, const ITEM *item, const int (&tensors)[N], long batch, long head,
                       LINES<ROWS, N> *lines, SIGHT<ROWS> *sight)
 {
     const int count = volume(&item->rows);
@@ -83,8 +84,8 @@ static void put_columns_of(const long *numbers, HULL *grid, HULL *extra)
 
 /* ---- Items in turns ---------------------------------------------------------------------------------------------- */
 
-/* Forward and backward have an OPENED, a SHARED and a CALL of their own, items_of and open_item with them, and SLOTS.
- */
+/* Forward and backward have an OPENED, a SHARED and a CALL of their own, and items_of, open_steps and open_rows with
+ * them. */
 
 /* Which item comes next: one whose sums were not finite again, or the next, or none. */
 template <class SHARED, class OPENED>
@@ -102,6 +103,7 @@ static void choose_item(const long *numbers, SHARED *shared, OPENED *o, bool fir
     o->stop = shared->idle == SLOTS; /* so that no slot holds an item that may have to be met again */
 }
 
+/* The loader begins as soon as it knows the steps. */
 template <class CALL, class SHARED> static void open_items(const CALL *call, SHARED *shared)
 {
     for (uint number = 0;; number++) {
@@ -112,7 +114,10 @@ template <class CALL, class SHARED> static void open_items(const CALL *call, SHA
             choose_item(call->numbers, shared, o, number < SLOTS);
         BARRIER();
         if (!o->idle)
-            open_item(call, shared, slot);
+            open_steps(call, o);
+        cu_mbarrier_arrive(cu_address_of(&shared->planned[slot]));
+        if (!o->idle)
+            open_rows(call, shared, slot);
         cu_mbarrier_arrive(cu_address_of(&shared->opened[slot]));
         if (o->stop)
             return;
