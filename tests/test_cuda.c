@@ -436,7 +436,13 @@ END_TEST
 
 /* ---- Boxes ------------------------------------------------------------------------------------------------------- */
 
-enum { BOXED_TOKENS = 64, BOXED_DIMS = 8, BOXED_ELEMENTS = BOXED_TOKENS * BOXED_DIMS };
+enum {
+    BOXED_TOKENS = 64,
+    BOXED_DIMS = 8,
+    BOXED_ELEMENTS = BOXED_TOKENS * BOXED_DIMS,
+    BOXED_APART = BOXED_ELEMENTS + 8, /* from one tensor to the next */
+    BOXED_BYTES = 4 * BOXED_APART * sizeof(uint16_t)
+};
 
 static const char boxed_text[] = "na1d bf16 d8 64 w9 fwd";
 
@@ -444,7 +450,7 @@ static const char boxed_text[] = "na1d bf16 d8 64 w9 fwd";
 static nf_tensor boxed_tensor(CUdeviceptr memory, int which)
 {
     return (nf_tensor){.size = sizeof(nf_tensor),
-                       .data = (uint16_t *)(uintptr_t)memory + which * (BOXED_ELEMENTS + 8),
+                       .data = (uint16_t *)(uintptr_t)memory + which * BOXED_APART,
                        .dtype = NF_BF16,
                        .memory = NF_CUDA,
                        .rank = 4,
@@ -452,15 +458,24 @@ static nf_tensor boxed_tensor(CUdeviceptr memory, int which)
                        .strides = {BOXED_ELEMENTS, BOXED_DIMS, BOXED_DIMS, 1}};
 }
 
+static void read_boxed(CUdeviceptr memory, float out[BOXED_ELEMENTS])
+{
+    uint16_t image[4 * BOXED_APART];
+    CHECK_CU(api.cuMemcpyDtoHAsync(image, memory, sizeof image, copies));
+    CHECK_CU(api.cuStreamSynchronize(copies));
+    for (int i = 0; i < BOXED_ELEMENTS; i++)
+        out[i] = nf_bf16_to_f32(image[3 * BOXED_APART + i]);
+}
+
 /* Runs forward with k so many elements further on; what it has to read there is the same. */
 static void run_boxed(CUdeviceptr memory, nf_plan **plan, int further, float out[BOXED_ELEMENTS])
 {
-    uint16_t image[4 * (BOXED_ELEMENTS + 8)] = {0};
+    uint16_t image[4 * BOXED_APART] = {0};
     nf_tensor tensor[4];
     for (int t = 0; t < 4; t++) {
         tensor[t] = boxed_tensor(memory, t);
         for (int i = 0; t < 3 && i < BOXED_ELEMENTS; i++)
-            image[t * (BOXED_ELEMENTS + 8) + i + (t == 1 ? further : 0)] =
+            image[t * BOXED_APART + i + (t == 1 ? further : 0)] =
                 nf_f32_to_bf16((float)((31 * i + 17 * t) % 23) / 8 - 1);
     }
     nf_io io = {.size = sizeof io, .q = &tensor[0], .k = &tensor[1], .v = &tensor[2], .out = &tensor[3]};
@@ -478,10 +493,7 @@ static void run_boxed(CUdeviceptr memory, nf_plan **plan, int further, float out
     CHECK_CU(api.cuMemcpyHtoDAsync(memory, image, sizeof image, copies));
     CHECK_CU(api.cuStreamSynchronize(copies));
     ck_assert_msg(nf_forward(*plan, &io, NULL) == NF_OK, "%s", nf_last_error());
-    CHECK_CU(api.cuMemcpyDtoHAsync(image, memory, sizeof image, copies));
-    CHECK_CU(api.cuStreamSynchronize(copies));
-    for (int i = 0; i < BOXED_ELEMENTS; i++)
-        out[i] = nf_bf16_to_f32(image[3 * (BOXED_ELEMENTS + 8) + i]);
+    read_boxed(memory, out);
 }
 
 /* Boxes are copied from multiples of 16 bytes; a tensor that lies elsewhere is met by other kernels of the same plan.
@@ -491,7 +503,7 @@ START_TEST(boxes_from_any_address)
     float there[BOXED_ELEMENTS], elsewhere[BOXED_ELEMENTS], most = 0;
     CUdeviceptr memory;
     nf_plan *plan = NULL;
-    CHECK_CU(api.cuMemAlloc(&memory, 4 * (BOXED_ELEMENTS + 8) * sizeof(uint16_t)));
+    CHECK_CU(api.cuMemAlloc(&memory, BOXED_BYTES));
     run_boxed(memory, &plan, 0, there);
     run_boxed(memory, &plan, 3, elsewhere);
     for (int i = 0; i < BOXED_ELEMENTS; i++) {
@@ -502,6 +514,40 @@ START_TEST(boxes_from_any_address)
     ck_assert(most > 0.1f);
     nf_plan_destroy(plan);
     CHECK_CU(api.cuMemFree(memory));
+}
+END_TEST
+
+/* One call meets boxes, the next one does not, on streams that know nothing of each other: what is there in the end is
+ * of the last. */
+START_TEST(boxes_and_lines_in_order)
+{
+    const CUstream streams[2] = {make_stream(primary), make_stream(primary)};
+    float first[BOXED_ELEMENTS], last[BOXED_ELEMENTS], left[BOXED_ELEMENTS];
+    CUdeviceptr memory;
+    nf_plan *plan = NULL;
+    nf_tensor tensor[4];
+    nf_exec exec;
+    nf_exec_init(&exec);
+    CHECK_CU(api.cuMemAlloc(&memory, BOXED_BYTES));
+    run_boxed(memory, &plan, 0, first);
+    for (int t = 0; t < 4; t++)
+        tensor[t] = boxed_tensor(memory, t);
+    const nf_io io = {.size = sizeof io, .q = &tensor[0], .k = &tensor[1], .v = &tensor[2], .out = &tensor[3]};
+    exec.queue = streams[0];
+    ck_assert_msg(nf_forward(plan, &io, &exec) == NF_OK, "%s", nf_last_error());
+    tensor[1].data = (uint16_t *)tensor[1].data + 1; /* other keys, elsewhere */
+    exec.queue = streams[1];
+    ck_assert_msg(nf_forward(plan, &io, &exec) == NF_OK, "%s", nf_last_error());
+    CHECK_CU(api.cuStreamSynchronize(streams[1]));
+    read_boxed(memory, last);
+    CHECK_CU(api.cuStreamSynchronize(streams[0]));
+    read_boxed(memory, left);
+    ck_assert_int_ne(memcmp(first, last, sizeof last), 0);
+    ck_assert_int_eq(memcmp(left, last, sizeof last), 0);
+    nf_plan_destroy(plan);
+    CHECK_CU(api.cuMemFree(memory));
+    for (int i = 0; i < 2; i++)
+        CHECK_CU(api.cuStreamDestroy(streams[i]));
 }
 END_TEST
 
@@ -535,6 +581,7 @@ int main(void)
     tcase_add_test(tests, events_order_calls);
     tcase_add_test(tests, refusals);
     tcase_add_test(tests, boxes_from_any_address);
+    tcase_add_test(tests, boxes_and_lines_in_order);
     tcase_add_test(tests, needs_no_word);
     suite_add_tcase(suite, tests);
     TCase *pair = tcase_create("pair"), *merges = tcase_create("merging");

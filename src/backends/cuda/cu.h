@@ -60,6 +60,13 @@ nf_status cu_peak(const void *state, nf_dtype dtype, nf_peak *peak);
 
 /* ---- cu_plan.c, cu_run.c: a plan and its executions -------------------------------------------------------------- */
 
+/* Calls of a plan share its memory, and run one after the other. */
+typedef struct cu_order {
+    pthread_mutex_t lock;
+    CUevent done; /* of a call that did not wait for its end */
+    bool pending; /* there was one */
+} cu_order;
+
 typedef struct cu_plan {
     cu_state *state;
     const nf_request *request;
@@ -76,9 +83,8 @@ typedef struct cu_plan {
     char *host_memory;
     bool pinned; /* host_memory is the driver's, else ours */
     size_t staged_bytes;
-    pthread_mutex_t lock; /* one execution at a time: memory is shared */
-    CUevent done;         /* of a call that did not wait for its end */
-    bool pending;         /* there was one */
+    cu_order own_order, *order; /* unboxed has that of the plan that it is part of */
+    bool told;                  /* that unboxed runs, and why */
 } cu_plan;
 
 extern const nf_algorithm cu_wgmma, cu_mma, cu_portable, cu_unfused, cu_naive;

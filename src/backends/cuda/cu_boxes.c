@@ -5,12 +5,7 @@
 
 #include "core/dtype.h"
 
-enum {
-    ELEMENT_BYTES = 2,
-    ALIGNMENT = 16, /* of addresses and strides, in bytes */
-    MOST_SPAN = 256,
-    MOST_STEP = 8
-};
+enum { ELEMENT_BYTES = 2, MOST_SPAN = 256, MOST_STEP = 8 };
 
 static const int64_t most_extent = INT64_C(1) << 32, most_stride = INT64_C(1) << 40;
 
@@ -22,11 +17,11 @@ int32_t cu_boxes_most(int64_t step)
 static nf_status check_stride(const nf_tensor *tensor, int i, const char *name)
 {
     const int64_t stride = tensor->strides[i];
-    if (stride <= 0 || stride * ELEMENT_BYTES % ALIGNMENT || stride >= most_stride / ELEMENT_BYTES)
+    if (stride <= 0 || stride * ELEMENT_BYTES % CU_BOX_ALIGNMENT || stride >= most_stride / ELEMENT_BYTES)
         return nf_fail(NF_ERR_UNSUPPORTED,
                        "%s: strides[%d] is %" PRId64
                        ", boxes are copied where it is a positive multiple of %d elements",
-                       name, i, stride, ALIGNMENT / ELEMENT_BYTES);
+                       name, i, stride, CU_BOX_ALIGNMENT / ELEMENT_BYTES);
     return NF_OK;
 }
 
@@ -85,7 +80,7 @@ static void add_nothing(cu_box_layout *layout)
 {
     const int at = layout->count++;
     layout->extents[at] = layout->box[at] = layout->steps[at] = 1;
-    layout->strides[at] = ALIGNMENT;
+    layout->strides[at] = CU_BOX_ALIGNMENT;
 }
 
 nf_status cu_boxes_lay_out(cu_box_layout *layout, const nf_tensor *tensor, const char *name, const int64_t *tile,
@@ -123,7 +118,7 @@ nf_status cu_boxes_lay_out(cu_box_layout *layout, const nf_tensor *tensor, const
 
 int cu_boxes_fit(CUdeviceptr address)
 {
-    return address % ALIGNMENT == 0;
+    return address % CU_BOX_ALIGNMENT == 0;
 }
 
 nf_status cu_boxes_encode(const cu_api *api, const cu_box_layout *layout, CUdeviceptr address, cu_boxes *boxes)

@@ -1,12 +1,17 @@
-/* Boxes of tensors that kernels copy at once, through maps of the driver (cu_wgmma_forward.h): a box is a column tile
- * of a walk by query, 64 dimensions of it. */
+/* Boxes of tensors that kernels copy at once, through maps of the driver (cu_wgmma_boxes.h): a box is a column tile, 64
+ * dimensions of it. */
 #ifndef NF_CU_BOXES_H
 #define NF_CU_BOXES_H
 
 #include "backends/cuda/cu_api.h"
 #include "nearfield.h"
 
-enum { CU_BOX_AXES = 4, CU_BOX_COORDINATES = 5, CU_BOX_DIMS = 64 };
+enum {
+    CU_BOX_AXES = 4,
+    CU_BOX_COORDINATES = 5,
+    CU_BOX_DIMS = 64,
+    CU_BOX_ALIGNMENT = 16 /* of addresses and strides, in bytes */
+};
 
 /* What a kernel takes. A coordinate is the sum of the indices that belong to it: those of the axes, and those of batch
  * and head times what lies between two of them. */

@@ -3,6 +3,7 @@
 #include "backends/cuda/cu.h"
 #include "backends/gpu/gpu_copy.h"
 #include "backends/gpu/gpu_tables.h"
+#include "core/log.h"
 #include "core/mem.h"
 #include "core/tensor.h"
 
@@ -57,16 +58,16 @@ static void free_device_memory(cu_plan *plan, CUdeviceptr memory)
 static void free_in_context(cu_plan *plan)
 {
     const cu_api *api = &plan->state->api;
-    if (plan->pending) /* what was not waited for may still use the memory */
-        api->cuEventSynchronize(plan->done);
+    if (plan->order->pending) /* what was not waited for may still use the memory */
+        api->cuEventSynchronize(plan->order->done);
     for (int role = 0; role < NF_ROLES; role++)
         free_device_memory(plan, plan->staged[role]);
     free_device_memory(plan, plan->scratch);
     free_device_memory(plan, plan->tables);
     if (plan->pinned)
         api->cuMemFreeHost(plan->host_memory);
-    if (plan->done)
-        api->cuEventDestroy(plan->done);
+    if (plan->own_order.done)
+        api->cuEventDestroy(plan->own_order.done);
     if (plan->stream && plan->stream != plan->state->stream)
         api->cuStreamDestroy(plan->stream);
 }
@@ -75,16 +76,16 @@ static void free_in_context(cu_plan *plan)
 static void free_plan(cu_plan *plan)
 {
     const nf_context *context = plan->request->context;
+    if (plan->unboxed)
+        free_plan(plan->unboxed);
     if (plan->state->cu && cu_enter(plan->state) == NF_OK) {
         free_in_context(plan);
         cu_leave(plan->state);
     }
-    if (plan->unboxed)
-        free_plan(plan->unboxed);
     if (!plan->pinned)
         nf_release(context, plan->host_memory);
     gpu_plan_destroy(plan->gpu, context);
-    pthread_mutex_destroy(&plan->lock);
+    pthread_mutex_destroy(&plan->own_order.lock);
     nf_release(context, plan);
 }
 
@@ -96,8 +97,8 @@ static nf_status make_stream(cu_plan *plan)
         plan->stream = state->stream;
     else
         error = state->api.cuStreamCreate(&plan->stream, CU_STREAM_DEFAULT);
-    if (error == CUDA_SUCCESS)
-        error = state->api.cuEventCreate(&plan->done, CU_EVENT_DISABLE_TIMING);
+    if (error == CUDA_SUCCESS && plan->order == &plan->own_order)
+        error = state->api.cuEventCreate(&plan->order->done, CU_EVENT_DISABLE_TIMING);
     return error == CUDA_SUCCESS ? NF_OK : cu_fail(&state->api, error, "cuda: no stream");
 }
 
@@ -236,19 +237,48 @@ static nf_status build(cu_plan *plan, const shape *s)
     return status == NF_OK ? stage_tensors(plan) : status;
 }
 
-static nf_status prepare(const void *state, const nf_request *request, void **prepared, const shape *s)
+/* order: NULL for one of its own. */
+static nf_status prepare_in(cu_order *order, const void *state, const nf_request *request, cu_plan **prepared,
+                            const shape *s)
 {
     cu_plan *plan = nf_alloc_array(request->context, 1, sizeof *plan);
     if (!plan)
         return NF_ERR_MEMORY;
     plan->state = (cu_state *)state;
     plan->request = request;
-    pthread_mutex_init(&plan->lock, NULL);
+    plan->order = order ? order : &plan->own_order;
+    pthread_mutex_init(&plan->own_order.lock, NULL);
     nf_status status = cu_enter(plan->state);
     if (status == NF_OK) {
         status = build(plan, s);
         cu_leave(plan->state);
     }
+    if (status != NF_OK) {
+        free_plan(plan);
+        return status;
+    }
+    *prepared = plan;
+    return NF_OK;
+}
+
+/* A program's tensors may lie anywhere: where boxes cannot be copied from there, kernels run that copy lines. They are
+ * at hand before the call, which may be one that is captured. */
+static nf_status prepare_unboxed(cu_plan *plan)
+{
+    uint32_t placed = plan->boxed;
+    for (int role = 0; role < NF_ROLES; role++)
+        if (plan->staged[role])
+            placed &= ~(UINT32_C(1) << role);
+    return placed ? prepare_in(plan->order, plan->state, plan->request, &plan->unboxed, &mma) : NF_OK;
+}
+
+static nf_status prepare(const void *state, const nf_request *request, void **prepared, const shape *s)
+{
+    cu_plan *plan = NULL;
+    nf_status status = prepare_in(NULL, state, request, &plan, s);
+    if (status != NF_OK)
+        return status;
+    status = prepare_unboxed(plan);
     if (status != NF_OK) {
         free_plan(plan);
         return status;
@@ -275,30 +305,39 @@ static void describe(const void *prepared, nf_text *text)
                    !plan->staged_bytes ? ""
                    : plan->pinned      ? ", by way of pinned memory"
                                        : ", by way of pageable memory");
+    if (plan->unboxed)
+        nf_text_printf(text, "  where tensors do not lie at multiples of %d bytes mma runs\n", CU_BOX_ALIGNMENT);
 }
 
-static bool lies_for_boxes(const cu_plan *plan, const nf_tensor *const io[NF_ROLES])
+/* The first role that lies where boxes cannot be copied from, or NF_ROLES. */
+static int find_misplaced(const cu_plan *plan, const nf_tensor *const io[NF_ROLES])
 {
-    for (int role = 0; role < NF_ROLES; role++)
-        if (plan->boxed >> role & 1 && !plan->staged[role] && io[role] &&
-            !cu_boxes_fit((CUdeviceptr)(uintptr_t)io[role]->data))
-            return false;
-    return true;
+    int role = 0;
+    while (role < NF_ROLES && (!(plan->boxed >> role & 1) || plan->staged[role] || !io[role] ||
+                               cu_boxes_fit((CUdeviceptr)(uintptr_t)io[role]->data)))
+        role++;
+    return role;
 }
 
-/* A program's tensors may lie anywhere: where boxes cannot be copied from there, kernels run that copy lines. */
+static void tell_why(cu_plan *plan, int role, const nf_tensor *tensor)
+{
+    pthread_mutex_lock(&plan->order->lock);
+    if (!plan->told)
+        nf_log(plan->request->context, NF_LOG_PLANS, "cuda: %s lies at %p, no multiple of %d bytes: mma runs for wgmma",
+               nf_role_name((nf_role)role), tensor->data, CU_BOX_ALIGNMENT);
+    plan->told = true;
+    pthread_mutex_unlock(&plan->order->lock);
+}
+
 static nf_status execute(void *prepared, nf_operation operation, const nf_tensor *const io[NF_ROLES],
                          const nf_exec *exec)
 {
     cu_plan *plan = prepared;
-    if (lies_for_boxes(plan, io))
+    const int role = find_misplaced(plan, io);
+    if (role == NF_ROLES)
         return cu_execute(plan, operation, io, exec);
-    nf_status status = NF_OK;
-    pthread_mutex_lock(&plan->lock);
-    if (!plan->unboxed)
-        status = prepare(plan->state, plan->request, (void **)&plan->unboxed, &mma);
-    pthread_mutex_unlock(&plan->lock);
-    return status == NF_OK ? cu_execute(plan->unboxed, operation, io, exec) : status;
+    tell_why(plan, role, io[role]);
+    return cu_execute(plan->unboxed, operation, io, exec);
 }
 
 #include "backends/gpu/gpu_algorithm.h"

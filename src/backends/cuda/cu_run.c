@@ -176,8 +176,8 @@ static nf_status launch_timed(call *c)
 static nf_status begin(const call *c)
 {
     CUresult error = CUDA_SUCCESS;
-    if (c->plan->pending && !c->capturing)
-        error = c->api->cuStreamWaitEvent(c->stream, c->plan->done, 0);
+    if (c->plan->order->pending && !c->capturing)
+        error = c->api->cuStreamWaitEvent(c->stream, c->plan->order->done, 0);
     return error == CUDA_SUCCESS ? cu_wait_for(c->api, c->stream, c->exec)
                                  : cu_fail(c->api, error, "cuda: the stream cannot wait for the call before");
 }
@@ -195,10 +195,10 @@ static nf_status hand_over(call *c)
 {
     if (c->capturing)
         return NF_OK;
-    const CUresult error = c->api->cuEventRecord(c->plan->done, c->stream);
+    const CUresult error = c->api->cuEventRecord(c->plan->order->done, c->stream);
     if (error != CUDA_SUCCESS)
         return cu_fail(c->api, error, "cuda: the end of the call cannot be marked");
-    c->plan->pending = true;
+    c->plan->order->pending = true;
     return NF_OK;
 }
 
@@ -266,9 +266,9 @@ static nf_status check_and_run(call *c)
         status = check_pointers(c);
     if (status != NF_OK)
         return status;
-    pthread_mutex_lock(&c->plan->lock);
+    pthread_mutex_lock(&c->plan->order->lock);
     status = run(c);
-    pthread_mutex_unlock(&c->plan->lock);
+    pthread_mutex_unlock(&c->plan->order->lock);
     return status;
 }
 

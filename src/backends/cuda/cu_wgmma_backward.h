@@ -180,10 +180,11 @@ static uint load_section(const CALL<WALK> *call, SHARED<WALK> *shared, const OPE
         }
         put_terms(shared, stage, terms);
         cu_mbarrier_arrive(cu_address_of(&shared->full[half % RING]));
-        wait_for_free(shared->emptied, half + 1, RING);
-        if (LANE == 0)
+        if (LANE == 0) { /* whom the slot's next use needs: another's wait might find that that is over, too */
+            wait_for_free(shared->emptied, half + 1, RING);
             copy_boxes(&boxes[OF_WEIGHTS]->map, &at[OF_WEIGHTS], offset, bytes, ring_lines(half + 1),
                        cu_address_of(&shared->full[(half + 1) % RING]));
+        }
         next_spot(&section->hull, STEP, &place.spot);
     }
     return half;
