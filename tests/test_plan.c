@@ -238,8 +238,8 @@ END_TEST
 START_TEST(both_directions_are_each_alone)
 {
     static const char *const problems[] = {"na2d f32 h8/2 d32 14x14 w7 dil2", "na2d bf16 h2 d16/24 12x12 w3 dil4",
-                                           "na2d f32 h16 d32 7x7 w7", "na2d f64 h2 d16 20x33 w5",
-                                           "na2d f32 h2 d16 20x20 w17", "na1d f32 h2 d64 300"};
+                                           "na2d f32 h16 d32 7x7 w7",         "na2d f64 h2 d16 20x33 w5",
+                                           "na2d f32 h2 d16 20x20 w17",       "na1d f32 h2 d64 300"};
     enum { PROBLEMS = sizeof problems / sizeof problems[0] };
     nf_context *real;
     int mixed = 0;
@@ -450,6 +450,19 @@ START_TEST(own_workspace_is_guarded)
     ck_assert_int_eq(nf_forward(c.plan, &c.io, NULL), NF_OK);
     ck_assert_int_eq(busy_status, NF_OK);
     ck_assert_int_eq(nf_forward(c.plan, &c.io, NULL), NF_OK);
+    call_destroy(&c);
+}
+END_TEST
+
+START_TEST(no_workspace_needs_no_guard)
+{
+    call c;
+    fake.workspace_bytes = 0;
+    call_create(&c, "na1d d4 16 w3 fwd");
+    busy_call = &c;
+    fake.on_run = call_again;
+    ck_assert_int_eq(nf_forward(c.plan, &c.io, NULL), NF_OK);
+    ck_assert_int_eq(busy_status, NF_OK);
     call_destroy(&c);
 }
 END_TEST
@@ -794,6 +807,7 @@ static void add_calls(TCase *cases)
     tcase_add_test(cases, directions);
     tcase_add_test(cases, optional_tensors);
     tcase_add_test(cases, own_workspace_is_guarded);
+    tcase_add_test(cases, no_workspace_needs_no_guard);
     tcase_add_test(cases, a_failed_call_frees_the_workspace);
     tcase_add_test(cases, given_workspace);
     tcase_add_test(cases, packed_qkv_is_accepted);

@@ -79,7 +79,8 @@ typedef struct nf_algorithm {
     nf_status (*prepare)(const void *state, const nf_request *request, void **prepared);
     void (*release)(const nf_request *request, void *prepared);
 
-    /* Bytes of workspace of one execution, for any direction the problem names. */
+    /* Bytes of workspace of one execution, for any direction the problem names. If 0, several threads may execute at
+     * once. */
     size_t (*workspace)(const void *prepared);
 
     /* Fills kernel, pairs, tiles, query_tile and key_tile; the core fills the rest. Pairs over all batches and heads.

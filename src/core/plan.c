@@ -256,8 +256,8 @@ static nf_status execute(const nf_plan *plan, const nf_io *io, const nf_exec *ex
     nf_io_by_role(io, tensors);
     if ((status = nf_call_check(tensors, plan->layout, operation)) != NF_OK)
         return status;
-    if (exec && exec->workspace)
-        return dispatch(plan, part, tensors, operation, exec->workspace, exec);
+    if ((exec && exec->workspace) || plan->workspace_bytes == 0)
+        return dispatch(plan, part, tensors, operation, exec ? exec->workspace : NULL, exec);
     /* The guard is the only part of a plan that changes; no plan is ever a const object. */
     atomic_flag *busy = &((nf_plan *)plan)->busy;
     if (atomic_flag_test_and_set(busy))

@@ -121,17 +121,6 @@ template <int BLOCKS, int STEP> static void walk_keys(const KEY_WALK<BLOCKS, STE
     }
 }
 
-/* Extra tokens as the columns of an item, which all its rows see. */
-static void see_extra(const long *numbers, ITEM *item)
-{
-    extra_box(0, (int)numbers[GPU_EXTRA], &item->hull);
-    for (int a = 0; a < RANK; a++) {
-        item->tile[a] = a == 0 ? COLUMNS : 1;
-        item->full_begin[a] = 0;
-        item->full_end[a] = item->hull.count[a];
-    }
-}
-
 template <int BLOCKS, int STEP>
 static void open_keys(const long *numbers, long index, const TERMS *terms, KEY_WALK<BLOCKS, STEP> *k)
 {
@@ -153,8 +142,7 @@ static void open_keys(const long *numbers, long index, const TERMS *terms, KEY_W
     if (!numbers[GPU_EXTRA])
         return;
     if (ITEM_INDEX == 0) {
-        see_extra(numbers, &tables->item);
-        count_tiles(&tables->item);
+        extra_columns(numbers, &tables->item);
     }
     open_hull(numbers, &tables->item, {GPU_EXTRA_K, GPU_EXTRA_V}, batch, kv_head, &tables->hull[1]);
     k->spots += tables->hull[1].tiles * spots_of_tile(&tables->hull[1], STEP);

@@ -32,8 +32,8 @@ enum {
     MOST_ROWS = 1 << 30 /* of all batches and heads: backward has one or two blocks for each tile of them */
 };
 
-/* Guesses that only rank: no GPU has run these kernels. Multiply-adds of one multiprocessor of an A100, 1024 per cycle
- * at 1.4 GHz, of which kernels like these reach about half. */
+/* Guesses that only rank: multiply-adds of one multiprocessor of an A100, 1024 per cycle at 1.4 GHz, of which kernels
+ * like these reach about half. */
 static const double MULTIPLIES_PER_SECOND = 7e11;
 static const double ONE_BLOCK_SLOWNESS = 1.25; /* shared memory is as busy as the tensor cores */
 static const double SOFTMAX_MULTIPLIES = 32;   /* per score */
@@ -133,7 +133,7 @@ static nf_status check_numbers(const gpu_device *device, const nf_problem *p, in
 nf_status cu_check_matrices(const gpu_device *device, const nf_problem *p, int64_t most_dims)
 {
     if (p->dtype != NF_BF16 && p->dtype != NF_F16)
-        return nf_fail(NF_ERR_UNSUPPORTED, "dtype %s: tensor cores multiply bf16 and f16", nf_dtype_name(p->dtype));
+        return nf_fail(NF_ERR_UNSUPPORTED, "dtype %s: these kernels for tensor cores take bf16 and f16", nf_dtype_name(p->dtype));
     return check_numbers(device, p, most_dims, FLT_MIN);
 }
 

@@ -1,5 +1,5 @@
-/* What kernels of forward share, whichever way they multiply: sums as mma.m16n8k16 lays them out, rows LANE / 4 and
- * LANE / 4 + 8 of 16, of each eight columns two. */
+/* What kernels share, whichever way they multiply: scores hidden and weighed, extra tokens as columns, results stored.
+ * Sums lie as mma.m16n8k16 has them: rows LANE / 4 and LANE / 4 + 8 of 16, of each eight columns two. */
 #ifndef NF_CU_SOFTMAX_H
 #define NF_CU_SOFTMAX_H
 

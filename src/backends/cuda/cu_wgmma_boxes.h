@@ -34,7 +34,7 @@ static BOXES_AT find_boxes(const BOXES *boxes, const int (&origin)[RANK], long b
     return at;
 }
 
-/* By one thread, of those of a block's columns. */
+/* By one thread: maps that are sure to be used. */
 template <int N> static void fetch_maps(const BOXES *const (&boxes)[N])
 {
     for (const BOXES *of : boxes)

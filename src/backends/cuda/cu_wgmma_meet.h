@@ -233,7 +233,7 @@ static void meet_steps_carefully(const MEETING<WALK> *m, int steps, uint half, R
 
 /* ---- Items ------------------------------------------------------------------------------------------------------- */
 
-/* The gradient of rows that tensor `kind` of `dims` dimensions has, times a factor. */
+/* One of the sums, times a factor, to the gradient `tensor` of `dims` dimensions, or to partial sums. */
 template <int WALK>
 static void store_gradient(const CALL<WALK> *call, const OPENED<WALK> *o, int sum, int tensor, int dims,
                            const float (&of)[DIMS / 8][4], float factor)

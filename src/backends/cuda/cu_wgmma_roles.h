@@ -12,7 +12,7 @@ enum {
     CONSUMERS = GROUPS * GROUP_LANES,
     CONSUMER_WARPS = CONSUMERS / 32,
     THREADS = CONSUMERS + GROUP_LANES,
-    LOADER = CONSUMERS, /* the thread */
+    LOADER = CONSUMERS, /* its first thread */
     FIRST_OPENER = CONSUMERS + 32,
     BLOCK_REGISTERS = 168 /* of a thread as the block begins: the most that fit */
 };

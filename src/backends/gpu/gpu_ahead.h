@@ -21,7 +21,7 @@ enum { GPU_AHEAD_PLAIN_RANK = 4, GPU_AHEAD_PLAIN_ITEMS = 64 };
  * per dimensions of f32. */
 #define GPU_AHEAD_MMA_DIMS(D) D(32) D(64) D(128) D(256)
 #define GPU_AHEAD_MMA_F32_DIMS(D) D(32) D(64) D(128)
-/* The same of those for compute capability 9.0 (cu_wgmma.cu). */
+/* The same of those for compute capability 9.0, forward and backward each (cu_wgmma.cu, cu_wgmma_backward.cu). */
 #define GPU_AHEAD_WGMMA_DIMS(D) D(64) D(128)
 
 #endif

@@ -140,7 +140,7 @@ static int32_t widest_hull(const nf_axis_table *table, nf_side side, int32_t siz
 {
     int32_t widest = 1;
     for (int64_t g = 0; g < table->dilation; g = g ? g + table->long_classes : table->long_classes) {
-        const nf_axis_class c = nf_axis_table_class(table, g ? g : 0);
+        const nf_axis_class c = nf_axis_table_class(table, g);
         const nf_interval rows = nf_class_rows(&c, side);
         for (int32_t first = rows.begin; first < rows.end; first += nf_min32(size, rows.end - first)) {
             const int32_t last = nf_min32(rows.end - first, size) + first - 1;
@@ -377,7 +377,7 @@ nf_status gpu_choose_shape(gpu_shape *shape, const gpu_device *device, const nf_
 {
     const nf_problem *p = request->problem;
     *shape = (gpu_shape){.by_lanes = device->cpu,
-                         .rank = device->ahead ? (p->rank + 1) / 2 * 2 : p->rank, /* GPU_AHEAD_RANKS */
+                         .rank = device->ahead ? (p->rank + 1) / 2 * 2 : p->rank,
                          .real_size = p->dtype == NF_F64 ? sizeof(double) : sizeof(float),
                          .write_options = write_options};
     shape->query_size = shape->real_size;
