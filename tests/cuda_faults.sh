@@ -51,7 +51,8 @@ check no_shared_memory_needed needs_none
 # ---- Choosing a device -----------------------------------------------------------------------------------------------
 check_choice '0 Mock 0, 1 Mock 1, 2 Mock 2'
 describes() { on_mock "$work/mock" 'devices=2;units=7;memory=1073741824' "$tool" info && said "$@"; }
-check info_devices describes 'Mock 0, used here' 'Mock 1' '7 multiprocessors' '1024 MiB' 'compute capability 9.0' 'PCI 0000:02:00.0'
+check info_devices describes 'Mock 0, used here' 'Mock 1' '7 multiprocessors' '1024 MiB' 'compute capability 9.0' 'PCI 0000:02:00.0' \
+    'for compute capability 8.0 and later; of warpgroups for 9.0'
 unasked() { on_mock "$work/mock" '' "$tool" plan "$problem" && said 'chosen: cuda portable Mock 0'; }
 check chosen_unasked unasked
 

@@ -65,6 +65,14 @@ if [ -n "$cxx" ]; then
 else
     skip 'C++ example' 'there is no C++ compiler'
 fi
+# To run it takes a GPU, to build it the header of a toolkit.
+if printf '#include <cuda.h>' | "$CC" -I/usr/local/cuda/include -fsyntax-only -x c - 2>/dev/null; then
+    # shellcheck disable=SC2046
+    check 'CUDA example compiles' "$CC" -Wall -Wextra -Werror -I/usr/local/cuda/include $(pkg-config --cflags nearfield) \
+        -fsyntax-only "$top_srcdir/examples/cuda.c"
+else
+    skip 'CUDA example' 'there is no cuda.h'
+fi
 # On the first OpenCL device; drivers leak, which is not the example's fault.
 opencl_example() {
     # shellcheck disable=SC2046

@@ -113,6 +113,10 @@ nf_status nf_cuda_use(nf_context *context, int device, CUstream stream)
 static void describe(const void *opened, nf_text *text)
 {
     const cu_state *state = opened;
+    nf_text_printf(text, "  kernels: %d images, made by CUDA %d.%d, for compute capability %d.%d and later%s\n",
+                   cu_images.count, cu_images.toolkit / 1000, cu_images.toolkit % 1000 / 10,
+                   cu_images.least_capability / 10, cu_images.least_capability % 10,
+                   cu_images.warpgroups ? "; of warpgroups for 9.0" : "");
     cu_devices_describe(&state->list, state->used, text);
 }
 
