@@ -149,14 +149,16 @@ check mma_f32_takes_the_largest_queries takes large small
 column() { # NAME: of the row that bench printed
     awk -F, -v name="$1" 'NR == 1 {for (i = 1; i <= NF; i++) if ($i == name) at = i} NR == 2 {print $at}' "$work/said"
 }
-bench() { # DTYPE BASIS
-    runs '' "$tool" bench --backend cuda --no-verify --csv --repeats 1 "na1d $1 h1 d8 16 w3 fwd" && [ "$(column clock)" = device ] &&
-        [ "$(column peak_basis)" = "$2" ] && awk -v p="$(column peak_gflops)" 'BEGIN {exit !(p > 0)}'
+bench() { # DTYPE BASIS [SETTINGS]
+    runs "${3-}" "$tool" bench --backend cuda --no-verify --csv --repeats 1 "na1d $1 h1 d8 16 w3 fwd" &&
+        [ "$(column clock)" = device ] && [ "$(column peak_basis)" = "$2" ] && awk -v p="$(column peak_gflops)" 'BEGIN {exit !(p > 0)}'
 }
 check bench_f32 bench f32 'f32 multiply-adds'
 check bench_f64 bench f64 'f64 multiply-adds'
-check bench_bf16 bench bf16 'mma.sync bf16'
-check bench_f16 bench f16 'mma.sync f16'
+check bench_bf16 bench bf16 'wgmma bf16'
+check bench_f16 bench f16 'wgmma f16'
+check bench_bf16_on_an_older_gpu bench bf16 'mma.sync bf16' 'capability=80'
+check bench_f16_on_an_older_gpu bench f16 'mma.sync f16' 'capability=80'
 
 # The script for machines with a GPU, as far as a mock can tell.
 gpu_script() {

@@ -34,8 +34,8 @@ static inline const cu_device *cu_used_device(const cu_state *state)
 nf_status cu_enter(cu_state *state);
 void cu_leave(const cu_state *state);
 
-/* The loaded image of a program; the first caller loads it. In the context, thread-safe. */
-nf_status cu_state_module(cu_state *state, const gpu_plan *gpu, CUmodule *module);
+/* The loaded image of the program of these options; the first caller loads it. In the context, thread-safe. */
+nf_status cu_state_module(cu_state *state, const char *options, CUmodule *module);
 
 /* Unloads, releases: whatever of it there is. */
 void cu_state_release(cu_state *state);

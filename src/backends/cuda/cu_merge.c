@@ -40,14 +40,14 @@ static nf_status open_stream(merger *m)
 
 static nf_status check(merger *m)
 {
-    gpu_plan plan = {.shape = "merge"};
+    char options[128];
     nf_status status = cu_check_events(m->exec);
     if (status == NF_OK)
         status = gpu_merge_each_tensor(m->merging, check_pointer, m);
     if (status == NF_OK)
         status = open_stream(m);
-    gpu_merge_options(m->merging, plan.options, sizeof plan.options);
-    return status == NF_OK ? cu_state_module(m->state, &plan, &m->module) : status;
+    gpu_merge_options(m->merging, options, sizeof options);
+    return status == NF_OK ? cu_state_module(m->state, options, &m->module) : status;
 }
 
 /* ---- Memory ------------------------------------------------------------------------------------------------------ */

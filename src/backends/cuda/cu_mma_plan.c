@@ -133,7 +133,8 @@ static nf_status check_numbers(const gpu_device *device, const nf_problem *p, in
 nf_status cu_check_matrices(const gpu_device *device, const nf_problem *p, int64_t most_dims)
 {
     if (p->dtype != NF_BF16 && p->dtype != NF_F16)
-        return nf_fail(NF_ERR_UNSUPPORTED, "dtype %s: these kernels for tensor cores take bf16 and f16", nf_dtype_name(p->dtype));
+        return nf_fail(NF_ERR_UNSUPPORTED, "dtype %s: these kernels for tensor cores take bf16 and f16",
+                       nf_dtype_name(p->dtype));
     return check_numbers(device, p, most_dims, FLT_MIN);
 }
 

@@ -64,11 +64,11 @@ static nf_status load(cu_state *state, int index)
     return is_mismatch(error) ? NF_ERR_UNAVAILABLE : status;
 }
 
-nf_status cu_state_module(cu_state *state, const gpu_plan *gpu, CUmodule *module)
+nf_status cu_state_module(cu_state *state, const char *options, CUmodule *module)
 {
-    const int index = find_image(gpu->options);
+    const int index = find_image(options);
     if (index < 0)
-        return nf_fail(NF_ERR_UNAVAILABLE, "cuda: this build has no image with %s", gpu->options);
+        return nf_fail(NF_ERR_UNAVAILABLE, "cuda: this build has no image with %s", options);
     pthread_mutex_lock(&state->lock);
     const nf_status status = state->modules[index] ? NF_OK : load(state, index);
     *module = state->modules[index];

@@ -134,7 +134,7 @@ static nf_status make_kernels(cu_plan *plan, const shape *s)
     CUmodule module;
     nf_status status = s->create(&plan->gpu, &cu_used_device(plan->state)->limits, plan->request, plan->layout);
     if (status == NF_OK)
-        status = cu_state_module(plan->state, plan->gpu, &module);
+        status = cu_state_module(plan->state, plan->gpu->options, &module);
     for (int operation = 0; status == NF_OK && operation < NF_OPERATIONS; operation++)
         status =
             find_kernels(plan, module, gpu_plan_launches(plan->gpu, (nf_operation)operation), plan->kernels[operation]);

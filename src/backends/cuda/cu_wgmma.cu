@@ -29,6 +29,8 @@ static_assert(REGISTERS_SUFFICE<CONSUMER_REGISTERS, PRODUCER_REGISTERS>, "a bloc
 
 #include "backends/cuda/cu_wgmma_forward.h"
 
+#include "backends/cuda/cu_wgmma_peak.h"
+
 #undef static
 
-#define CU_KERNELS(X) WGMMA_FORWARD_KERNELS(X)
+#define CU_KERNELS(X) WGMMA_FORWARD_KERNELS(X) WGMMA_PEAK_KERNELS(X)
