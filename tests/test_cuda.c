@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "attend.h"
-#include "backends/cuda/cu_api.h"
+#include "backends/cuda/cu_boxes.h"
 #include "core/dtype.h"
 #include "fake.h"
 #include "harness.h"
@@ -551,6 +551,26 @@ START_TEST(boxes_and_lines_in_order)
 }
 END_TEST
 
+/* Batches continue the first axis, as coordinates are scarce; together they have no more indices than int. */
+START_TEST(joined_indices_are_int)
+{
+    enum { LINE = 8, AXES_ELEMENTS = 16 * LINE };
+    const int64_t one[CU_BOX_AXES] = {1, 1, 1, 1};
+    nf_tensor tensor = {
+        .rank = 7,
+        .extents = {INT32_MAX / 2, 2, 2, 2, 2, 1, LINE},
+        .strides = {AXES_ELEMENTS, AXES_ELEMENTS / 2, AXES_ELEMENTS / 4, AXES_ELEMENTS / 8, LINE, LINE, 1},
+    };
+    cu_box_layout layout;
+    ck_assert_msg(cu_boxes_lay_out(&layout, &tensor, "k", one, one) == NF_OK, "%s", nf_last_error());
+    ck_assert_int_eq(layout.boxes.batch, layout.boxes.axis[0]);
+    ck_assert_int_eq((int64_t)layout.extents[layout.boxes.batch], INT32_MAX - 1);
+    tensor.extents[0]++;
+    refuses(cu_boxes_lay_out(&layout, &tensor, "k", one, one), NF_ERR_UNSUPPORTED,
+            "k: boxes have 5 coordinates, and strides[0] continues none of the other indices");
+}
+END_TEST
+
 /* A context that was not told runs on the device's primary context, too. */
 START_TEST(needs_no_word)
 {
@@ -582,6 +602,8 @@ int main(void)
     tcase_add_test(tests, refusals);
     tcase_add_test(tests, boxes_from_any_address);
     tcase_add_test(tests, boxes_and_lines_in_order);
+=======
+    tcase_add_test(tests, joined_indices_are_int);
     tcase_add_test(tests, needs_no_word);
     suite_add_tcase(suite, tests);
     TCase *pair = tcase_create("pair"), *merges = tcase_create("merging");

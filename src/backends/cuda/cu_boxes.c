@@ -7,7 +7,8 @@
 
 enum { ELEMENT_BYTES = 2, MOST_SPAN = 256, MOST_STEP = 8 };
 
-static const int64_t most_extent = INT64_C(1) << 32, most_stride = INT64_C(1) << 40;
+static const int64_t most_extent = INT32_MAX; /* instructions take coordinates as int; a map has up to 2^32 */
+static const int64_t most_stride = INT64_C(1) << 40;
 
 int32_t cu_boxes_most(int64_t step)
 {
