@@ -74,6 +74,33 @@ older_gpu() {
 }
 check wgmma_on_an_older_gpu older_gpu
 
+# Every program, whatever was drawn: each type, rank, tile and number of dimensions, with extra tokens. With one
+# multiprocessor few rows are enough for large tiles. What crosscheck runs is both directions.
+tiles=() slots=() matrices=() warpgroups=()
+for type in f32 f64 bf16 f16 'bf16 out=f32' 'f16 out=f32'; do
+    tiles+=("na1d $type d64 64 x2" "na1d $type d16 9 w5 x2" "na3d $type d64 4x4x4 x2" "na3d $type d16 2x3x3 w2 x2")
+    slots+=("na2d $type h2/1 d8/12 6x7 w3 x2")
+done
+for dims in 32 64 128; do
+    for type in bf16 f16; do
+        matrices+=("na1d $type d$dims 70 w9 x2" "na1d $type d$dims 9 w5 x2")
+        [ $dims -eq 32 ] || warpgroups+=("na1d $type d$dims 9 w5 x2")
+    done
+    matrices+=("na1d f32 d$dims 9 w5 x2")
+done
+matrices+=('na1d bf16 d256 9 w5 x2' 'na1d f16 d256 9 w5 x2')
+every() { # ALGORITHM PROBLEM...
+    runs 'units=1' "$tool" crosscheck --backend cuda --algo "$1" "${@:2}"
+}
+check portable_programs every portable "${tiles[@]}"
+check unfused_programs every unfused "${slots[@]}"
+check naive_programs every naive "${slots[@]}"
+check mma_programs every mma "${matrices[@]}"
+check wgmma_programs every wgmma "${warpgroups[@]}"
+# Rows of f32 are 128 at a time where forward is alone.
+check mma_f32_forward runs 'units=1' "$tool" bench --backend cuda --algo mma --repeats 1 'na1d f32 d32 100 w40 fwd' \
+    'na1d f32 d64 100 w40 fwd'
+
 # A program's own memory and streams.
 interop=$top_builddir/tests/test_cuda
 if [ -x "$interop" ]; then
@@ -166,15 +193,19 @@ gpu_script() {
 }
 check gpu_script gpu_script
 
-# Every kernel there is has run; merging is the program's only.
-for kernel in $(sed -n '/define [A-Z_]*KERNELS(X)/,$s/X(\([a-z_0-9]*\))/\n\1\n/gp' "$top_srcdir"/src/backends/cuda/*.cu \
-    "$top_srcdir"/src/backends/cuda/*.h | grep -x '[a-z_0-9]*' | sort -u); do
-    if [[ $kernel = merge_* ]] && [ ! -x "$interop" ]; then
-        skip "$kernel ran" 'built without Check'
+# Every kernel of every program has run: the mock lists those of what it has loaded. Merging is the program's only.
+awk '{count[$1 " " $2] += $3} END {for (kernel in count) print kernel, count[kernel]}' "$work/kernels" | sort >"$work/counts"
+while read -r program _; do
+    if [[ $program = merge-* ]] && [ ! -x "$interop" ]; then
+        skip "kernels_of_$program" 'built without Check'
         continue
     fi
-    launches=$(sed -n "s/^$kernel //p" "$work/kernels" | awk '{n += $1} END {print n + 0}')
-    check "$kernel ran" test "$launches" -gt 0
-    echo "$kernel: $launches launches"
-done
+    said=
+    while read -r kernel launches; do
+        check "$kernel of $program ran" test "$launches" -gt 0
+        said+=" $kernel $launches"
+    done < <(sed -n "s/^$program //p" "$work/counts")
+    check "$program was loaded" test -n "$said"
+    echo "$program:$said"
+done < <(awk -f "$top_srcdir/src/backends/gpu/ahead.awk" "$top_srcdir/src/backends/gpu/gpu_ahead.h")
 finish

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_NAMES = 80, MAX_RULES = 16 };
+enum { MAX_NAMES = 512, MAX_RULES = 16 };
 
 /* ---- Settings ---------------------------------------------------------------------------------------------------- */
 
@@ -67,7 +67,7 @@ static void read_word(const char *word)
 /* ---- Books ------------------------------------------------------------------------------------------------------- */
 
 typedef struct tally {
-    const char *name;
+    char *name;
     int count;
 } tally;
 
@@ -77,13 +77,16 @@ static tally calls[MAX_NAMES], kernels[MAX_NAMES];
 static int misuses;
 static char first_misuse[MOCK_TEXT];
 
-static int count_one(tally *tallies, const char *name)
+static tally *find_tally(tally *tallies, const char *name)
 {
     int i = 0;
-    while (tallies[i].name && strcmp(tallies[i].name, name) != 0)
+    while (i < MAX_NAMES && tallies[i].name && strcmp(tallies[i].name, name) != 0)
         i++;
-    tallies[i].name = name;
-    return ++tallies[i].count;
+    if (i == MAX_NAMES)
+        abort();
+    if (!tallies[i].name)
+        tallies[i].name = strdup(name);
+    return &tallies[i];
 }
 
 void mock_misuse(const char *call, const char *what)
@@ -96,7 +99,7 @@ int mock_enter(const char *name)
 {
     int code = 0;
     pthread_mutex_lock(&lock);
-    const int turn = count_one(calls, name);
+    const int turn = ++find_tally(calls, name)->count;
     for (int r = 0; r < rule_count; r++)
         if (strcmp(rules[r].name, name) == 0 && turn >= rules[r].first && turn <= rules[r].last)
             code = rules[r].code;
@@ -115,10 +118,17 @@ void mock_kernel_enqueued(void)
         lost = true;
 }
 
+void mock_kernel_loaded(const char *name)
+{
+    pthread_mutex_lock(&lock);
+    find_tally(kernels, name);
+    pthread_mutex_unlock(&lock);
+}
+
 void mock_kernel_ran(const char *name)
 {
     pthread_mutex_lock(&lock);
-    count_one(kernels, name);
+    find_tally(kernels, name)->count++;
     pthread_mutex_unlock(&lock);
 }
 

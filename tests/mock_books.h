@@ -45,6 +45,8 @@ int mock_enter(const char *call);
 void mock_misuse(const char *call, const char *what);
 /* Whether the device is gone. */
 bool mock_is_lost(void);
+/* A kernel is in the books from when it is loaded, however often it runs. */
+void mock_kernel_loaded(const char *name);
 void mock_kernel_enqueued(void);
 void mock_kernel_ran(const char *name);
 

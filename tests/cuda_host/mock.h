@@ -3,7 +3,8 @@
  * A libcuda.so.1 that runs kernels on the host (module.cpp) and fails where it is told to. What is enqueued
  * happens as late as its caller's waits allow.
  *
- *   MOCK_CUDA, MOCK_CUDA_REPORT   as mock_books.h says; early=1: what is enqueued happens at once.
+ *   MOCK_CUDA, MOCK_CUDA_REPORT   as mock_books.h says; early=1: what is enqueued happens at once. The name of a kernel
+ *                                 begins with that of its program.
  *   MOCK_CUDA_MODULES             folder of the kernels, NAME.so. */
 #ifndef NF_TESTS_CUDA_MOCK_H
 #define NF_TESTS_CUDA_MOCK_H
@@ -60,11 +61,12 @@ struct CUevent_st {
 };
 struct CUmod_st {
     mock_handle base;
+    const char *program; /* its name */
     void *library;
     struct CUfunc_st *functions;
 };
 struct CUfunc_st {
-    const char *name;
+    char title[MOCK_TEXT]; /* the names of its program and of itself */
     CUmodule module;
     void (*call)(void **);
     const size_t *sizes; /* of its parameters, 0 after the last */

@@ -40,6 +40,12 @@ extern "C" host_call *host_kernel(const char *name, const size_t **sizes)
     return nullptr;
 }
 
+/* The name of the index-th kernel, NULL if there is none. */
+extern "C" const char *host_kernel_name(int index)
+{
+    return index < static_cast<int>(sizeof entries / sizeof *entries) ? entries[index].name : nullptr;
+}
+
 /* Launches it; NULL, or what went wrong. */
 extern "C" const char *host_run(host_call *kernel, void **arguments, unsigned blocks, unsigned threads, unsigned shared,
                                 int order, int copies_early)

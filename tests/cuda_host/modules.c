@@ -6,18 +6,40 @@
 
 #include "mock.h"
 
-static void *open_library(const char *image)
+/* The program of an image, or NULL. */
+static const char *program_of(const char *image)
 {
     static const char magic[] = "host image ";
+    return strncmp(image, magic, sizeof magic - 1) == 0 ? image + sizeof magic - 1 : NULL;
+}
+
+static void *open_library(const char *program)
+{
     const char *folder = getenv("MOCK_CUDA_MODULES");
     char path[4096];
-    if (!folder || strncmp(image, magic, sizeof magic - 1) != 0)
+    if (!folder || !program)
         return NULL;
-    snprintf(path, sizeof path, "%s/%s.so", folder, image + sizeof magic - 1);
+    snprintf(path, sizeof path, "%s/%s.so", folder, program);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         fprintf(stderr, "cuda_host: %s\n", dlerror());
     return library;
+}
+
+static void set_title(char title[MOCK_TEXT], const char *program, const char *kernel)
+{
+    snprintf(title, MOCK_TEXT, "%s %s", program, kernel);
+}
+
+static void note_kernels(CUmodule module)
+{
+    const char *(*name_of)(int);
+    *(void **)&name_of = dlsym(module->library, "host_kernel_name");
+    for (int i = 0; name_of(i); i++) {
+        char title[MOCK_TEXT];
+        set_title(title, module->program, name_of(i));
+        mock_kernel_loaded(title);
+    }
 }
 
 MOCK CUresult cuModuleLoadData(CUmodule *module, const void *image)
@@ -25,11 +47,14 @@ MOCK CUresult cuModuleLoadData(CUmodule *module, const void *image)
     const CUresult code = mock_enter_device("cuModuleLoadData");
     if (code != CUDA_SUCCESS)
         return code;
-    void *library = open_library(image);
+    const char *program = program_of(image);
+    void *library = open_library(program);
     if (!library)
         return CUDA_ERROR_INVALID_IMAGE;
     *module = mock_make(MODULE, sizeof **module);
     (*module)->library = library;
+    (*module)->program = program;
+    note_kernels(*module);
     return CUDA_SUCCESS;
 }
 
@@ -62,8 +87,8 @@ MOCK CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const c
     if (!call)
         return NOT_FOUND;
     *function = calloc(1, sizeof **function);
-    **function =
-        (struct CUfunc_st){.name = name, .module = module, .call = call, .sizes = sizes, .next = module->functions};
+    **function = (struct CUfunc_st){.module = module, .call = call, .sizes = sizes, .next = module->functions};
+    set_title((*function)->title, module->program, name);
     module->functions = *function;
     return CUDA_SUCCESS;
 }

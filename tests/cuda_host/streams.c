@@ -52,12 +52,12 @@ static CUresult run_kernel(mock_command *c)
     *(void **)&run = dlsym(c->kernel->module->library, "host_run");
     const char *fault =
         run(c->kernel->call, places, c->blocks, c->threads, c->shared, (int)mock.order, mock.copies != 0);
-    mock_kernel_ran(c->kernel->name);
+    mock_kernel_ran(c->kernel->title);
     kernels_run++;
     if (!fault)
         return (CUresult)mock.verdict;
-    fprintf(stderr, "cuda_host: kernel %s: %s\n", c->kernel->name, fault);
-    mock_misuse(c->kernel->name, fault);
+    fprintf(stderr, "cuda_host: kernel %s: %s\n", c->kernel->title, fault);
+    mock_misuse(c->kernel->title, fault);
     return LAUNCH_FAILED;
 }
 
