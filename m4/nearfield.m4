@@ -67,9 +67,9 @@ AC_DEFUN([NF_WITH], [
 ])
 
 # NF_CUDA: the option --with-cuda=yes|no|guess|DIR. Sets the automake conditionals NF_HAVE_CUDA (the backend is built:
-# all but "no", where there is dlopen) and NF_HAVE_NVCC (with kernels), nf_with_CUDA, nf_with_NVCC, nf_nvcc_absent, and
-# substitutes NVCC, CUDA_ARCHS, CUDA_TOOLKIT, nvcc's version as 1000 * major + 10 * minor, and CUDA_CPPFLAGS,
-# which only a test of our declarations needs.
+# all but "no", where there is dlopen) and NF_HAVE_NVCC (with kernels), nf_with_CUDA, nf_with_NVCC, nf_nvcc_absent, the
+# reason, which is NF_NVCC_ABSENT in config.h, and substitutes NVCC, CUDA_ARCHS, CUDA_TOOLKIT, nvcc's version as
+# 1000 * major + 10 * minor, and CUDA_CPPFLAGS, which only a test of our declarations needs.
 AC_DEFUN([NF_CUDA], [
   AC_ARG_WITH([cuda],
     [AS_HELP_STRING([--with-cuda=yes|no|guess|DIR], [compile the cuda backend's kernels with nvcc, of DIR/bin (default: guess)])],
@@ -83,6 +83,8 @@ AC_DEFUN([NF_CUDA], [
   CUDA_TOOLKIT=0
   AS_CASE([$with_cuda], [no], [], [
     AC_SEARCH_LIBS([dlopen], [dl], [nf_with_CUDA=yes])
+    AS_IF([test "x$with_cuda" != xguess && test "$nf_with_CUDA" = no],
+          [AC_MSG_ERROR([--with-cuda=$with_cuda was given but there is no dlopen])])
     AS_CASE([$with_cuda],
       [yes|guess], [AS_IF([test "x$NVCC" = x],
                           [AC_PATH_PROG([NVCC], [nvcc], [], [$PATH$PATH_SEPARATOR/usr/local/cuda/bin])])],
@@ -90,10 +92,13 @@ AC_DEFUN([NF_CUDA], [
     AS_CASE([$NVCC],
       [''], [nf_nvcc_absent="there is no nvcc"],
       [no], [nf_nvcc_absent="disabled by NVCC=no"],
-      [NF_CUDA_TRY])
+      [NF_CUDA_CHECK_ARCHS
+       AS_IF([test "x$nf_archs_refused" = x], [NF_CUDA_TRY], [nf_nvcc_absent=$nf_archs_refused])])
     AS_IF([test "x$with_cuda" != xguess && test "$nf_with_NVCC" = no],
           [AC_MSG_ERROR([--with-cuda=$with_cuda was given but $nf_nvcc_absent])])
   ])
+  AS_VAR_IF([nf_with_NVCC], [no], [AC_DEFINE_UNQUOTED([NF_NVCC_ABSENT], ["$nf_nvcc_absent"],
+                                                      [Why the cuda backend has no kernels, where that is so.])])
   dnl spills.awk judges what ptxas says of registers.
   AS_VAR_IF([enable_maintainer_checks], [yes], [NVCC_CHECKS="-Werror all-warnings -Xptxas -v"])
   AC_SUBST([NVCC_CHECKS])
@@ -101,6 +106,20 @@ AC_DEFUN([NF_CUDA], [
   AC_SUBST([CUDA_CPPFLAGS])
   AM_CONDITIONAL([NF_HAVE_CUDA], [test "$nf_with_CUDA" = yes])
   AM_CONDITIONAL([NF_HAVE_NVCC], [test "$nf_with_CUDA$nf_with_NVCC" = yesyes])
+])
+
+# Sets nf_archs_refused: why kernels cannot be for CUDA_ARCHS, or nothing.
+AC_DEFUN([NF_CUDA_CHECK_ARCHS], [
+  nf_archs_refused=
+  nf_least=
+  for nf_arch in $CUDA_ARCHS; do
+    AS_CASE([$nf_arch],
+      [*[[!0-9]]*], [nf_archs_refused="CUDA_ARCHS has $nf_arch: these are numbers, such as 80 for compute capability 8.0"],
+      [AS_IF([test "$nf_arch" -lt 80],
+             [nf_archs_refused="CUDA_ARCHS has $nf_arch: the kernels need compute capability 8.0, which is 80, or later"],
+             [test "$nf_arch" -lt "${nf_least:=$nf_arch}"],
+             [nf_archs_refused="CUDA_ARCHS has $nf_arch after $nf_least: the least comes first"])])
+  done
 ])
 
 # Whether nvcc compiles for all of CUDA_ARCHS.
