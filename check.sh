@@ -6,7 +6,8 @@ set -u
 cd "$(dirname "$0")" || exit
 . build-aux/packages.sh
 jobs=$(nproc)
-# CUDA kernels take nvcc minutes; tests run them on the host. --full compiles them once.
+# CUDA kernels take nvcc minutes; tests run them on the host. --full compiles them once, by the nvcc that configure finds.
+nvcc=${NVCC-$(PATH=$PATH:/usr/local/cuda/bin command -v nvcc)}
 export NVCC=${NVCC-no}
 passed=0 failed=0 skipped=0
 

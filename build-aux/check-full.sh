@@ -1,7 +1,11 @@
 # The long part of check.sh --full, which sources it.
 clang="CC=clang-14 CXX=clang++-14"
 
-build_and_test maintainer CC=gcc --enable-maintainer-checks NVCC="$(command -v nvcc || echo no)"
+build_and_test maintainer CC=gcc --enable-maintainer-checks NVCC="${nvcc:-no}"
+case $nvcc in
+'') skip 'CUDA kernels by nvcc' 'there is no nvcc in PATH or /usr/local/cuda/bin' ;;
+no) skip 'CUDA kernels by nvcc' 'disabled by NVCC=no' ;;
+esac
 build_and_test clang $clang --enable-maintainer-checks
 build_and_test minimal CC=gcc --disable-openmp --without-hwloc --without-libpng --without-libjpeg --without-libnifti2
 build_and_test asan CC=gcc CFLAGS="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"

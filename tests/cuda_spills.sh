@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# spills.awk sees what ptxas -v says of registers kept in memory, and lets pass what a list allows. No nvcc is needed.
+# spills.awk sees what ptxas -v says of registers kept in memory, and lets pass what a list allows. No nvcc is needed;
+# cuda_images.sh judges what one has compiled.
 . "$top_srcdir/tests/count.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -34,5 +35,16 @@ check reason_missing fails 'line 1: gives no reason' 'r2-.* backward_dq sm_90 64
 said forward sm_80 0 >"$work/log"
 echo 'ptxas info : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized due to ...' >>"$work/log"
 check serialized fails 'serialized' '# none'
-check committed_list awk -v program=none -f "$cuda/spills.awk" "$cuda/spills.txt" /dev/null
+said forward sm_80 0 >"$work/log"
+check committed_list awk -v program=none -f "$cuda/spills.awk" "$cuda/spills.txt" "$work/log"
+
+# Where ptxas says something else, nothing was judged.
+sed -i 's/Compiling entry function/Entry function/' "$work/log"
+check no_kernel fails 'ptxas names no kernel' '# none'
+: >"$work/log"
+check no_output fails 'ptxas names no kernel' '# none'
+{ said forward sm_80 0 | sed '/spill/d' && said backward_dq sm_80 0; } >"$work/log"
+check first_kernel_not_judged fails 'does not say how many bytes forward for sm_80 spills' '# none'
+{ said backward_dq sm_80 0 && said forward sm_90 0 | sed '/spill/d'; } >"$work/log"
+check last_kernel_not_judged fails 'does not say how many bytes forward for sm_90 spills' '# none'
 finish
