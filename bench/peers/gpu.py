@@ -68,16 +68,9 @@ class Torch:
         print(f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}")
 
     def inputs(self, problem):
-        words = problem.split()
-        extents, _, _ = masks.parse(problem)
-        tokens, heads, dim = 1, 1, 0
-        for n in extents:
-            tokens *= n
-        for word in words:
-            heads = int(word[1:]) if word[0] == "h" else heads
-            dim = int(word[1:]) if word[0] == "d" else dim
-        dtype = getattr(self.torch, DTYPES[words[1]])
-        return [self.torch.randn(1, heads, tokens, dim, device="cuda", dtype=dtype) for _ in range(3)]
+        dtype, count = getattr(self.torch, DTYPES[problem.dtype]), masks.tokens(problem)
+        shapes = ((problem.heads, problem.head_dim), (problem.kv_heads, problem.head_dim), (problem.kv_heads, problem.value_dim))
+        return [self.torch.randn(problem.batch, heads, count, dims, device="cuda", dtype=dtype) for heads, dims in shapes]
 
     def seconds(self, function):
         """Median of samples of calls in a row."""
@@ -99,7 +92,7 @@ class Torch:
     def dense(self, problem):
         """Of the faster of cuDNN and flash."""
         from torch.nn.attention import SDPBackend, sdpa_kernel
-        q, k, v = self.inputs(problem)
+        q, k, v = self.inputs(masks.parse(problem))
         best = {}
         for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
             try:
@@ -115,13 +108,13 @@ class Torch:
     def flex(self, problem):
         """Compiled, with the block mask made once."""
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+        problem = masks.parse(problem)
         q, k, v = self.inputs(problem)
-        tokens = q.shape[2]
-        sees = masks.visible(*masks.parse(problem), self.torch.clamp)
-        mask = create_block_mask(sees, None, None, tokens, tokens, device="cuda")
+        count = masks.tokens(problem)
+        mask = create_block_mask(masks.visible(problem, self.torch.clamp), None, None, count, count, device="cuda")
         self.torch._dynamo.reset()
         compiled = self.torch.compile(flex_attention)
-        return self.seconds(lambda: compiled(q, k, v, block_mask=mask))
+        return self.seconds(lambda: compiled(q, k, v, block_mask=mask, enable_gqa=problem.heads != problem.kv_heads))
 
     def matmul(self):
         n = 8192
