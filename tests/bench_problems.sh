@@ -35,8 +35,8 @@ else
         python3 -c 'import sys, nearfield; nearfield.load(sys.argv[1])' "$library"
 fi
 
-# The masks that FlexAttention gets show each query the keys that the library does: with a scale of 0 a result is the mean of
-# the values that are seen.
+# The masks that FlexAttention gets show each query the keys that the library does: with a scale of 0 a result is the mean
+# of the values that are seen.
 check_means() { # PROBLEM VALUES OUT
     PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$top_srcdir/bench/peers" python3 - "$@" <<'END'
 import array, math, sys, masks
@@ -68,8 +68,8 @@ has_no_mask() { # PROBLEM
 if command -v python3 >/dev/null; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    for problem in '40 w9' '41 w10 s4' '20' '20 w0 c1' '33 w7 s7 c1' '43 w5 s3 dil7' '43 w5 s3 dil7 c1' '43 w6 s4 dil7' \
-        '7x9 w4x3 s2x3' '7x9 w0x3 c1x0' '19x23 w5x6 s2x3 dil3x2' '19x23 w6x7 s1x2 dil2x1 c0x1' \
+    for problem in '40 w9' '41 w10 s4' '20' '20 w0 c1' '33 w7 s7 c1' '43 w5 s3 dil7' '43 w5 s3 dil7 c1' \
+        '43 w6 s4 dil7' '7x9 w4x3 s2x3' '7x9 w0x3 c1x0' '19x23 w5x6 s2x3 dil3x2' '19x23 w6x7 s1x2 dil2x1 c0x1' \
         '3x4x5 w2x3x4 s1x3x4' '5x7x9 w2x3x4 s1x2x3 dil2x1x2' '3x4x3x2 w2x1x3x2 s1x1x2x1 dil1x2x1x1 c0x0x1x0'; do
         IFS=x read -ra extents <<<"${problem%% *}"
         check "mask of $problem" same_keys "na${#extents[@]}d f64 d1 $problem" "${extents[@]}"

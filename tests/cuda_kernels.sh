@@ -187,12 +187,6 @@ check bench_f16 bench f16 'wgmma f16'
 check bench_bf16_on_an_older_gpu bench bf16 'mma.sync bf16' 'capability=80'
 check bench_f16_on_an_older_gpu bench f16 'mma.sync f16' 'capability=80'
 
-# The script for machines with a GPU, as far as a mock can tell.
-gpu_script() {
-    runs '' bash "$top_srcdir/bench/gpu.sh" --tool "$tool" --out "$work/gpu" --quick && grep -q '^0 failed' "$work/said"
-}
-check gpu_script gpu_script
-
 # Every kernel of every program has run: the mock lists those of what it has loaded. Merging is the program's only.
 awk '{count[$1 " " $2] += $3} END {for (kernel in count) print kernel, count[kernel]}' "$work/kernels" | sort >"$work/counts"
 while read -r program _; do

@@ -602,7 +602,6 @@ int main(void)
     tcase_add_test(tests, refusals);
     tcase_add_test(tests, boxes_from_any_address);
     tcase_add_test(tests, boxes_and_lines_in_order);
-=======
     tcase_add_test(tests, joined_indices_are_int);
     tcase_add_test(tests, needs_no_word);
     suite_add_tcase(suite, tests);

@@ -1,16 +1,18 @@
-"""Times Nearfield's cuda backend beside PyTorch on the same GPU; started by bench/gpu.sh.
+"""Compares Nearfield's cuda backend with PyTorch on the same GPU; started by bench/gpu.sh.
 
 Ours by nearfield bench, whose clock is the device's; PyTorch's by CUDA events around calls in a row. Both find their inputs
-on the device, in the layout they like best, and in the caches as the run before left them."""
+on the device, in the layout they like best, and in the caches as the run before left them. All is forward."""
 import argparse
 import csv
 import os
+import re
 import subprocess
 import sys
 
 import masks
 
 SAMPLE_SECONDS = 0.05
+EAGER_MASK_TOKENS = 16384  # above, what makes the mask is compiled, too: else it holds billions of pairs in memory
 DENSE = ["na1d bf16 h16 d128 4096", "na1d bf16 h16 d128 8192", "na1d bf16 h16 d64 8192"]
 NEIGHBORHOODS = ["na2d bf16 h8 d64 56x56 w7", "na2d bf16 h8 d64 64x64 w13", "na1d bf16 h8 d128 8192 w512",
                  "na2d bf16 h2 d128 128x128 w40", "na3d bf16 h2 d128 15x24x40 w9x12x12",
@@ -18,8 +20,10 @@ NEIGHBORHOODS = ["na2d bf16 h8 d64 56x56 w7", "na2d bf16 h8 d64 64x64 w13", "na1
 SPARSE = [("na1d bf16 h4 d128 16384 w2048 s2048", "na1d bf16 h4 d128 16384"),
           ("na2d bf16 h2 d128 128x128 w32 s32", "na2d bf16 h2 d128 128x128"),
           ("na3d bf16 h2 d128 16x32x32 w8x16x16 s8x16x16", "na3d bf16 h2 d128 16x32x32")]
-TARGETS = {"dense": 0.70, "neighborhood": 1.0, "sparse": 0.9}
-DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+QUICK = ("na1d bf16 h1 d16 64 w16 s16", "na1d bf16 h1 d16 64")
+TARGETS = {"dense": 0.7, "neighborhood": 1.0, "sparse": 0.9}
+OF = {"dense": "cuDNN's or flash attention", "neighborhood": "FlexAttention", "sparse": "the ratio of flops"}
+DTYPES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16", "f16": "float16"}
 
 
 class Ours:
@@ -37,40 +41,76 @@ class Ours:
             self.rows[problem] = next(csv.DictReader(said.stdout.splitlines()))
         return self.rows[problem]
 
-    def seconds(self, problem):
-        return float(self.row(problem)["median_s"])
+
+def seconds(row):
+    return float(row["median_s"])
 
 
-class Judge:
-    def __init__(self):
-        self.met = self.judged = 0
+class Table:
+    """Of comparisons, in Markdown, and written after each: whoever started this may end it at any time."""
+    HEAD = "| forward | ratio | of | target | ours, ms | its, ms |\n|---|---|---|---|---|---|\n"
 
-    def say(self, kind, problem, ratio, what):
-        met = ratio >= TARGETS[kind]
-        self.judged += 1
-        self.met += met
-        print(f"{kind:13} {problem:46} {ratio:6.3f} {what}, target {TARGETS[kind]}: {'met' if met else 'NOT MET'}", flush=True)
+    def __init__(self, path):
+        self.path, self.about, self.rows = path, "", []
 
+    def add(self, kind, problem, compare):
+        """compare() returns our row, its seconds and how many times as fast we are at a ratio of 1; None: cannot be."""
+        self.rows.append([kind, problem, compare, "not measured"])
 
-def attempt(what, problem, function):
-    """One problem that fails is reported; the others go on."""
-    try:
-        function()
-    except Exception as error:
-        print(f"SKIP {what} {problem}: {' '.join(str(error).split())[:200]}", flush=True)
+    def measure(self):
+        self.write()
+        for row in self.rows:
+            if not row[2]:
+                continue
+            try:
+                row[3] = row[2]()
+            except Exception as error:  # the others go on
+                print(f"{row[1]}: {error}", file=sys.stderr)
+                row[3] = "not measured: " + " ".join(str(error).split()).replace("|", "/")[:120]
+            self.write()
+
+    def write(self):
+        with open(self.path + ".new", "w") as file:
+            file.write(self.about + self.HEAD + "".join(map(self.line, self.rows)))
+        os.replace(self.path + ".new", self.path)
+
+    @staticmethod
+    def line(row):
+        kind, problem, _, found = row
+        target = TARGETS[kind]
+        if isinstance(found, str):
+            return f"| {problem} | {found} | {OF[kind]} | {target} | | |\n"
+        ours, its, due = found
+        ratio = its / seconds(ours) / due
+        shown = f"**{target}**" if ratio >= target else target
+        of = f"{OF[kind]}, {due:.1f}" if kind == "sparse" else OF[kind]
+        times = f"{1e3 * seconds(ours):.4f}, {ours['algo']} | {1e3 * its:.4f}"
+        return f"| {problem} | {ratio:.3f} | {of} | {shown} | {times} |\n"
 
 
 # ---- PyTorch ---------------------------------------------------------------------------------------------------------
 
 class Torch:
-    def __init__(self, torch):
+    device = "cuda"
+
+    def __init__(self):
+        import torch
+        if not torch.cuda.is_available():
+            raise RuntimeError("PyTorch finds no CUDA device")
         self.torch = torch
-        print(f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}")
+
+    def about(self):
+        n = 8192
+        a, b = (self.torch.randn(n, n, device=self.device, dtype=self.torch.bfloat16) for _ in range(2))
+        return (f"PyTorch {self.torch.__version__}, whose bf16 product of {n} x {n} (cuBLAS) reaches "
+                f"{2e-12 * n ** 3 / self.seconds(lambda: a @ b):.0f} TFLOP/s.")
 
     def inputs(self, problem):
         dtype, count = getattr(self.torch, DTYPES[problem.dtype]), masks.tokens(problem)
-        shapes = ((problem.heads, problem.head_dim), (problem.kv_heads, problem.head_dim), (problem.kv_heads, problem.value_dim))
-        return [self.torch.randn(problem.batch, heads, count, dims, device="cuda", dtype=dtype) for heads, dims in shapes]
+        shapes = [(problem.heads, problem.head_dim), (problem.kv_heads, problem.head_dim),
+                  (problem.kv_heads, problem.value_dim)]
+        return [self.torch.randn(problem.batch, heads, count, dims, device=self.device, dtype=dtype)
+                for heads, dims in shapes]
 
     def seconds(self, function):
         """Median of samples of calls in a row."""
@@ -90,94 +130,94 @@ class Torch:
             return sorted(once(calls) for _ in range(5))[2]
 
     def dense(self, problem):
-        """Of the faster of cuDNN and flash."""
+        """The faster of cuDNN and flash."""
         from torch.nn.attention import SDPBackend, sdpa_kernel
-        q, k, v = self.inputs(masks.parse(problem))
-        best = {}
+        q, k, v = self.inputs(problem)
+        found = []
         for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
             try:
                 with sdpa_kernel(backend):
-                    best[backend.name] = self.seconds(
-                        lambda: self.torch.nn.functional.scaled_dot_product_attention(q, k, v))
+                    found.append(self.seconds(lambda: self.torch.nn.functional.scaled_dot_product_attention(q, k, v)))
             except RuntimeError:
                 pass
-        if not best:
+        if not found:
             raise RuntimeError("neither cuDNN nor flash attention runs it")
-        return min((seconds, name) for name, seconds in best.items())
+        return min(found)
 
-    def flex(self, problem):
+    def flex_call(self, problem):
         """Compiled, with the block mask made once."""
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-        problem = masks.parse(problem)
         q, k, v = self.inputs(problem)
         count = masks.tokens(problem)
-        mask = create_block_mask(masks.visible(problem, self.torch.clamp), None, None, count, count, device="cuda")
         self.torch._dynamo.reset()
+        create = create_block_mask if count <= EAGER_MASK_TOKENS else self.torch.compile(create_block_mask)
+        mask = create(masks.visible(problem, self.torch.clamp), None, None, count, count, device=self.device)
         compiled = self.torch.compile(flex_attention)
-        return self.seconds(lambda: compiled(q, k, v, block_mask=mask, enable_gqa=problem.heads != problem.kv_heads))
+        return (q, k, v), lambda: compiled(q, k, v, block_mask=mask, enable_gqa=problem.heads != problem.kv_heads)
 
-    def matmul(self):
-        n = 8192
-        a, b = (self.torch.randn(n, n, device="cuda", dtype=self.torch.bfloat16) for _ in range(2))
-        print(f"cuBLAS bf16 product of {n} x {n}: {2e-12 * n ** 3 / self.seconds(lambda: a @ b):.0f} TFLOP/s")
+    def flex(self, problem):
+        return self.seconds(self.flex_call(problem)[1])
 
 
 def find_torch():
     try:
-        import torch
-    except ImportError as error:
-        return None, f"no PyTorch: {error}"
-    if not torch.cuda.is_available():
-        return None, "PyTorch finds no CUDA device"
-    return Torch(torch), ""
+        return Torch(), ""
+    except (ImportError, OSError, RuntimeError) as error:
+        return None, str(error)
 
 
 # ---- Comparisons -----------------------------------------------------------------------------------------------------
 
-def times(ours, problem, seconds):
-    row = ours.row(problem)
-    return f"({row['algo']} {1e3 * ours.seconds(problem):.4f} ms, {1e3 * seconds:.4f} ms)"
-
-
-def compare_dense(ours, peers, judge, problem):
-    seconds, name = peers.dense(problem)
-    judge.say("dense", problem, seconds / ours.seconds(problem), f"of {name.lower()} {times(ours, problem, seconds)}")
-
-
-def compare_flex(ours, peers, judge, problem):
-    seconds = peers.flex(problem)
-    judge.say("neighborhood", problem, seconds / ours.seconds(problem),
-              f"times as fast as FlexAttention {times(ours, problem, seconds)}")
-
-
-def compare_sparse(ours, judge, sparse, dense):
+def add_sparse(table, ours, sparse, dense):
     def flops(problem):
         row = ours.row(problem)
-        return float(row["gflops"]) * float(row["median_s"])
-    speedup = ours.seconds(dense) / ours.seconds(sparse)
-    judge.say("sparse", sparse, speedup / (flops(dense) / flops(sparse)), f"of the FLOP ratio ({speedup:.1f} x)")
+        return float(row["gflops"]) * seconds(row)
+    table.add("sparse", sparse, lambda: (ours.row(sparse), seconds(ours.row(dense)), flops(dense) / flops(sparse)))
+
+
+def add_peer(table, peers, text, our_row):
+    """our_row() is our side; None: there is none. Dense attention has peers of its own."""
+    problem = masks.parse(text)
+    kind = "neighborhood" if masks.visible(problem, None) else "dense"
+
+    def compare():
+        its = peers.flex(problem) if kind == "neighborhood" else peers.dense(problem)
+        return our_row(), its, 1
+    table.add(kind, text, compare if peers and our_row else None)
+
+
+def add_targets(table, peers, ours, quick):
+    for pair in [QUICK] if quick else SPARSE:
+        add_sparse(table, ours, *pair)
+    for text in QUICK if quick else DENSE + NEIGHBORHOODS:
+        add_peer(table, peers, text, lambda text=text: ours.row(text))
+
+
+def add_measured(table, peers, path):
+    with open(path) as file:
+        for row in csv.DictReader(file):
+            if row["direction"] != "bwd":
+                text = re.sub(" (fwd|bwd|both)$", "", row["problem"])
+                add_peer(table, peers, text, (lambda row=row: row) if row["direction"] else None)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tool", required=True)
+    parser.add_argument("--out", required=True, help="the Markdown file")
+    parser.add_argument("--tool", help="measure the targets with this nearfield program")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("measured", nargs="*", help="what bench/gpu.sh has measured of a set")
     arguments = parser.parse_args()
-    ours, judge = Ours(os.path.abspath(arguments.tool), arguments.repeats), Judge()
-    sparse = [("na1d bf16 h1 d16 64 w16 s16", "na1d bf16 h1 d16 64")] if arguments.quick else SPARSE
-    for problem, dense in sparse:
-        attempt("sparse", problem, lambda: compare_sparse(ours, judge, problem, dense))
     peers, reason = find_torch()
-    if peers:
-        peers.matmul()
-        for problem in DENSE[:1] if arguments.quick else DENSE:
-            attempt("dense", problem, lambda: compare_dense(ours, peers, judge, problem))
-        for problem in NEIGHBORHOODS[:1] if arguments.quick else NEIGHBORHOODS:
-            attempt("neighborhood", problem, lambda: compare_flex(ours, peers, judge, problem))
-    else:
-        print(f"dense and neighborhood targets not measured: {reason}")
-    print(f"{judge.met} of {judge.judged} targets met")
+    table = Table(arguments.out)
+    if arguments.tool:
+        table.about = (peers.about() if peers else f"PyTorch was not measured: {reason}.") + "\n\n"
+        add_targets(table, peers, Ours(os.path.abspath(arguments.tool), arguments.repeats), arguments.quick)
+    for path in arguments.measured:
+        add_measured(table, peers, path)
+    table.measure()
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ WORD = re.compile(r"(b|h|d|w|s|dil|c|)(\d+(?:[x/]\d+)*)")
 
 
 def parse(text):
-    """Of "na2d bf16 h4/2 d64 56x56 w7 s2 dil3 c0x1 fwd"; None where it has more than that, or other queries than keys."""
+    """Of "na2d bf16 h4/2 d64 56x56 w7 s2 dil3 c0x1 fwd"; None where it has more than that or is cross attention."""
     dtype, found = "f32", {}
     for word in text.split()[1:]:
         match = WORD.fullmatch(word)
