@@ -11,7 +11,8 @@
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd) || exit
 tool='' out=gpu-output cases=300 repeats=5 failed=0 quick=()
-sets="mistral-like dense nat dinat seq flux hunyuan cosmos dinat-l384 nlm small" # what matters most comes first
+# What matters most comes first.
+sets="algorithms mistral-like dense nat dinat seq flux hunyuan cosmos dinat-l384 nlm small"
 with_peers=(mistral-like flux hunyuan cosmos dinat)
 most_seconds=570    # of all
 most_problems=1000  # of a set
@@ -20,9 +21,9 @@ while [ $# -gt 0 ]; do
     case $1 in
     --tool) tool=$2 && shift ;;
     --out) out=$2 && shift ;;
-    --quick) quick=(--quick) cases=10 repeats=2 most_problems=2 sets=small with_peers=(small) ;;
+    --quick) quick=(--quick) cases=10 repeats=2 most_problems=2 sets="algorithms small" with_peers=(small) ;;
     *)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2
+        sed -n '2,/^set -u/{/^set -u/d;s/^# \{0,1\}//p}' "$0" >&2
         exit 2
         ;;
     esac
@@ -129,9 +130,10 @@ compare() { # SECONDS NAME ARGUMENT...: with PyTorch; a table in NAME.md, which 
 # One problem at a time, so that one that fails or is cut off leaves the others. What was not measured is a row, too.
 header=$(grep '^problem,' "$out/available.txt")
 measure() { # SET
-    local tag problem status end=$((SECONDS + 45))
+    local tag problem algo status end=$((SECONDS + 45))
     while read -r tag problem <&3; do
-        limited $((end - SECONDS)) "$tool" bench --backend cuda --no-verify --csv --repeats "$repeats" "$problem" \
+        [ "$1" = algorithms ] && algo=${tag%%-*} || algo=auto
+        limited $((end - SECONDS)) "$tool" bench --backend cuda --algo "$algo" --no-verify --csv --repeats "$repeats" "$problem" \
             >"$out/rows.csv" 2>"$out/bench-errors.txt"
         status=$?
         if [ $status -eq 0 ]; then
@@ -139,7 +141,10 @@ measure() { # SET
             continue
         fi
         echo "$tag,$problem"
-        is_cut_off $status || { failed=$((failed + 1)) && echo "FAIL $1/$tag: $(cat "$out/bench-errors.txt")" >&2; }
+        is_cut_off $status && continue
+        echo "$1/$tag: $(cat "$out/bench-errors.txt")" >&2
+        [ "$algo" = auto ] || continue # not every card has every algorithm
+        failed=$((failed + 1))
     done 3< <(sed '/^#/d; /^[^ ]*-cpu/d; s/ *#.*//' "$root/bench/problems/$1.txt" | head -n "$most_problems")
 }
 # TFLOP/s of the pairs that are visible and of those that are computed, and the former as a fraction of the measured peak.
@@ -148,8 +153,8 @@ print_table() { # SET
     echo '|---|---|---|---|---|---|---|'
     awk -F, 'NR == 1 {for (i = 1; i <= NF; i++) at[$i] = i; next}
         {sub(/ (fwd|bwd|both)$/, "", $2)}
-        NF < at["clock"] {printf "| %s | | not measured | | | | |\n", $2; next}
-        {printf "| %s | %s | %s | %.4f | %.2f | %.2f | %.1f %% of %s |\n", $2, $at["direction"], $at["algo"],
+        NF < at["clock"] {printf "| %s: %s | | not measured | | | | |\n", $1, $2; next}
+        {printf "| %s: %s | %s | %s | %.4f | %.2f | %.2f | %.1f %% of %s |\n", $1, $2, $at["direction"], $at["algo"],
             1e3 * $at["median_s"], $at["gflops"] / 1e3, $at["computed_gflops"] / 1e3, 100 * $at["peak_fraction"],
             $at["peak_basis"]}' "$out/bench-$1.csv"
 }

@@ -10,6 +10,7 @@ trap 'rm -rf "$work"' EXIT
 copy=$work/copy
 mkdir -p "$copy" "$work/bin" "$work/python"
 cp -r "$top_srcdir/bench" "$copy/bench" && chmod -R u+w "$copy"
+printf '%s\n' 'mma-f32 na1d f32 d8 16 w3 fwd # small' 'elsewhere na1d f32 d8 16 w3 fwd' >"$copy/bench/problems/algorithms.txt"
 cat >"$copy/configure" <<'END'
 #!/bin/sh
 echo "$CUDA_ARCHS" >archs
@@ -61,9 +62,11 @@ check 'a target without a peer' says "$tables" \
 check 'why there is no peer' says "$tables" 'PyTorch was not measured: it is not installed.'
 for direction in fwd bwd; do
     check "a table, $direction" says "$tables" \
-        "| na1d f32 b4 h3 d48 17 w5 s2 dil3 | $direction | .* | [0-9.]* | .* of f32 multiply-adds |"
+        "| small-1d: na1d f32 b4 h3 d48 17 w5 s2 dil3 | $direction | .* | [0-9.]* | .* of f32 multiply-adds |"
 done
-check 'a table, cut off' says "$tables" '| na1d f32 b4 h3 d48 17 w4 s1 dil2 | | not measured | | | | |'
+check 'a table, cut off' says "$tables" '| small-1d-even: na1d f32 b4 h3 d48 17 w4 s1 dil2 | | not measured | | | | |'
+check 'a table, by name' says "$tables" '| mma-f32: na1d f32 b1 h1 d8 16 w3 | fwd | mma | .*'
+check 'a table, not for this card' says "$tables" '| elsewhere: na1d f32 d8 16 w3 | | not measured | | | | |'
 
 # A check that time cuts off has failed.
 no_time() {
