@@ -1,15 +1,15 @@
-/* What tensor cores do at most by products of warpgroups: a loop of them, as cu_peak.cu has loops of other
- * instructions.
- */
+/* What tensor cores do at most by products of warpgroups: a loop of them, as cu_peak.cu has of other instructions. */
 #ifndef NF_CU_WGMMA_PEAK_H
 #define NF_CU_WGMMA_PEAK_H
+
+#if DIMS == 64 /* cu_peak.c loads no others */
 
 enum {
     PEAK_PRODUCTS = 16,
     PEAK_ROW_BYTES = GROUP_ROWS * LINE_BYTES,
     PEAK_BYTES = GROUPS * PEAK_ROW_BYTES + PART_BYTES
 };
-static_assert(DIMS > PART_DIMS || PEAK_BYTES == 32 << 10, "cu_peak.c, too, which takes the program of 64 dimensions");
+static_assert(PEAK_BYTES == 32 << 10, "cu_peak.c, too");
 
 /* Numbers near 1, all different: tensor cores are faster, and cooler, on zeros. */
 static void fill_lines(cu_address first, int bytes)
@@ -45,5 +45,9 @@ KERNEL __launch_bounds__(CONSUMERS, 1) void wgmma_peak(float *results, long roun
 }
 
 #define WGMMA_PEAK_KERNELS(X) X(wgmma_peak)
+
+#else
+#define WGMMA_PEAK_KERNELS(X)
+#endif
 
 #endif
