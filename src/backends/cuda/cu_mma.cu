@@ -26,6 +26,8 @@ enum { WARPS = 4, ITEMS = WARPS * 32, COLUMNS = 64, GRAIN = DIMS < 64 ? 2 : 4, P
 
 #include "backends/cuda/cu_backward_ends.h"
 
+#include "backends/cuda/cu_mma_sums.h"
+
 #include "backends/cuda/cu_mma_backward.h"
 
 #include "backends/cuda/cu_mma_dq.h"

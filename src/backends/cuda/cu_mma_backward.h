@@ -75,15 +75,6 @@ template <int BLOCKS, int STEP> struct STAGES {
     }
 };
 
-/* Another walk of an item is a careful one. */
-static void be_careful(bool *careful)
-{
-    if (ITEM_INDEX == 0)
-        *careful = true;
-    if (SPLIT)
-        BARRIER(); /* it says how rows are split */
-}
-
 /* sum += weights times the dimensions of columns. */
 template <int BLOCKS, int STEP>
 static void add_product(float (*weights)[STEP / 8][4], const HULL *hull, const SPOT *spot, const MASK<BLOCKS> *mask,
@@ -97,52 +88,6 @@ static void add_product(float (*weights)[STEP / 8][4], const HULL *hull, const S
         accumulate_carefully<BLOCKS, STEP>(rounded, seen, columns, dims, sum);
     } else {
         accumulate<BLOCKS, STEP>(rounded, columns, dims, sum);
-    }
-}
-
-/* Dimensions `first` and the next of a row that is there, as far as there are any: as one word, if pairs are aligned.
- */
-static void store_pair(ushort *to, long step, bool there, bool pairs, int first, int dims, float low, float high)
-{
-    const uint pair = PACK(low, high);
-    if (there && pairs && first + 1 < dims)
-        *(uint *)(to + first) = pair;
-    else if (there && first < dims) {
-        to[first * step] = (ushort)pair;
-        if (first + 1 < dims)
-            to[(first + 1) * step] = (ushort)(pair >> 16);
-    }
-}
-
-static void store_pair(float *to, long step, bool there, bool pairs, int first, int dims, float low, float high)
-{
-    (void)pairs;
-    if (there && first < dims)
-        to[first * step] = low;
-    if (there && first + 1 < dims)
-        to[(first + 1) * step] = high;
-}
-
-/* Writes the dimensions of rows, times a factor. */
-template <int BLOCKS, int ROWS, int N>
-static void store_sums(IN *x, long step, const LINES<ROWS, N> *rows, int which, int dims, float (*sum)[DIMS / 8][4],
-                       float factor)
-{
-    UNROLLED(int b = 0; b < BLOCKS; b++)
-    {
-        UNROLLED(int h = 0; h < 2; h++)
-        {
-            const int row = lane_row<BLOCKS>(b, h);
-            const bool there = rows->coordinates[row] == ROW_LIMIT;
-            IN *to = x + rows->offset[which][row];
-            const bool pairs = step == 1 && (size_t)to % (2 * sizeof *to) == 0;
-            UNROLLED(int j = 0; j < DIMS / 8; j++)
-            {
-                const int first = 8 * j + LANE % 4 * 2;
-                store_pair(to, step, there, pairs, first, dims, sum[b][j][2 * h] * factor,
-                           sum[b][j][2 * h + 1] * factor);
-            }
-        }
     }
 }
 

@@ -143,24 +143,6 @@ template <bool DKEYS, bool DVALUES> static void walk_queries(const QUERY_WALK *q
     }
 }
 
-/* Writes partial sums of extra tokens. */
-template <int N>
-static void store_partial(float *partial, long pitch, const LINES<DKV_ROWS, N> *rows, int dims, SUMS sum, float factor)
-{
-    UNROLLED(int b = 0; b < DKV_BLOCKS; b++)
-    {
-        UNROLLED(int j = 0; j < DIMS / 8; j++)
-        {
-            UNROLLED(int e = 0; e < 4; e++)
-            {
-                const int row = lane_row<DKV_BLOCKS>(b, e / 2), dim = 8 * j + LANE % 4 * 2 + e % 2;
-                if (rows->coordinates[row] == ROW_LIMIT && dim < dims)
-                    partial[row * pitch + dim] = sum[b][j][e] * factor;
-            }
-        }
-    }
-}
-
 template <bool DKEYS, bool DVALUES> static void find_key_gradients(const QUERY_WALK *q)
 {
     const LINES<DKV_ROWS, DKV_TENSORS> *rows = &q->tables->rows;
@@ -177,11 +159,11 @@ template <bool DKEYS, bool DVALUES> static void find_key_gradients(const QUERY_W
     const int dims = q->tables->q.dims, value_dims = q->tables->dout.dims;
     const float scale = scaled_back(to->scale, q->tables->careful);
     if (DKEYS && to->partial)
-        store_partial(to->partial, to->pitch, rows, dims, dkeys, scale);
+        store_partial<DKV_BLOCKS>(to->partial, to->pitch, rows, dims, dkeys, scale);
     else if (DKEYS && to->dkeys)
         store_sums<DKV_BLOCKS>(to->dkeys, to->dkey_step, rows, DKV_DKEY, dims, dkeys, scale);
     if (DVALUES && to->partial)
-        store_partial(to->partial + dims, to->pitch, rows, value_dims, dvalues, 1);
+        store_partial<DKV_BLOCKS>(to->partial + dims, to->pitch, rows, value_dims, dvalues, 1);
     else if (DVALUES && to->dvalues)
         store_sums<DKV_BLOCKS>(to->dvalues, to->dvalue_step, rows, DKV_DVALUE, value_dims, dvalues, 1);
 }
