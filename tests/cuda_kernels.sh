@@ -18,7 +18,7 @@ orders=(forward reverse random greedy greedy_reverse)
 algorithms=(mma portable unfused naive)
 for algo in "${algorithms[@]}"; do
     share=$cases
-    case $algo in unfused | naive) share=$(((cases + 2) / 3)) ;; esac # slots have no tiles to be cut into
+    case $algo in unfused | naive) share=$(((cases + 2) / 3)) ;; esac # slots take long
     verify() { # SETTINGS SEED
         runs "$1" "$tool" verify --backend cuda --algo "$algo" --cases "$share" --seed "$2"
     }
@@ -31,9 +31,12 @@ for algo in "${algorithms[@]}"; do
     check "${algo}_many_units" verify 'units=132' 700
 done
 # Asynchronous copies within a kernel landed as late as its waits allow; now at once.
-algo=mma share=$cases
-for order in "${!orders[@]}"; do
-    check "mma_${orders[order]}_order_copies_at_once" verify "order=$order;copies=1" $((100 * order + 800))
+for algo in mma unfused; do
+    share=$cases
+    [ "$algo" = mma ] || share=$(((cases + 2) / 3))
+    for order in "${!orders[@]}"; do
+        check "${algo}_${orders[order]}_order_copies_at_once" verify "order=$order;copies=1" $((100 * order + 800))
+    done
 done
 
 # What kernels of compute capability 9.0 use, in a kernel of the tests' own.
@@ -126,6 +129,7 @@ repeats() { # ALGORITHM TYPE
 }
 check mma_same_bits_in_any_order repeats mma bf16
 check wgmma_same_bits_in_any_order repeats wgmma bf16
+check unfused_bf16_same_bits_in_any_order repeats unfused bf16
 check mma_f32_same_bits_in_any_order repeats mma f32
 for algo in portable unfused naive; do
     check "${algo}_same_bits_in_any_order" repeats "$algo" f32
@@ -154,6 +158,8 @@ spreads_alike() { # ALGORITHM TYPE SIZE
 check mma_spreads_what_is_not_finite spreads_alike mma bf16 2
 check wgmma_spreads_what_is_not_finite spreads_alike wgmma bf16 2
 check mma_f32_spreads_what_is_not_finite spreads_alike mma f32 4
+check unfused_spreads_what_is_not_finite spreads_alike unfused bf16 2
+check unfused_f32_spreads_what_is_not_finite spreads_alike unfused f32 4
 
 # What rounds to infinity as bf16, or is too large to be scaled, is finite as f32.
 weigh_large() { # QUERY VALUE OUT BACKEND COMMAND...
@@ -163,14 +169,16 @@ weigh_large() { # QUERY VALUE OUT BACKEND COMMAND...
     # shellcheck disable=SC2086
     "$@" "$tool" run 'na2d f32 w5x4 fwd' --backend $backend --q "$q" --k "$small" --v "$v" --out "$out"
 }
-takes() { # QUERY VALUE: large or small
-    weigh_large "$1" "$2" "$work/large_out.npy" 'cuda --algo mma' runs '' &&
-        weigh_large "$1" "$2" "$work/large_truth.npy" reference env &&
+takes() { # ALGORITHM QUERY VALUE: large or small
+    weigh_large "$2" "$3" "$work/large_out.npy" "cuda --algo $1" runs '' &&
+        weigh_large "$2" "$3" "$work/large_truth.npy" reference env &&
         "$top_builddir/tests/compare_npy" "$work/large_out.npy" "$work/large_truth.npy" 1e-6
 }
 "$top_builddir/tests/make_npy" "$work/small.npy" f4 C 1 1 9 11 2 8
-check mma_f32_takes_the_largest_values takes small large
-check mma_f32_takes_the_largest_queries takes large small
+for algo in mma unfused; do
+    check "${algo}_f32_takes_the_largest_values" takes "$algo" small large
+    check "${algo}_f32_takes_the_largest_queries" takes "$algo" large small
+done
 
 # Benchmarks go by the device's clock and its limits.
 column() { # NAME: of the row that bench printed

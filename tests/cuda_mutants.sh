@@ -10,14 +10,16 @@ tool=$top_builddir/tests/cuda_host/nearfield
 interop=$top_builddir/tests/test_cuda
 orders=(forward reverse random greedy greedy-reverse)
 
-# What a file's faults show in: programs, another that runs as it is, how the backend is made to run them, problems, and how
+# What a file's faults show in: programs, others that run as they are, how the backend is made to run them, problems, and how
 # copies land that a kernel does not wait for. Problems have several tiles, partial and full; grouped heads, extra tokens, dilation; a NaN where nobody sees it.
 suit() { # FILE [f32|f32-d128]
     algo=portable tiny= suite= copies=(late) try=crosscheck other=
     programs='r2-i0-o0-t64 r2-i0-o0-t32'
     problems=('na2d f32 h4/2 d20/36 9x11 w5x3 s2x1 x3 both' 'na1d f32 d8 130 w60 both' 'na2d f32 d8 6x7 w3 dil2 c0x1 both')
     case $1 in
-    gpu/gpu_unfused.cl) programs=plain-i0-o0 algo=unfused suite=pair ;;
+    gpu/gpu_unfused.cl) # all of it is run by f64, and by f32 where that has too many dimensions
+        programs='plain-i1-o1 plain-i0-o0' other=unfused-i0-d64 algo=unfused suite=pair problems=("${problems[@]/f32/f64}")
+        ;;
     gpu/gpu_naive.cl) programs=plain-i0-o0 algo=naive ;;
     gpu/gpu_merge.cl) programs='merge-i0 merge-i1' algo='' suite=merging ;;
     cuda/cu_wgmma_backward* | cuda/cu_wgmma_meet.h | cuda/cu_wgmma_open.h)
@@ -28,12 +30,20 @@ suit() { # FILE [f32|f32-d128]
         programs=wgmma-i2-d64 other=wgmma-backward-i2-d64 algo=wgmma try=verify copies=(late early)
         problems=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3 fwd' 'na1d bf16 d8 420 w130 dil3 fwd' 'na3d bf16 d8 3x8x16 w2x8x16 c0x1x0 fwd')
         ;;
+    cuda/cu_unfused*)
+        programs=unfused-i2-d64 other=plain-i2-o2 algo=unfused copies=(late early)
+        problems=('na2d bf16 h4/2 d20/28 9x11 w5x3 s2x1 x3 both' 'na1d bf16 d8 300 w200 both' 'na2d bf16 d8 6x7 w3 dil2 c0x1 both'
+            'na1d bf16 d8 90 w3 k80:10 both')
+        ;;
     cuda/cu_mma* | cuda/cu_backward_ends.h)
         programs=mma-i2-d32 algo=mma copies=(late early)
         problems=('na2d bf16 h4/2 d20/28 9x11 w5x3 s2x1 x3 both' 'na1d bf16 d8 300 w200 both' 'na2d bf16 d8 6x7 w3 dil2 c0x1 both')
         ;;
     esac
     case $1,${2-} in
+    cuda/cu_unfused*,f32) # and scores that are the caller's
+        programs=unfused-i0-d64 other=plain-i0-o0 suite=pair problems=("${problems[@]/bf16/f32}")
+        ;;
     *,f32-d128) programs=mma-i0-d128 problems=('na1d f32 h2/1 d100/70 100 w60 c1 x1 both') ;;
     cuda/cu_mma_split.h, | *,f32)
         programs=mma-i0-d32 problems=("${problems[@]/bf16/f32}") tiny='na1d f32 d8 20 w9 both' # for denormal numbers
@@ -50,7 +60,9 @@ plant() { # FILE EXPRESSION
 # A fault may leave a variable without a use.
 build() {
     mkdir -p "$work/modules" || return
-    [ -z "$other" ] || cp "$top_builddir/tests/cuda_host/modules/$other.so" "$work/modules/" || return
+    for program in $other; do
+        cp "$top_builddir/tests/cuda_host/modules/$program.so" "$work/modules/" || return
+    done
     for program in $programs; do
         ${MAKE:-make} -s -f "$work/src/backends/cuda/images.mk" src="$work/src" tests="$top_srcdir/tests/cuda_host" \
             CXX="$CXX" HOST_FLAGS=-w folder="$work/modules" "$work/modules/$program.so" || return
@@ -118,7 +130,7 @@ unspoiled() { # FILE [f32|f32-d128]
 }
 build_original() { rm -rf "$work/src" && cp -r "$top_srcdir/src" "$work/src" && cp -r "$top_srcdir/include" "$work/" && build; }
 for file in gpu/gpu_tile.cl gpu/gpu_unfused.cl gpu/gpu_naive.cl gpu/gpu_merge.cl cuda/cu_mma.cu cuda/cu_mma_split.h \
-    cuda/cu_wgmma.cu cuda/cu_wgmma_backward.cu; do
+    cuda/cu_unfused.cu cuda/cu_wgmma.cu cuda/cu_wgmma_backward.cu; do
     check "$file as it is passes" unspoiled "$file"
 done
 check 'cuda/cu_mma.cu as it is passes, f32-d128' unspoiled cuda/cu_mma.cu f32-d128

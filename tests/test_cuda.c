@@ -15,7 +15,10 @@
 #include "placed.h"
 
 static const char problem_text[] = "na2d f32 b2 h4/2 d5/3 7x6 w3x5 x2 both";
-static const char pair_text[] = "na2d f32 b2 h4/2 d5/3 7x6 w3x5 c1x0 x2 both";
+/* Of tensor cores, and with more dimensions than those take. */
+static const char *const pair_texts[] = {"na2d f32 b2 h4/2 d5/3 7x6 w3x5 c1x0 x2 both",
+                                         "na2d f32 b2 h4/2 d130/3 7x6 w3x5 c1x0 x2 both"};
+enum { PAIRS = 2 * sizeof pair_texts / sizeof *pair_texts };
 static const double tolerance = 1e-4;
 
 static cu_api api;
@@ -282,13 +285,14 @@ END_TEST
 START_TEST(the_pair_runs)
 {
     const CUstream stream = make_stream(primary);
-    const uint32_t host = _i ? UINT32_C(1) << NF_SCORES | UINT32_C(1) << NF_DK : 0;
+    const uint32_t host = _i % 2 ? UINT32_C(1) << NF_SCORES | UINT32_C(1) << NF_DK : 0;
+    const char *text = pair_texts[_i / 2];
     placed a;
     attend kept;
     uint64_t seed = 3;
     nf_io io, truth;
     nf_exec exec;
-    attend_create_text(&a.truth, pair_text);
+    attend_create_text(&a.truth, text);
     placed_add_scores(&a.truth);
     attend_fill(&a.truth, &seed, 1);
     place_tensors(&a, host);
@@ -299,7 +303,7 @@ START_TEST(the_pair_runs)
     nf_plan *plan = placed_pair_plan(context, "cuda", &a.truth.problem, &io);
     nf_plan *truth_plan = placed_pair_plan(host_context, "cpu", &a.truth.problem, &truth);
     placed_run_pair(truth_plan, &truth, NULL);
-    keep(&kept, &a, pair_text, true);
+    keep(&kept, &a, text, true);
     placed_run_pair(plan, &io, &exec);
     CHECK_CU(api.cuStreamSynchronize(stream));
     compare_kept(&kept, &a, host);
@@ -607,7 +611,7 @@ int main(void)
     suite_add_tcase(suite, tests);
     TCase *pair = tcase_create("pair"), *merges = tcase_create("merging");
     tcase_add_checked_fixture(pair, setup, teardown);
-    tcase_add_loop_test(pair, the_pair_runs, 0, 2);
+    tcase_add_loop_test(pair, the_pair_runs, 0, PAIRS);
     suite_add_tcase(suite, pair);
     tcase_add_checked_fixture(merges, setup, teardown);
     tcase_add_loop_test(merges, merges_in_place, 0, 2);

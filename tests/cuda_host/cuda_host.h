@@ -118,6 +118,11 @@ static inline void cu_copy_async_8(cu_address to, const void *from)
     host_copy(to, from, 8, 8);
 }
 
+static inline void cu_copy_async_4(cu_address to, const void *from, bool there)
+{
+    host_copy(to, from, there ? 4 : 0, 4);
+}
+
 static inline void cu_copy_async_commit()
 {
     host_copy_commit();

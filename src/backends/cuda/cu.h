@@ -96,6 +96,10 @@ void cu_mma_cost(const gpu_device *device, const nf_request *request, double sec
 nf_status cu_mma_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
                         const nf_tensor layout[NF_ROLES]);
 
+/* cu_unfused_plan.c: gpu_unfused.c's plan, whose products tensor cores compute where they can. */
+nf_status cu_unfused_create(gpu_plan **plan, const gpu_device *device, const nf_request *request,
+                            const nf_tensor layout[NF_ROLES]);
+
 /* cu_wgmma_plan.c: the same for those of compute capability 9.0. A plan has one direction. */
 nf_status cu_wgmma_supports(const gpu_device *device, const nf_request *request);
 void cu_wgmma_cost(const gpu_device *device, const nf_request *request, double seconds[NF_DIRECTIONS]);

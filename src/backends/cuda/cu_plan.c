@@ -21,7 +21,7 @@ typedef struct shape {
 static const shape wgmma = {false, cu_wgmma_supports, cu_wgmma_cost, cu_wgmma_create, 1};
 static const shape mma = {false, cu_mma_supports, cu_mma_cost, cu_mma_create, 1};
 static const shape portable = {false, gpu_plan_supports, gpu_plan_cost, gpu_plan_create, 3};
-static const shape unfused = {true, gpu_unfused_supports, gpu_plan_cost, gpu_unfused_create, 10};
+static const shape unfused = {true, gpu_unfused_supports, gpu_plan_cost, cu_unfused_create, 10};
 static const shape naive = {false, gpu_naive_supports, gpu_plan_cost, gpu_naive_create, 100};
 
 /* ---- Choice ------------------------------------------------------------------------------------------------------ */
@@ -102,6 +102,11 @@ static nf_status make_stream(cu_plan *plan)
     return error == CUDA_SUCCESS ? NF_OK : cu_fail(&state->api, error, "cuda: no stream");
 }
 
+/* The images of a plan's kernels. */
+typedef struct programs {
+    CUmodule module, products;
+} programs;
+
 /* A kernel has to be told that a launch will give it more shared memory than kernels may declare. */
 static nf_status allow_shared(const cu_plan *plan, CUfunction kernel, const gpu_launch *launch)
 {
@@ -115,10 +120,11 @@ static nf_status allow_shared(const cu_plan *plan, CUfunction kernel, const gpu_
                                            launch->kernel, launch->local_bytes);
 }
 
-static nf_status find_kernels(cu_plan *plan, CUmodule module, const gpu_launches *launches, CUfunction *kernels)
+static nf_status find_kernels(cu_plan *plan, const programs *p, const gpu_launches *launches, CUfunction *kernels)
 {
     for (int i = 0; i < launches->count; i++) {
         const char *name = launches->launch[i].kernel;
+        const CUmodule module = launches->launch[i].of_products ? p->products : p->module;
         const CUresult error = plan->state->api.cuModuleGetFunction(&kernels[i], module, name);
         if (error != CUDA_SUCCESS)
             return cu_fail(&plan->state->api, error, "cuda: kernel %s", name);
@@ -131,13 +137,15 @@ static nf_status find_kernels(cu_plan *plan, CUmodule module, const gpu_launches
 
 static nf_status make_kernels(cu_plan *plan, const shape *s)
 {
-    CUmodule module;
+    programs p = {0};
     nf_status status = s->create(&plan->gpu, &cu_used_device(plan->state)->limits, plan->request, plan->layout);
     if (status == NF_OK)
-        status = cu_state_module(plan->state, plan->gpu->options, &module);
+        status = cu_state_module(plan->state, plan->gpu->options, &p.module);
+    if (status == NF_OK && plan->gpu->products[0])
+        status = cu_state_module(plan->state, plan->gpu->products, &p.products);
     for (int operation = 0; status == NF_OK && operation < NF_OPERATIONS; operation++)
         status =
-            find_kernels(plan, module, gpu_plan_launches(plan->gpu, (nf_operation)operation), plan->kernels[operation]);
+            find_kernels(plan, &p, gpu_plan_launches(plan->gpu, (nf_operation)operation), plan->kernels[operation]);
     return status;
 }
 

@@ -94,6 +94,12 @@ static __device__ __forceinline__ void cu_copy_async_8(cu_address to, const void
     asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" : : "r"(to), "l"(from) : "memory");
 }
 
+/* The same of 4 bytes, or zeros. */
+static __device__ __forceinline__ void cu_copy_async_4(cu_address to, const void *from, bool there)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" : : "r"(to), "l"(from), "r"(there ? 4 : 0) : "memory");
+}
+
 /* Makes a group of this thread's copies since the last one. */
 static __device__ __forceinline__ void cu_copy_async_commit()
 {

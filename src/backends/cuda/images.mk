@@ -11,7 +11,8 @@ cuda = $(src)/backends/cuda
 list = awk -f $(gpu)/ahead.awk $(gpu)/gpu_ahead.h$(if $(CUDA_ARCHS),$(if $(filter 90,$(CUDA_ARCHS)),, | grep -v ^wgmma))
 images := $(patsubst %,$(folder)/%.fatbin,$(shell $(list) | cut -d ' ' -f 1))
 text := $(gpu)/gpu_ahead.h $(gpu)/ahead.awk $(wildcard $(gpu)/*.cl) $(gpu)/gpu_tables.h $(wildcard $(cuda)/*.cu) \
-	$(wildcard $(cuda)/cu_mma*.h) $(wildcard $(cuda)/cu_wgmma*.h) $(cuda)/cu_backward_ends.h $(cuda)/cu_ptx.h \
+	$(wildcard $(cuda)/cu_mma*.h) $(wildcard $(cuda)/cu_unfused*.h) $(wildcard $(cuda)/cu_wgmma*.h) \
+	$(cuda)/cu_backward_ends.h $(cuda)/cu_ptx.h \
 	$(cuda)/cu_softmax.h $(cuda)/cu_words.h
 
 # The text needs nothing of later GPUs, so that all machine code comes from the least one's PTX, which is kept for GPUs

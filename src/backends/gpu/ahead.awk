@@ -1,5 +1,6 @@
 # The programs that are compiled ahead, one a line: a name, the file below src/backends/cuda, and the options, exactly as
-# gpu_shape.c, gpu_slots_finish, gpu_merge_options, cu_mma_plan.c and cu_wgmma_plan.c write them. Reads gpu_ahead.h.
+# gpu_shape.c, gpu_slots_finish, gpu_merge_options, cu_mma_plan.c, cu_unfused_plan.c and cu_wgmma_plan.c write them. Reads
+# gpu_ahead.h.
 /^ *X\(/ {
     gsub(/[^0-9]+/, " ")
     tiles[++count] = $0
@@ -19,6 +20,18 @@
 }
 function mma(type, dim) {
     printf "mma-i%d-d%d cu_mma.cu -DIN_TYPE=%d -DDIMS=%d\n", type, dim, type, dim
+}
+/define GPU_AHEAD_UNFUSED/ {
+    type_of_16_bits = /UNFUSED_DIMS/
+    sub(/.*\(D\)/, "")
+    gsub(/[^0-9]+/, " ")
+    if (type_of_16_bits)
+        unfused_dims = split($0, unfused_dim, " ")
+    else
+        unfused_f32_dims = split($0, unfused_f32_dim, " ")
+}
+function unfused(type, dim) {
+    printf "unfused-i%d-d%d cu_unfused.cu -DUNFUSED=1 -DIN_TYPE=%d -DDIMS=%d\n", type, dim, type, dim
 }
 /GPU_AHEAD_WGMMA_DIMS/ {
     gsub(/[^0-9]+/, " ")
@@ -54,6 +67,11 @@ END {
             mma(narrow, dim[d])
     for (d = 1; d <= f32_dims; d++)
         mma(0, f32_dim[d])
+    for (narrow = 2; narrow <= 3; narrow++)
+        for (d = 1; d <= unfused_dims; d++)
+            unfused(narrow, unfused_dim[d])
+    for (d = 1; d <= unfused_f32_dims; d++)
+        unfused(0, unfused_f32_dim[d])
     for (narrow = 2; narrow <= 3; narrow++)
         for (d = 1; d <= wide_dims; d++) {
             options = sprintf("-DIN_TYPE=%d -DDIMS=%d", narrow, wide_dim[d])

@@ -21,6 +21,9 @@ enum { GPU_AHEAD_PLAIN_RANK = 4, GPU_AHEAD_PLAIN_ITEMS = 64 };
  * per dimensions of f32. */
 #define GPU_AHEAD_MMA_DIMS(D) D(32) D(64) D(128) D(256)
 #define GPU_AHEAD_MMA_F32_DIMS(D) D(32) D(64) D(128)
+/* Of those that keep scores in memory (cu_unfused.cu), which memory slows more than zeros do. */
+#define GPU_AHEAD_UNFUSED_DIMS(D) D(64) D(128) D(256)
+#define GPU_AHEAD_UNFUSED_F32_DIMS(D) D(64) D(128)
 /* The same of those for compute capability 9.0, forward and backward each (cu_wgmma.cu, cu_wgmma_backward.cu). */
 #define GPU_AHEAD_WGMMA_DIMS(D) D(64) D(128)
 

@@ -329,4 +329,6 @@ uint32_t gpu_plan_touches(const gpu_plan *plan)
 void gpu_plan_describe(const gpu_plan *plan, nf_text *text)
 {
     nf_text_printf(text, "  shape %s: %s\n", plan->shape, plan->options);
+    if (plan->products[0])
+        nf_text_printf(text, "  products: %s\n", plan->products);
 }

@@ -49,7 +49,8 @@ typedef struct gpu_arg {
 
 /* One launch, one-dimensional. */
 typedef struct gpu_launch {
-    const char *kernel;   /* its name in the program */
+    const char *kernel;   /* its name in the program, */
+    bool of_products;     /* or in that of the plan's products */
     size_t groups, items; /* work-groups, work-items of each */
     size_t local_bytes;   /* local memory that the launch gives a group, besides what the kernel declares itself */
     uint32_t outputs;     /* bits 1 << role: to be left out of a call in which none of them is present */
@@ -66,6 +67,7 @@ typedef struct gpu_plan {
     const char *shape;         /* "lanes", "tile", "unfused", "naive", or a name of the backend's own */
     const char *const *source; /* NULL-terminated texts: the program is all of them in this order */
     char options[768];         /* "-DNAME=value ...": the specialisation; the vendor's options are the backend's */
+    char products[128];        /* the same of a second program, for some launches; "": none has one */
     void *tables;              /* axis tables, segments, extents, strides: uploaded once */
     size_t table_bytes;
     size_t scratch_bytes;           /* of device memory that a call needs, 0 if none; nothing in it outlives the call */

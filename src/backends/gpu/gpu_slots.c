@@ -185,6 +185,40 @@ nf_status gpu_slots_pack(gpu_packer *packer, const gpu_device *device, const nf_
     return NF_OK;
 }
 
+/* Numbers of an axis that has one token are those of the program's last, which the problem lacks. */
+static void lead_walk(int64_t *walk, int32_t rank, int32_t axes)
+{
+    lead(walk + GPU_WALK_COUNT, rank, axes, 1);
+    lead(walk + GPU_WALK_COLUMNS, rank, axes, 1);
+    lead(walk + GPU_WALK_SEGMENTS, rank, axes, walk[GPU_WALK_SEGMENTS + GPU_AHEAD_PLAIN_RANK - 1]);
+}
+
+nf_status gpu_slots_add_walk(gpu_plan *plan, const nf_request *request, const nf_work *work, int at)
+{
+    const int32_t rank = request->problem->rank, axes = GPU_AHEAD_PLAIN_RANK - rank;
+    const int64_t used = (int64_t)(plan->table_bytes / sizeof(int32_t));
+    const int64_t room = used + gpu_pack_walk_ints(work, GPU_AHEAD_PLAIN_RANK);
+    if (room > INT32_MAX)
+        return nf_fail(NF_ERR_UNSUPPORTED, "the axis tables have %" PRId64 " entries, kernels can number 2^31 - 1",
+                       room);
+    int64_t *header = nf_alloc_array(request->context, (size_t)room + 1, sizeof(int32_t));
+    if (!header)
+        return NF_ERR_MEMORY;
+    memcpy(header, plan->tables, plan->table_bytes);
+    gpu_packer packer = {.header = header,
+                         .ints = (int32_t *)(void *)header,
+                         .used = used,
+                         .capacity = room,
+                         .rank = GPU_AHEAD_PLAIN_RANK};
+    gpu_pack_walk(&packer, work, at);
+    if (axes)
+        lead_walk(header + at, rank, axes);
+    nf_release(request->context, plan->tables);
+    plan->tables = header;
+    plan->table_bytes = (size_t)packer.used * sizeof(int32_t);
+    return NF_OK;
+}
+
 /* ---- Passes ------------------------------------------------------------------------------------------------------ */
 
 int64_t gpu_pass_items(const gpu_device *device)

@@ -27,6 +27,10 @@ nf_status gpu_slots_supports(const gpu_device *device, const nf_request *request
 nf_status gpu_slots_pack(gpu_packer *packer, const gpu_device *device, const nf_request *request,
                          const nf_tensor layout[NF_ROLES]);
 
+/* Appends a walk to a plan's tables, for programs that are compiled ahead: axes that the problem lacks come first, too.
+ * at: GPU_BY_QUERY or GPU_BY_KEY. */
+nf_status gpu_slots_add_walk(gpu_plan *plan, const nf_request *request, const nf_work *work, int at);
+
 /* A kernel with an item per element of something. Its arguments follow the tables and scratch, in the text's order. */
 typedef struct gpu_pass {
     const char *kernel;
