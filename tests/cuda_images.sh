@@ -41,7 +41,8 @@ done
 spills_nothing() { # PROGRAM
     awk -v program="$1" -f "$text/spills.awk" "$text/spills.txt" "$built/$1.fatbin.log"
 }
-kernels=$(cat "$built"/*.fatbin.log | grep -c 'Compiling entry function')
+logs=("${programs[@]/%/.fatbin.log}")
+kernels=$(cat "${logs[@]/#/$built/}" | grep -c 'Compiling entry function')
 if [ "$kernels" -gt 0 ]; then
     for program in "${programs[@]}"; do
         check "spills_of_$program" spills_nothing "$program"
