@@ -32,10 +32,10 @@ for algo in "${algorithms[@]}"; do
 done
 # Asynchronous copies within a kernel landed as late as its waits allow; now at once.
 for algo in mma unfused; do
-    share=$cases
-    [ "$algo" = mma ] || share=$(((cases + 2) / 3))
+    share=$cases first=800
+    [ "$algo" = mma ] || share=$(((cases + 2) / 3)) first=900
     for order in "${!orders[@]}"; do
-        check "${algo}_${orders[order]}_order_copies_at_once" verify "order=$order;copies=1" $((100 * order + 800))
+        check "${algo}_${orders[order]}_order_copies_at_once" verify "order=$order;copies=1" $((100 * order + first))
     done
 done
 
@@ -79,11 +79,16 @@ check wgmma_on_an_older_gpu older_gpu
 
 # Every program, whatever was drawn: each type, rank, tile and number of dimensions, with extra tokens. With one
 # multiprocessor few rows are enough for large tiles. What crosscheck runs is both directions.
-tiles=() slots=() matrices=() warpgroups=()
+tiles=() slots=() scores=() matrices=() warpgroups=()
 for type in f32 f64 bf16 f16 'bf16 out=f32' 'f16 out=f32'; do
     tiles+=("na1d $type d64 64 x2" "na1d $type d16 9 w5 x2" "na3d $type d64 4x4x4 x2" "na3d $type d16 2x3x3 w2 x2")
     slots+=("na2d $type h2/1 d8/12 6x7 w3 x2")
+    scores+=("na1d $type h2/1 d260/3 5 w3 x2") # more dimensions than tensor cores take
 done
+for dims in 64 128; do
+    scores+=("na1d f32 d$dims 9 w5 x2" "na1d bf16 d$dims 9 w5 x2" "na1d f16 d$dims 9 w5 x2")
+done
+scores+=('na1d bf16 d256 9 w5 x2' 'na1d f16 d256 9 w5 x2')
 for dims in 32 64 128; do
     for type in bf16 f16; do
         matrices+=("na1d $type d$dims 70 w9 x2" "na1d $type d$dims 9 w5 x2")
@@ -96,7 +101,7 @@ every() { # ALGORITHM PROBLEM...
     runs 'units=1' "$tool" crosscheck --backend cuda --algo "$1" "${@:2}"
 }
 check portable_programs every portable "${tiles[@]}"
-check unfused_programs every unfused "${slots[@]}"
+check unfused_programs every unfused "${scores[@]}"
 check naive_programs every naive "${slots[@]}"
 check mma_programs every mma "${matrices[@]}"
 check wgmma_programs every wgmma "${warpgroups[@]}"
