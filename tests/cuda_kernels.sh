@@ -18,7 +18,7 @@ orders=(forward reverse random greedy greedy_reverse)
 algorithms=(mma portable unfused naive)
 for algo in "${algorithms[@]}"; do
     share=$cases
-    case $algo in unfused | naive) share=$(((cases + 2) / 3)) ;; esac # slots take long
+    case $algo in unfused | naive) share=$(((cases + 4) / 5)) ;; esac # slots take long
     verify() { # SETTINGS SEED
         runs "$1" "$tool" verify --backend cuda --algo "$algo" --cases "$share" --seed "$2"
     }
@@ -33,7 +33,7 @@ done
 # Asynchronous copies within a kernel landed as late as its waits allow; now at once.
 for algo in mma unfused; do
     share=$cases first=800
-    [ "$algo" = mma ] || share=$(((cases + 2) / 3)) first=900
+    [ "$algo" = mma ] || share=$(((cases + 4) / 5)) first=900
     for order in "${!orders[@]}"; do
         check "${algo}_${orders[order]}_order_copies_at_once" verify "order=$order;copies=1" $((100 * order + first))
     done

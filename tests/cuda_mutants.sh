@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Plants faults in the kernel text, one at a time, and expects that the kernels on the host (tests/cuda_host) notice, in one
 # order of a block's threads or another. Prints the first mode that did; CUDA_ORDERS=all: every one. Each fault takes seconds,
-# so that an eighth of them is planted; CUDA_MUTANTS=all: all.
+# so that a tenth of them is planted; CUDA_MUTANTS=all: all.
 . "$top_srcdir/tests/count.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -139,7 +139,7 @@ listed=0 left=0
 while IFS='|' read -r name file expression; do
     case $name in '#'* | '') continue ;; esac
     listed=$((listed + 1))
-    if [ "${CUDA_MUTANTS-}" != all ] && [ $((listed % 8)) -ne 0 ]; then
+    if [ "${CUDA_MUTANTS-}" != all ] && [ $((listed % 10)) -ne 0 ]; then
         left=$((left + 1))
         continue
     fi
