@@ -23,10 +23,16 @@ typedef struct peak_loop {
 } peak_loop;
 
 static const peak_loop loops[] = {
-    [NF_F32] = {"peak_f32", "f32 multiply-adds", 2.0 * 16, 64},
-    [NF_F64] = {"peak_f64", "f64 multiply-adds", 2.0 * 16, 64},
-    [NF_BF16] = {"peak_bf16", "mma.sync bf16", 2.0 * 16 * 8 * 16 * 8 / WARP, 64},
-    [NF_F16] = {"peak_f16", "mma.sync f16", 2.0 * 16 * 8 * 16 * 8 / WARP, 64},
+    [NF_F32] = {.kernel = "peak_f32", .basis = "f32 multiply-adds", .flops = 2.0 * 16, .first_rounds = 64},
+    [NF_F64] = {.kernel = "peak_f64", .basis = "f64 multiply-adds", .flops = 2.0 * 16, .first_rounds = 64},
+    [NF_BF16] = {.kernel = "peak_bf16",
+                 .basis = "mma.sync bf16",
+                 .flops = 2.0 * 16 * 8 * 16 * 8 / WARP,
+                 .first_rounds = 64},
+    [NF_F16] = {.kernel = "peak_f16",
+                .basis = "mma.sync f16",
+                .flops = 2.0 * 16 * 8 * 16 * 8 / WARP,
+                .first_rounds = 64},
 };
 #define WARPGROUP_FLOPS (2.0 * 64 * 128 * 16 * 16 / WARPGROUP)
 static const peak_loop warpgroup_loops[] = {
