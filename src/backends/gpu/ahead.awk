@@ -9,33 +9,20 @@
     gsub(/[^0-9]+/, " ")
     split($0, plain, " ")
 }
-/define GPU_AHEAD_MMA/ {
-    type_of_16_bits = /MMA_DIMS/
+# The dimensions D(n) of the line. Returns how many.
+function read_dims(into) {
     sub(/.*\(D\)/, "")
     gsub(/[^0-9]+/, " ")
-    if (type_of_16_bits)
-        dims = split($0, dim, " ")
-    else
-        f32_dims = split($0, f32_dim, " ")
+    return split($0, into, " ")
 }
-function mma(type, dim) {
-    printf "mma-i%d-d%d cu_mma.cu -DIN_TYPE=%d -DDIMS=%d\n", type, dim, type, dim
-}
-/define GPU_AHEAD_UNFUSED/ {
-    type_of_16_bits = /UNFUSED_DIMS/
-    sub(/.*\(D\)/, "")
-    gsub(/[^0-9]+/, " ")
-    if (type_of_16_bits)
-        unfused_dims = split($0, unfused_dim, " ")
-    else
-        unfused_f32_dims = split($0, unfused_f32_dim, " ")
-}
-function unfused(type, dim) {
-    printf "unfused-i%d-d%d cu_unfused.cu -DUNFUSED=1 -DIN_TYPE=%d -DDIMS=%d\n", type, dim, type, dim
-}
-/GPU_AHEAD_WGMMA_DIMS/ {
-    gsub(/[^0-9]+/, " ")
-    wide_dims = split($0, wide_dim, " ")
+/define GPU_AHEAD_MMA_DIMS/ { mma_dims = read_dims(mma_dim) }
+/define GPU_AHEAD_MMA_F32_DIMS/ { mma_f32_dims = read_dims(mma_f32_dim) }
+/define GPU_AHEAD_UNFUSED_DIMS/ { unfused_dims = read_dims(unfused_dim) }
+/define GPU_AHEAD_UNFUSED_F32_DIMS/ { unfused_f32_dims = read_dims(unfused_f32_dim) }
+/define GPU_AHEAD_WGMMA_DIMS/ { wgmma_dims = read_dims(wgmma_dim) }
+function list_dims(name, source, option, type, dim, dims,    d) {
+    for (d = 1; d <= dims; d++)
+        printf "%s-i%d-d%d %s %s-DIN_TYPE=%d -DDIMS=%d\n", name, type, dim[d], source, option, type, dim[d]
 }
 END {
     # Element types of the inputs and of out, as nf_dtype numbers them, and the bytes that their arithmetic has.
@@ -63,19 +50,13 @@ END {
         printf "merge-i%d cu_merge.cu -DRANK=1 -DIN_TYPE=%d -DOUT_TYPE=%d\n", type[1], type[1], type[2]
     }
     for (narrow = 2; narrow <= 3; narrow++)
-        for (d = 1; d <= dims; d++)
-            mma(narrow, dim[d])
-    for (d = 1; d <= f32_dims; d++)
-        mma(0, f32_dim[d])
+        list_dims("mma", "cu_mma.cu", "", narrow, mma_dim, mma_dims)
+    list_dims("mma", "cu_mma.cu", "", 0, mma_f32_dim, mma_f32_dims)
     for (narrow = 2; narrow <= 3; narrow++)
-        for (d = 1; d <= unfused_dims; d++)
-            unfused(narrow, unfused_dim[d])
-    for (d = 1; d <= unfused_f32_dims; d++)
-        unfused(0, unfused_f32_dim[d])
-    for (narrow = 2; narrow <= 3; narrow++)
-        for (d = 1; d <= wide_dims; d++) {
-            options = sprintf("-DIN_TYPE=%d -DDIMS=%d", narrow, wide_dim[d])
-            printf "wgmma-i%d-d%d cu_wgmma.cu -DWGMMA=1 %s\n", narrow, wide_dim[d], options
-            printf "wgmma-backward-i%d-d%d cu_wgmma_backward.cu -DWGMMA_BACKWARD=1 %s\n", narrow, wide_dim[d], options
-        }
+        list_dims("unfused", "cu_unfused.cu", "-DUNFUSED=1 ", narrow, unfused_dim, unfused_dims)
+    list_dims("unfused", "cu_unfused.cu", "-DUNFUSED=1 ", 0, unfused_f32_dim, unfused_f32_dims)
+    for (narrow = 2; narrow <= 3; narrow++) {
+        list_dims("wgmma", "cu_wgmma.cu", "-DWGMMA=1 ", narrow, wgmma_dim, wgmma_dims)
+        list_dims("wgmma-backward", "cu_wgmma_backward.cu", "-DWGMMA_BACKWARD=1 ", narrow, wgmma_dim, wgmma_dims)
+    }
 }
