@@ -90,7 +90,8 @@ for algo in mma portable unfused naive; do
 done
 # One problem for each kind of program; the compute sanitizer is slow, so they are small.
 small=('mma na3d bf16 h2/1 d16 5x8x6 w4x3x6 dil1x2x1 c1x0x0 x3' 'mma na2d f32 h4/2 d20/36 9x11 w5x3 s2x1 x3'
-    'portable na2d f32 h4/2 d20/36 9x11 w5x3 s2x1 x3' 'unfused na1d f64 h2 d24 90 w9' 'naive na1d f64 h2 d24 90 w9')
+    'portable na2d f32 h4/2 d20/36 9x11 w5x3 s2x1 x3' 'unfused na2d bf16 h4/2 d20/36 9x11 w5x3 s2x1 x3'
+    'unfused na1d f64 h2 d24 90 w9' 'naive na1d f64 h2 d24 90 w9')
 # Problems that are drawn rarely let boxes be copied.
 boxed=('na2d bf16 h4/2 d24/32 9x11 w5x3 s2x1 x3' 'na3d f16 b2 h3 d64 9x8x7 w3x5x3 dil1x1x2' 'na1d bf16 h2 d128 1000 w300')
 [ ${#quick[@]} -eq 0 ] || boxed=('na1d bf16 h2 d24/32 80 w9 x3')

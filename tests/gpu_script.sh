@@ -46,7 +46,7 @@ whole() {
 }
 check 'all of it' whole
 check 'the nearest architecture below' says "$copy/build/cuda-80/archs" 80
-for seen in 'mma na3d bf16' 'mma na2d f32' 'wgmma na1d bf16' 'portable na2d' 'unfused na1d' 'naive na1d'; do
+for seen in 'mma na3d bf16' 'mma na2d f32' 'wgmma na1d bf16' 'portable na2d' 'unfused na2d bf16' 'unfused na1d' 'naive na1d'; do
     for tool in memcheck racecheck synccheck; do
         check "$tool of $seen" says "$SANITIZED" "--tool $tool .*crosscheck --backend cuda --algo $seen .*"
     done
