@@ -89,6 +89,16 @@ typedef struct cu_plan {
 
 extern const nf_algorithm cu_wgmma, cu_mma, cu_portable, cu_unfused, cu_naive;
 
+/* What f32 queries may be multiplied by before they are split (cu_mma_split.h), and queries or keys of all batches and
+ * heads that kernels can number, in blocks of which one or two are for each tile. */
+#define CU_F32_QUERY_SCALE 0x1p24
+enum { CU_MOST_ROWS = 1 << 30 };
+
+/* cu_mma_plan.c: queries or keys of all batches and heads, whichever are more; the least of so many dimensions that are
+ * enough, or 0. */
+double cu_count_rows(const nf_problem *problem);
+int64_t cu_enough(const int64_t *dims, size_t count, int64_t wanted);
+
 /* cu_mma_plan.c: the shape of plans for tensor cores. What such kernels refuse of any problem. */
 nf_status cu_check_matrices(const gpu_device *device, const nf_problem *problem, int64_t most_dims);
 nf_status cu_mma_supports(const gpu_device *device, const nf_request *request);

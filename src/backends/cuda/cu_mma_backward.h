@@ -12,14 +12,6 @@ enum { BACKWARD_STEP = SPLIT ? (DIMS < 64 ? 32 : 16) : DIMS <= 64 ? 64 : DIMS ==
 
 /* ---- What both walks share --------------------------------------------------------------------------------------- */
 
-static SOURCE open_dout(const long *numbers, const void *dout, long dout_at)
-{
-    if (IN_TYPE == 0 || !out_is_float(numbers))
-        return open_source(numbers, GPU_DOUT, (const IN *)dout + dout_at, numbers[GPU_VALUE_DIM]);
-    return SOURCE{(const float *)dout + dout_at, STRIDE(GPU_DOUT, GPU_STRIDE_DIM), (int)numbers[GPU_VALUE_DIM], true,
-                  false};
-}
-
 /* Shared memory begins with the lines of both tensors of the rows, then those of the columns, STEP of them, of two
  * stages, of which f32 with many dimensions has room for one. What f32 copies comes last. */
 template <int BLOCKS, int STEP> struct STAGES {

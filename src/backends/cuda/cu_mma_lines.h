@@ -25,6 +25,15 @@ static SOURCE open_source(const long *numbers, int tensor, const IN *data, long 
     return source;
 }
 
+/* The gradient of out, whose type may be f32. */
+static SOURCE open_dout(const long *numbers, const void *dout, long dout_at)
+{
+    if (IN_TYPE == 0 || numbers[GPU_OUT_TYPE] != 0)
+        return open_source(numbers, GPU_DOUT, (const IN *)dout + dout_at, numbers[GPU_VALUE_DIM]);
+    return SOURCE{(const float *)dout + dout_at, STRIDE(GPU_DOUT, GPU_STRIDE_DIM), (int)numbers[GPU_VALUE_DIM], true,
+                  false};
+}
+
 static uint swizzle(uint line)
 {
     return DIMS < 64 ? line >> 1 & 3 : line & 7;

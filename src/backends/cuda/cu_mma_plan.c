@@ -29,7 +29,6 @@ enum {
     TABLE_BYTES = 16 << 10,          /* of what kernels declare themselves, at most */
     QUERY_BYTES = 2 * sizeof(float), /* that backward keeps: its lse and delta */
     DELTA_QUERIES = 16,              /* of a block, at once */
-    MOST_ROWS = 1 << 30 /* of all batches and heads: backward has one or two blocks for each tile of them */
 };
 
 /* Guesses that only rank: multiply-adds of one multiprocessor of an A100, 1024 per cycle at 1.4 GHz, of which kernels
@@ -39,10 +38,8 @@ static const double ONE_BLOCK_SLOWNESS = 1.25; /* shared memory is as busy as th
 static const double SOFTMAX_MULTIPLIES = 32;   /* per score */
 static const double ITEM_MULTIPLIES = 2e6;     /* to open and end an item: 3 us */
 static const double F32_SLOWNESS = 6;          /* products of pieces that take the place of one */
-static const double F32_QUERY_SCALE = 0x1p24;  /* that queries may be multiplied by */
 
-/* The least of so many dimensions that are enough, or 0. */
-static int64_t enough(const int64_t *dims, size_t count, int64_t wanted)
+int64_t cu_enough(const int64_t *dims, size_t count, int64_t wanted)
 {
     for (size_t i = 0; i < count; i++)
         if (wanted <= dims[i])
@@ -56,8 +53,8 @@ static int64_t program_dims(const nf_problem *p)
     static const int64_t dims[] = {GPU_AHEAD_MMA_DIMS(DIMS)}, f32_dims[] = {GPU_AHEAD_MMA_F32_DIMS(DIMS)};
 #undef DIMS
     const int64_t wanted = nf_max64(p->head_dim, p->value_dim);
-    return p->dtype == NF_F32 ? enough(f32_dims, sizeof f32_dims / sizeof *f32_dims, wanted)
-                              : enough(dims, sizeof dims / sizeof *dims, wanted);
+    return p->dtype == NF_F32 ? cu_enough(f32_dims, sizeof f32_dims / sizeof *f32_dims, wanted)
+                              : cu_enough(dims, sizeof dims / sizeof *dims, wanted);
 }
 
 /* Bytes of lines as products read them, and as f32 waits to be split into them. */
@@ -114,6 +111,11 @@ static int64_t tokens(const nf_problem *p, bool keys)
     return product;
 }
 
+double cu_count_rows(const nf_problem *p)
+{
+    return (double)p->batch * (double)nf_max64(p->heads * tokens(p, false), p->kv_heads * tokens(p, true));
+}
+
 static nf_status check_numbers(const gpu_device *device, const nf_problem *p, int64_t most_dims, double least_scale)
 {
     const double scale = nf_problem_scale(p);
@@ -140,11 +142,11 @@ nf_status cu_check_matrices(const gpu_device *device, const nf_problem *p, int64
 
 static nf_status check_problem(const gpu_device *device, const nf_problem *p)
 {
-    const double rows = (double)p->batch * (double)nf_max64(p->heads * tokens(p, false), p->kv_heads * tokens(p, true));
-    if (p->direction & NF_BWD && rows > MOST_ROWS)
+    const double rows = cu_count_rows(p);
+    if (p->direction & NF_BWD && rows > CU_MOST_ROWS)
         return nf_fail(NF_ERR_UNSUPPORTED, "%.0f queries or keys of all heads: kernels for tensor cores number %d",
-                       rows, (int)MOST_ROWS);
-    return p->dtype == NF_F32 ? check_numbers(device, p, MOST_F32_DIMS, FLT_MIN * F32_QUERY_SCALE)
+                       rows, (int)CU_MOST_ROWS);
+    return p->dtype == NF_F32 ? check_numbers(device, p, MOST_F32_DIMS, FLT_MIN * CU_F32_QUERY_SCALE)
                               : cu_check_matrices(device, p, MOST_DIMS);
 }
 

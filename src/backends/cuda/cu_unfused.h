@@ -223,15 +223,6 @@ static SOURCE open_lines(const long *numbers, int tensor, const IN *data, long a
     return open_source(numbers, tensor, data + at, numbers[dims]);
 }
 
-/* Of the gradient of out, whose type may be f32. */
-static SOURCE open_dout(const long *numbers, const void *dout, long dout_at)
-{
-    if (IN_TYPE == 0 || numbers[GPU_OUT_TYPE] != 0)
-        return open_lines(numbers, GPU_DOUT, (const IN *)dout, dout_at, GPU_VALUE_DIM);
-    return SOURCE{(const float *)dout + dout_at, STRIDE(GPU_DOUT, GPU_STRIDE_DIM), (int)numbers[GPU_VALUE_DIM], true,
-                  false};
-}
-
 /* Scores, or their gradients: the caller's where there is an offset. By one thread. */
 template <int WALK>
 static void open_scores(const long *numbers, char *scratch, int own, float *scores, long at, int tensor, TABLES *t)

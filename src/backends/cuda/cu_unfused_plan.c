@@ -23,25 +23,22 @@ enum {
     ELEMENT_BYTES = 2,
     PIECES = 3, /* that f32 is split into (cu_mma_split.h) */
     STEPS_AT_HAND = 2,
-    PADDING = 8,            /* of a row of scores */
-    TABLE_BYTES = 10 << 10, /* of what kernels declare themselves, at most */
-    MOST_ROWS = 1 << 30     /* of all batches and heads */
+    PADDING = 8,           /* of a row of scores */
+    TABLE_BYTES = 10 << 10 /* of what kernels declare themselves, at most */
 };
 
-static const double SCORE_MULTIPLIES = 64;    /* to write or read a score, a guess that only ranks boxes */
-static const double ITEM_MULTIPLIES = 2e6;    /* to open and end an item */
-static const float QUERY_SCALE_F32 = 0x1p24f; /* that queries may be multiplied by */
+static const double SCORE_MULTIPLIES = 64; /* to write or read a score, a guess that only ranks boxes */
+static const double ITEM_MULTIPLIES = 2e6; /* to open and end an item */
 
 /* Of the least program that is wide enough; 0: there is none. */
 static int64_t program_dims(const nf_problem *p)
 {
 #define DIMS(n) n,
-    static const int64_t dims[] = {GPU_AHEAD_UNFUSED_DIMS(DIMS) 0}, f32_dims[] = {GPU_AHEAD_UNFUSED_F32_DIMS(DIMS) 0};
+    static const int64_t dims[] = {GPU_AHEAD_UNFUSED_DIMS(DIMS)}, f32_dims[] = {GPU_AHEAD_UNFUSED_F32_DIMS(DIMS)};
 #undef DIMS
-    const int64_t wanted = nf_max64(p->head_dim, p->value_dim), *program = p->dtype == NF_F32 ? f32_dims : dims;
-    while (*program && *program < wanted)
-        program++;
-    return *program;
+    const int64_t wanted = nf_max64(p->head_dim, p->value_dim);
+    return p->dtype == NF_F32 ? cu_enough(f32_dims, sizeof f32_dims / sizeof *f32_dims, wanted)
+                              : cu_enough(dims, sizeof dims / sizeof *dims, wanted);
 }
 
 /* ---- Shared memory ----------------------------------------------------------------------------------------------- */
@@ -77,22 +74,14 @@ static int64_t sums_bytes(const nf_problem *p, int64_t dims)
 
 /* ---- Whether there are kernels ----------------------------------------------------------------------------------- */
 
-static int64_t tokens(const nf_problem *p, bool keys)
-{
-    int64_t product = 1;
-    for (int32_t a = 0; a < p->rank; a++)
-        product *= keys ? nf_axis_key_range(&p->axis[a]).count : nf_axis_query_range(&p->axis[a]).count;
-    return product;
-}
-
 /* The scale of f32 has to take back what queries are multiplied by. */
 static bool fits(const gpu_device *device, const nf_problem *p)
 {
     const int64_t dims = program_dims(p);
-    const double rows = (double)p->batch * (double)nf_max64(p->heads * tokens(p, false), p->kv_heads * tokens(p, true));
-    if (!device->matrices || p->dtype == NF_F64 || !dims || rows > MOST_ROWS || device->group_items < THREADS)
+    if (!device->matrices || p->dtype == NF_F64 || !dims || cu_count_rows(p) > CU_MOST_ROWS ||
+        device->group_items < THREADS)
         return false;
-    if (p->dtype == NF_F32 && !(fabs(nf_problem_scale(p)) >= FLT_MIN * (double)QUERY_SCALE_F32))
+    if (p->dtype == NF_F32 && !(fabs(nf_problem_scale(p)) >= FLT_MIN * CU_F32_QUERY_SCALE))
         return false;
     return nf_max64(scores_bytes(p, dims), sums_bytes(p, dims)) + TABLE_BYTES <= device->launch_local_bytes;
 }
